@@ -1,0 +1,238 @@
+"""Reading: the usage records of a file, in the order in which they are complete.
+
+Every row that was read is accounted for: it became a record, was folded into the record of its
+call, is unreadable with a reason, or is one that the format ignores. A bad row stops nothing; a
+file that is not what its format says is refused before anything of it is handed on.
+"""
+
+import gzip
+import hashlib
+import zlib
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any, BinaryIO
+
+from msgspec import Struct
+
+from ...domain.usage import UnreadableRecord, UsageRecord
+from .declaration import Format, layouts, referenced
+from .formats import FormatError
+from .legs import Leg, OpenCalls, answered_microseconds, joined
+from .mapping import Mapping, Unvouched, cell_at, compiled, member_at, nothing, seconds_of
+from .rows import ROW_BYTES_MAX, Row, UnreadableFile, csv_rows, json_rows, ndjson_rows, opened
+from .soundness import is_zone
+
+HEAD_ROWS = 20
+"""When none of so many rows is what the format says, the file is another file."""
+
+
+class ReadingCounts(Struct):
+    """What became of the rows so far. `read` is the sum of the others, and of legs still awaited."""
+
+    read: int = 0
+    records: int = 0
+    merged: int = 0
+    """Legs folded into the record of their call."""
+    unreadable: int = 0
+    ignored: int = 0
+
+
+class Reader:
+    """Iterate over it once for the records of one stream; `counts` keeps up."""
+
+    def __init__(
+        self, stream: BinaryIO, format: Format, *, time_zone: str, name: str = "", source: str = ""
+    ) -> None:
+        if not is_zone(time_zone):
+            raise FormatError(
+                f"time_zone: {time_zone!r} is not a time zone; use a name such as Europe/London"
+            )
+        self.counts = ReadingCounts()
+        self._stream = stream
+        self._format = format
+        self._time_zone = time_zone
+        self._name = name or "input"
+        self._source = source
+        self._position = 0
+        self._mappings: dict[int, Mapping] = {}
+
+    def __iter__(self) -> Iterator[UsageRecord | UnreadableRecord]:
+        try:
+            yield from self._records(self._rows())
+        except UnreadableFile as error:
+            raise UnreadableFile(f"{self._name}: {error} (format {self._format.name})") from error
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            where = f"{self._name}: the compressed data is damaged after row {self._position}"
+            raise UnreadableFile(f"{where}; fetch the file again") from error
+
+    def _records(self, rows: Iterator[Row]) -> Iterator[UsageRecord | UnreadableRecord]:
+        counts, legs = self.counts, self._format.legs
+        calls = OpenCalls(legs.window_rows if legs else 1)
+        for row in rows:
+            counts.read += 1
+            self._position = row.number
+            found = self._read(row)
+            if found is None:
+                counts.ignored += 1
+            elif isinstance(found, Leg):
+                counts.merged += calls.add(found, counts.read)
+            else:
+                yield self._counted(found)
+            if legs:
+                for call in calls.complete(counts.read):
+                    yield self._counted(self._call(call))
+        for call in calls.rest():
+            yield self._counted(self._call(call))
+
+    def _counted(self, found: UsageRecord | UnreadableRecord) -> UsageRecord | UnreadableRecord:
+        if isinstance(found, UsageRecord):
+            self.counts.records += 1
+        else:
+            self.counts.unreadable += 1
+        return found
+
+    def _read(self, row: Row) -> UsageRecord | Leg | UnreadableRecord | None:
+        if row.problem is not None:
+            return self._unreadable(row, None, Unvouched("malformed", "", f"the row {row.problem.detail}"))
+        mapping = self._mapping_for(row)
+        if mapping is None:
+            return self._unreadable(row, None, Unvouched("malformed", "", self._misfit(row)))
+        try:
+            if mapping.ignores is not None and mapping.ignores(row.value):
+                return None
+            return mapping.read(row.value)
+        except Unvouched as reason:
+            return self._unreadable(row, mapping, reason)
+
+    def _call(self, legs: list[Leg]) -> UsageRecord:
+        if len(legs) == 1:
+            return legs[0].record
+        return joined(legs, seconds_of(answered_microseconds(legs), self._format.quantity))
+
+    def _unreadable(self, row: Row, mapping: Mapping | None, reason: Unvouched) -> UnreadableRecord:
+        digest = row.problem.digest if row.problem else ""
+        encoding = self._format.csv.encoding if self._format.kind == "csv" else "utf-8"
+        return UnreadableRecord(
+            source=(mapping and _tried(mapping.source, row)) or self._own_source(),
+            record_id=(mapping and _tried(mapping.identity, row)) or _raw_id(row.raw, digest),
+            reason=reason.reason,
+            field=reason.field,
+            detail=reason.detail,
+            raw=row.raw[:ROW_BYTES_MAX].decode(encoding, "backslashreplace").rstrip("\r\n"),
+            position=f"{self._name}:{row.number}",
+        )
+
+    def _own_source(self) -> str:
+        return self._source or self._format.source or self._format.name
+
+    def _rows(self) -> Iterator[Row]:
+        file = opened(self._stream)
+        if self._format.kind == "csv":
+            return self._csv_rows(csv_rows(file, self._format.csv, self._widths()))
+        self._mappings = {0: self._compiled(member_at)}
+        if self._format.kind == "ndjson":
+            return self._headed(ndjson_rows(file))
+        return self._headed(json_rows(file, self._format.json.list))
+
+    def _widths(self) -> set[int]:
+        self._width_set: set[int] = set()
+        return self._width_set
+
+    def _csv_rows(self, rows: Iterator[Row]) -> Iterator[Row]:
+        first = next(rows, None)
+        if first is None:
+            return iter(())
+        if (columns := _header(first, self._format)) is not None:
+            self._mappings = {len(columns): self._compiled(_locator(columns))}
+            self._width_set.update(self._mappings)
+            return rows
+        self._mappings = {
+            width: self._compiled(_locator(columns)) for width, columns in layouts(self._format.csv).items()
+        }
+        self._width_set.update(self._mappings)
+        return self._headed(chain([first], rows))
+
+    def _compiled(self, locate: Any) -> Mapping:
+        return compiled(self._format, locate, self._time_zone, self._source)
+
+    def _headed(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows, if at least one of the first is what the format says."""
+        head = []
+        for row in rows:
+            head.append(row)
+            if row.problem is None and self._mapping_for(row) is not None:
+                return chain(head, rows)
+            if len(head) == HEAD_ROWS:
+                break
+        if head:
+            row = head[0]
+            problem = f"the row {row.problem.detail}" if row.problem else self._misfit(row)
+            raise UnreadableFile(f"line {row.number}: {problem}; is this the right format?")
+        return iter(())
+
+    def _mapping_for(self, row: Row) -> Mapping | None:
+        if self._format.kind == "csv":
+            return self._mappings.get(len(row.value))
+        return self._mappings[0] if isinstance(row.value, dict) else None
+
+    def _misfit(self, row: Row) -> str:
+        if self._format.kind == "csv":
+            expected = " or ".join(str(width) for width in sorted(self._mappings))
+            return f"the row has {len(row.value)} columns instead of {expected}"
+        return "the record is not a JSON object"
+
+
+def read_records(
+    stream: BinaryIO, format: Format, *, time_zone: str, name: str = "", source: str = ""
+) -> Iterator[UsageRecord | UnreadableRecord]:
+    """The records of a stream. `time_zone` is the tenant's; `name` and `source` say what is read."""
+    return iter(Reader(stream, format, time_zone=time_zone, name=name, source=source))
+
+
+def _tried(read: Any, row: Row) -> str:
+    try:
+        return str(read(row.value))
+    except Unvouched:
+        return ""
+
+
+def _raw_id(raw: bytes, digest: str) -> str:
+    return f"raw:{(digest or hashlib.sha256(raw).hexdigest())[:32]}"
+
+
+def _locator(columns: list[str]) -> Any:
+    positions = {_plain(column): i for i, column in enumerate(columns)}
+
+    def locate(column: str) -> Any:
+        index = positions.get(_plain(column))
+        return nothing if index is None else cell_at(index)
+
+    return locate
+
+
+def _plain(column: str) -> str:
+    return column.strip().casefold()
+
+
+def _header(first: Row, format: Format) -> list[str] | None:
+    """The columns that the first row names, if the format has a header and this is one."""
+    if format.csv.header == "no":
+        return None
+    needed = _needed(format)
+    columns = [_plain(cell) for cell in first.value or []]
+    missing = [column for column in needed if _plain(column) not in columns]
+    # Half of the names cannot stand in a row of values: it is a header, of another file.
+    if format.csv.header == "detect" and len(missing) > len(needed) // 2:
+        return None
+    if missing:
+        raise UnreadableFile(
+            f"line {first.number}: the header lacks {', '.join(missing)}; is this the right format?"
+        )
+    if twice := [column for column in needed if columns.count(_plain(column)) > 1]:
+        raise UnreadableFile(f"line {first.number}: the header names {', '.join(twice)} twice; rename one")
+    return columns
+
+
+def _needed(format: Format) -> list[str]:
+    may_lack = {column for group in format.csv.optional for column in group} | set(format.csv.header_only)
+    return [column for column in referenced(format) if column not in may_lack]

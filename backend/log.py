@@ -1,0 +1,352 @@
+"""The log of one tenant in PostgreSQL: read in order, appended to in groups by one writer.
+
+`append` is one transaction and, in it, one statement: the head row is advanced only if the
+epoch is still ours and the end is where we saw it, and only then are the events inserted. So
+seq has no holes, commit order is seq order, and a writer that lost its epoch appends nothing.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+import psycopg
+from eventsourcing.persistence import StoredEvent
+from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
+from psycopg import Connection
+from psycopg.rows import DictRow, dict_row
+
+from ..domain import proof
+from ..domain.events import Recorded, decode
+from ..tenants.isolation import Isolation, Role
+
+READ_MAX = 10_000
+"""Events fetched at a time."""
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Row(NamedTuple):
+    """One stored event."""
+
+    seq: int
+    topic: str
+    state: bytes
+    recorded_at: int
+    command_key: bytes | None
+    leaf_hash: bytes
+
+
+class Head(NamedTuple):
+    """Where a log ends, and under which epoch it may be continued."""
+
+    seq: int
+    epoch: int
+    peaks: list[bytes]
+
+
+class Fenced(Exception):
+    """Another writer has taken the log over. Nothing of the group was stored."""
+
+
+class LogUnavailable(Exception):
+    """The database did not answer: the group may be stored or not. Read before trying again."""
+
+
+class Group:
+    """What one commit appends: events of consecutive seqs, their hashes, and new subject keys."""
+
+    def __init__(self, tenant: UUID, head: Head, recorded_at: int) -> None:
+        self.tenant = tenant
+        self.epoch = head.epoch
+        self.seen = head.seq
+        self.recorded_at = recorded_at
+        self.topics: list[str] = []
+        self.states: list[bytes] = []
+        self.command_keys: list[bytes | None] = []
+        self.leaves: list[bytes] = []
+        self.peaks = list(head.peaks)
+        self.subject_keys: dict[bytes, bytes] = {}
+
+    @property
+    def last(self) -> int:
+        return self.seen + len(self.states)
+
+    def add(self, topic: str, state: bytes, command_key: bytes | None) -> int:
+        """Give an event its place; its seq."""
+        size = self.seen + len(self.states)
+        seq = size + 1
+        leaf = proof.leaf_hash(
+            self.tenant.bytes, seq, topic.encode(), self.recorded_at, command_key, state
+        )
+        self.topics.append(topic)
+        self.states.append(state)
+        self.command_keys.append(command_key)
+        self.leaves.append(leaf)
+        proof.append(self.peaks, size, leaf)
+        return seq
+
+    def rows(self) -> Iterator[Row]:
+        columns = zip(self.topics, self.states, self.command_keys, self.leaves, strict=True)
+        for seq, (topic, state, key, leaf) in enumerate(columns, self.seen + 1):
+            yield Row(seq, topic, state, self.recorded_at, key, leaf)
+
+
+class Log(Protocol):
+    """What the writer needs of a store; the in-memory and the PostgreSQL log pass the same tests."""
+
+    def claim(self) -> Head:
+        """Take the log over: a new epoch, under which only the caller may append."""
+        ...
+
+    def head(self) -> Head: ...
+
+    def append(self, group: Group) -> None:
+        """Store a group, all or nothing; raises Fenced or LogUnavailable."""
+        ...
+
+    def read(self, after: int = 0, limit: int = READ_MAX, upto: int | None = None) -> list[Row]: ...
+
+    def find(self, command_keys: Sequence[bytes]) -> list[Row]:
+        """The first events of the commands with these keys."""
+        ...
+
+
+class PostgresLog(PostgresApplicationRecorder):
+    """The eventsourcing library's recorder for one tenant: originator = tenant, version = seq.
+
+    Its readers work on the view `stored_events`. Its way of writing is replaced: no table-wide
+    lock, no retry that could not tell "stored" from "conflict".
+    """
+
+    def __init__(self, isolation: Isolation, tenant: UUID, role: Role = "app") -> None:
+        super().__init__(TenantDatastore(isolation, tenant, role), events_table_name="stored_events")
+        self.isolation = isolation
+        self.tenant = tenant
+        self.role = role
+
+    def claim(self) -> Head:
+        with _reachable(), self.isolation.transaction(self.tenant) as connection:
+            found = connection.execute(
+                "INSERT INTO log_heads AS held (tenant_id, epoch) VALUES (%s, 1) "
+                "ON CONFLICT (tenant_id) DO UPDATE SET epoch = held.epoch + 1 RETURNING seq, epoch, peaks",
+                (self.tenant,),
+            ).fetchone()
+        assert found is not None
+        return Head(found[0], found[1], proof.unpack(found[2]))
+
+    def head(self) -> Head:
+        with _reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
+            found = connection.execute("SELECT seq, epoch, peaks FROM log_heads").fetchone()
+        return Head(found[0], found[1], proof.unpack(found[2])) if found else Head(0, 0, [])
+
+    def append(self, group: Group) -> None:
+        with _reachable(), self.isolation.transaction(self.tenant) as connection:
+            if group.subject_keys:
+                self._store_keys(connection, group.subject_keys)
+            done = connection.execute(
+                _APPEND,
+                {
+                    "tenant": self.tenant,
+                    "epoch": group.epoch,
+                    "seen": group.seen,
+                    "last": group.last,
+                    "peaks": proof.pack(group.peaks),
+                    "recorded_at": _timestamp(group.recorded_at),
+                    "topics": group.topics,
+                    "states": group.states,
+                    "keys": group.command_keys,
+                    "leaves": group.leaves,
+                },
+                prepare=True,
+            )
+            if done.rowcount != len(group.states):
+                raise Fenced(f"epoch {group.epoch} at seq {group.seen} is not the log's any more")
+
+    def _store_keys(self, connection: Connection[Any], keys: dict[bytes, bytes]) -> None:
+        stored = connection.execute(
+            "INSERT INTO subject_keys (tenant_id, subject, wrapped) "
+            "SELECT %s, * FROM unnest(%b::bytea[], %b::bytea[]) ON CONFLICT DO NOTHING",
+            (self.tenant, list(keys), list(keys.values())),
+        )
+        if stored.rowcount != len(keys):
+            raise Fenced("another writer has made keys for the same subjects")
+
+    def read(self, after: int = 0, limit: int = READ_MAX, upto: int | None = None) -> list[Row]:
+        with _reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
+            found = connection.execute(
+                f"SELECT {_COLUMNS} FROM events WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s",  # noqa: S608
+                (after, upto if upto is not None else 2**62, limit),
+                binary=True,
+                prepare=True,
+            ).fetchall()
+        return [Row(*row) for row in found]
+
+    def find(self, command_keys: Sequence[bytes]) -> list[Row]:
+        with _reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
+            found = connection.execute(
+                f"SELECT {_COLUMNS} FROM events WHERE command_key = ANY(%b) ORDER BY seq",  # noqa: S608
+                (list(command_keys),),
+                binary=True,
+                prepare=True,
+            ).fetchall()
+        return [Row(*row) for row in found]
+
+    # --- the library's own way in, on ours ---------------------------------------------------
+
+    def insert_events(self, stored_events: Sequence[StoredEvent], **_: Any) -> Sequence[int]:
+        """Append events that the library's mapper made, continuing the log under a new epoch."""
+        head = self.claim()
+        expected = range(head.seq + 1, head.seq + 1 + len(stored_events))
+        if [event.originator_version for event in stored_events] != list(expected):
+            raise Fenced(f"the log ends at {head.seq}")
+        group = Group(self.tenant, head, int(datetime.now(UTC).timestamp()) * 1_000_000)
+        for event in stored_events:
+            group.add(event.topic, event.state, None)
+        self.append(group)
+        return list(expected)
+
+    def create_table(self) -> None:
+        raise NotImplementedError("tables are made by migrations only: allotment migrate")
+
+
+class TenantDatastore(PostgresDatastore):
+    """Lets the library's readers in through our door: tenant, role and pool are ours."""
+
+    def __init__(self, isolation: Isolation, tenant: UUID, role: Role) -> None:
+        # The library's own initialiser would open a second pool, bound to no tenant.
+        self.schema = "allotment"
+        self.originator_id_type = "uuid"
+        self.enable_db_functions = False
+        self.lock_timeout = 0
+        self.single_row_tracking = True
+        self.db_type_names: set[str] = set()
+        self.psycopg_type_adapters = {}
+        self.psycopg_python_types = {}
+        self._isolation, self._tenant, self._role = isolation, tenant, role
+
+    def register_type_adapters(self) -> None:
+        """Nothing to register: the append does not use the library's composite types."""
+
+    @contextmanager
+    def get_connection(self) -> Iterator[Connection[DictRow]]:
+        with self._isolation.transaction(self._tenant, self._role) as connection:
+            given: Any = connection
+            usual, given.row_factory = given.row_factory, dict_row
+            try:
+                yield given
+            finally:
+                given.row_factory = usual
+
+    def close(self) -> None:
+        """The pool belongs to the isolation door."""
+
+    def __del__(self) -> None:
+        """As above."""
+
+
+class MemoryLog:
+    """The same log without a database, for tests and for rating without a server."""
+
+    def __init__(self) -> None:
+        self._rows: list[Row] = []
+        self._by_key: dict[bytes, Row] = {}
+        self._epoch = 0
+        self._peaks: list[bytes] = []
+        self.subject_keys: dict[bytes, bytes] = {}
+
+    def claim(self) -> Head:
+        self._epoch += 1
+        return self.head()
+
+    def head(self) -> Head:
+        return Head(len(self._rows), self._epoch, list(self._peaks))
+
+    def append(self, group: Group) -> None:
+        if group.epoch != self._epoch or group.seen != len(self._rows):
+            raise Fenced(f"epoch {group.epoch} at seq {group.seen} is not the log's any more")
+        rows = list(group.rows())
+        keyed = {row.command_key: row for row in rows if row.command_key is not None}
+        if any(key in self._by_key for key in keyed):
+            raise LogUnavailable("a command key is stored already")
+        self._rows += rows
+        self._by_key.update(keyed)
+        self._peaks = list(group.peaks)
+        self.subject_keys.update(group.subject_keys)
+
+    def read(self, after: int = 0, limit: int = READ_MAX, upto: int | None = None) -> list[Row]:
+        end = len(self._rows) if upto is None else min(upto, len(self._rows))
+        return self._rows[after : min(end, after + limit)]
+
+    def find(self, command_keys: Sequence[bytes]) -> list[Row]:
+        return sorted(self._by_key[key] for key in command_keys if key in self._by_key)
+
+
+def recorded(row: Row) -> Recorded:
+    """A stored row as the event it tells of."""
+    envelope = decode(row.topic, row.state)
+    return Recorded(
+        row.seq, row.recorded_at, row.topic, envelope.actor, envelope.digest, row.command_key, envelope.event
+    )
+
+
+def follow(log: Log, after: int = 0, upto: int | None = None) -> Iterator[Row]:
+    """Every stored row after a seq, fetched in chunks."""
+    while rows := log.read(after, READ_MAX, upto):
+        yield from rows
+        after = rows[-1].seq
+
+
+def replay(log: Log, after: int = 0, upto: int | None = None) -> Iterator[Recorded]:
+    return map(recorded, follow(log, after, upto))
+
+
+def answer_of(log: Log, command_key: bytes) -> list[Recorded]:
+    """What a command that was carried out led to: its first event, and those that follow from it."""
+    found = log.find([command_key])
+    if not found:
+        return []
+    following: Iterable[Row] = log.read(found[0].seq, ANSWER_EVENTS_MAX)
+    events = [found[0]]
+    for row in following:
+        if row.command_key is not None:
+            break
+        events.append(row)
+    return [recorded(row) for row in events]
+
+
+ANSWER_EVENTS_MAX = 1_000
+"""A command leads to one event and a few thresholds; this bounds the look."""
+
+_COLUMNS = (
+    "seq, topic, state, (extract(epoch FROM recorded_at) * 1000000)::bigint, command_key, leaf_hash"
+)
+
+_APPEND = """
+WITH head AS (
+    UPDATE log_heads SET seq = %(last)s, peaks = %(peaks)b
+    WHERE tenant_id = %(tenant)s AND epoch = %(epoch)s AND seq = %(seen)s
+    RETURNING seq
+)
+INSERT INTO events (tenant_id, seq, topic, state, recorded_at, command_key, leaf_hash)
+SELECT %(tenant)s, %(seen)s + added.place, added.topic, added.state, %(recorded_at)s, added.command_key, added.leaf_hash
+FROM unnest(%(topics)b::text[], %(states)b::bytea[], %(keys)b::bytea[], %(leaves)b::bytea[])
+     WITH ORDINALITY AS added (topic, state, command_key, leaf_hash, place)
+WHERE EXISTS (SELECT FROM head)
+"""
+
+
+@contextmanager
+def _reachable() -> Iterator[None]:
+    """Whatever the database says that is not about isolation, the group's fate must be read back."""
+    try:
+        yield
+    except psycopg.errors.InsufficientPrivilege:
+        raise
+    except (psycopg.Error, TimeoutError) as error:
+        raise LogUnavailable(str(error)) from error
+
+
+def _timestamp(microseconds: int) -> datetime:
+    return EPOCH + timedelta(microseconds=microseconds)

@@ -1,0 +1,254 @@
+"""Settings: everything the environment may say, read once, checked at once.
+
+A setting that cannot be read is an error that names the variable and the remedy; nothing is
+guessed. `SETTINGS` is the one list of them: `docs/settings.md` is printed from it.
+"""
+
+import base64
+import binascii
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from msgspec import Struct
+
+ROOT_KEY_BYTES = 32
+ENVIRONMENTS = ("development", "production")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+PORT_MAX = 65_535
+
+
+class SettingsError(Exception):
+    """A setting is missing or cannot be used. The message names it and says what to do."""
+
+
+class Setting(Struct, frozen=True):
+    """One variable of the environment, for people."""
+
+    variable: str
+    default: str
+    meaning: str
+
+
+SETTINGS = (
+    Setting(
+        "DATABASE_URL",
+        "embedded PostgreSQL",
+        "PostgreSQL 16 or later, `postgresql://user:password@host:5432/allotment`. Required in production.",
+    ),
+    Setting(
+        "NATS_URL",
+        "embedded NATS",
+        "NATS with JetStream, `nats://host:4222`. Required in production.",
+    ),
+    Setting(
+        "ALLOTMENT_ENV",
+        "`development`",
+        "`development` or `production`. Production starts no servers and makes no keys of its own.",
+    ),
+    Setting(
+        "ALLOTMENT_HOME",
+        "`/var/lib/allotment` for root, else `$XDG_DATA_HOME/allotment` or `~/.local/share/allotment`",
+        "Folder for the data of the embedded servers and for the root key.",
+    ),
+    Setting(
+        "ALLOTMENT_ROOT_KEY",
+        "made once and kept in `root.key` in the data folder",
+        "32 bytes in base64 that seal the keys of personal data: never lose them. Required in production.",
+    ),
+    Setting(
+        "ALLOTMENT_ISSUER",
+        "the built-in development issuer",
+        "Who signs the tokens we accept: the `iss` they carry.",
+    ),
+    Setting(
+        "ALLOTMENT_AUDIENCE", "`urn:allotment`", "Whom the tokens we accept are for: the `aud` they carry."
+    ),
+    Setting(
+        "ALLOTMENT_JWKS",
+        "the keys of the built-in development issuer",
+        "The issuer's public keys: the path of a JWKS file, or its address. Needs `ALLOTMENT_ISSUER`.",
+    ),
+    Setting("ALLOTMENT_HOST", "`127.0.0.1`", "Where the API listens."),
+    Setting("ALLOTMENT_PORT", "`8080`", "The port it listens on; 0 takes any free one."),
+    Setting("ALLOTMENT_LOG_LEVEL", "`INFO`", "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`."),
+)
+
+
+class Settings(Struct, frozen=True, kw_only=True):
+    """What the environment said. `None` stands for "use the built-in one"."""
+
+    database_url: str | None = None
+    nats_url: str | None = None
+    environment: str = "development"
+    home: Path
+    given_root_key: bytes | None = None
+    issuer: str | None = None
+    audience: str = "urn:allotment"
+    jwks: str | None = None
+    host: str = "127.0.0.1"
+    port: int = 8080
+    log_level: str = "INFO"
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str]) -> "Settings":
+        # An empty variable is how compose files and shells say "unset".
+        given = {name: value.strip() for name, value in environ.items() if value.strip()}
+        settings = cls(
+            database_url=_url(given, "DATABASE_URL", ("postgresql", "postgres")),
+            nats_url=_url(given, "NATS_URL", ("nats", "tls")),
+            environment=_one_of("ALLOTMENT_ENV", given.get("ALLOTMENT_ENV", "development"), ENVIRONMENTS),
+            home=_home(given),
+            given_root_key=_root_key(given),
+            issuer=given.get("ALLOTMENT_ISSUER"),
+            audience=given.get("ALLOTMENT_AUDIENCE", "urn:allotment"),
+            jwks=given.get("ALLOTMENT_JWKS"),
+            host=given.get("ALLOTMENT_HOST", "127.0.0.1"),
+            port=_port(given),
+            log_level=_one_of(
+                "ALLOTMENT_LOG_LEVEL", given.get("ALLOTMENT_LOG_LEVEL", "INFO").upper(), LOG_LEVELS
+            ),
+        )
+        _check_together(settings)
+        return settings
+
+    @property
+    def production(self) -> bool:
+        return self.environment == "production"
+
+    def root_key(self) -> bytes:
+        """The key that seals all others. In development it is made at first use and kept."""
+        if self.given_root_key is not None:
+            return self.given_root_key
+        if self.production:
+            raise SettingsError(_ROOT_KEY_MISSING)
+        return _kept_root_key(self.home / "root.key")
+
+
+_ROOT_KEY_MISSING = (
+    "ALLOTMENT_ROOT_KEY is not set, and production makes no key of its own."
+    " Set it to 32 random bytes in base64 (`openssl rand -base64 32`) and keep a copy in a safe place."
+)
+
+
+def settings_document() -> str:
+    """`docs/settings.md`."""
+    rows = [f"| `{s.variable}` | {s.default} | {s.meaning} |" for s in SETTINGS]
+    return "\n".join(
+        [
+            "# Settings",
+            "",
+            "Allotment reads these variables of the environment, and nothing else.",
+            "An empty variable counts as unset.",
+            "",
+            "| variable | when unset | meaning |",
+            "|---|---|---|",
+            *rows,
+            "",
+            "This page is printed from `backend/settings.py`; `make docs` renews it.",
+            "",
+        ]
+    )
+
+
+def _check_together(settings: Settings) -> None:
+    if settings.production and settings.given_root_key is None:
+        raise SettingsError(_ROOT_KEY_MISSING)
+    if settings.jwks and not settings.issuer:
+        raise SettingsError(
+            "ALLOTMENT_JWKS is set but ALLOTMENT_ISSUER is not: keys without the name of their owner"
+            " would accept anybody's tokens. Set ALLOTMENT_ISSUER to the `iss` of your tokens."
+        )
+
+
+def _url(given: Mapping[str, str], variable: str, schemes: tuple[str, ...]) -> str | None:
+    url = given.get(variable)
+    if url is None:
+        return None
+    # A URL may hold a password: the message does not repeat it.
+    if _scheme(url) not in schemes:
+        raise SettingsError(
+            f"{variable} is no address we can use."
+            f" It must begin with {' or '.join(scheme + '://' for scheme in schemes)}."
+        )
+    return url
+
+
+def _scheme(url: str) -> str:
+    try:
+        return urlsplit(url).scheme if "://" in url else ""
+    except ValueError:
+        return ""
+
+
+def _one_of(variable: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise SettingsError(f"{variable} is {value!r}. Set it to one of: {', '.join(allowed)}.")
+    return value
+
+
+def _port(given: Mapping[str, str]) -> int:
+    text = given.get("ALLOTMENT_PORT", "8080")
+    if not (text.isascii() and text.isdigit() and int(text) <= PORT_MAX):
+        raise SettingsError(f"ALLOTMENT_PORT is {text!r}. Set it to a port number, 0 to {PORT_MAX}.")
+    return int(text)
+
+
+def _home(given: Mapping[str, str]) -> Path:
+    if "ALLOTMENT_HOME" in given:
+        return Path(given["ALLOTMENT_HOME"]).expanduser().absolute()
+    if os.geteuid() == 0:
+        return Path("/var/lib/allotment")
+    # The base directory specification: a relative XDG_DATA_HOME is to be ignored.
+    shared = Path(given.get("XDG_DATA_HOME", ""))
+    if shared.is_absolute():
+        return shared / "allotment"
+    return Path(given.get("HOME") or Path.home()).absolute() / ".local" / "share" / "allotment"
+
+
+def _root_key(given: Mapping[str, str]) -> bytes | None:
+    text = given.get("ALLOTMENT_ROOT_KEY")
+    return None if text is None else _decoded_key(text, "ALLOTMENT_ROOT_KEY")
+
+
+def _decoded_key(text: str, origin: str) -> bytes:
+    try:
+        key = base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        key = b""
+    if len(key) != ROOT_KEY_BYTES:
+        raise SettingsError(
+            f"{origin} must hold {ROOT_KEY_BYTES} bytes in base64."
+            f" Make them with `openssl rand -base64 {ROOT_KEY_BYTES}`."
+        )
+    return key
+
+
+def _kept_root_key(path: Path) -> bytes:
+    if not path.exists():
+        _keep(path, base64.b64encode(secrets.token_bytes(ROOT_KEY_BYTES)))
+    return _decoded_key(path.read_text(encoding="ascii", errors="replace").strip(), str(path))
+
+
+def _keep(path: Path, content: bytes) -> None:
+    """Write it whole or not at all; whoever was first wins, and both then read the same key."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        _link(draft, path)
+    finally:
+        draft.unlink()
+
+
+def _link(draft: Path, path: Path) -> None:
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        return

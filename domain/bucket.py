@@ -1,0 +1,234 @@
+"""Buckets: what an enterprise bought, divided over the members of its hierarchy.
+
+A bucket holds a quantity of one usage type for one period at one member. All buckets of one
+usage type and period are a family. Whatever is moved, in a family at every moment:
+granted = what remains in its buckets + what was consumed from them.
+What a member has not handed down is shared by everything below it.
+"""
+
+from typing import ClassVar, Literal
+
+from msgspec import Struct
+
+from .hierarchy import Hierarchy, Member, Path
+from .refusals import InvariantBroken, Refused
+
+Reason = Literal["allocate", "return", "trade"]
+
+NEVER = 1 << 63
+"""A counter's next interesting value when nothing is waiting for it."""
+
+
+class Granted(Struct, frozen=True, array_like=True):
+    topic: ClassVar[str] = "bucket.granted"
+    node: str
+    usage_type: str
+    period: str
+    quantity: int
+
+
+class Transferred(Struct, frozen=True, array_like=True):
+    topic: ClassVar[str] = "bucket.transferred"
+    source: str
+    target: str
+    usage_type: str
+    period: str
+    quantity: int
+    reason: Reason
+    note: str = ""
+
+
+class Allocate(Struct, frozen=True, array_like=True):
+    """Hand some of a node's quantity down to a member below it."""
+
+    source: str
+    target: str
+    usage_type: str
+    period: str
+    quantity: int
+    note: str = ""
+
+
+class Return(Struct, frozen=True, array_like=True):
+    """Hand quantity that is not needed back up."""
+
+    source: str
+    target: str
+    usage_type: str
+    period: str
+    quantity: int
+    note: str = ""
+
+
+class Trade(Struct, frozen=True, array_like=True):
+    """Give some of one member's quantity to another that is neither above nor below it."""
+
+    source: str
+    target: str
+    usage_type: str
+    period: str
+    quantity: int
+    note: str = ""
+
+
+class Family:
+    """All buckets of one usage type and period, and the counters of its limits.
+
+    Lists are indexed by member ordinal. `used` counts the whole subtree, allowance or not;
+    `mark` is the value of `used` at which something happens: one comparison per ancestor.
+    """
+
+    __slots__ = (
+        "ceiling",
+        "consumed",
+        "consumed_total",
+        "granted_total",
+        "mark",
+        "period",
+        "remaining",
+        "remaining_total",
+        "reserved",
+        "usage_type",
+        "used",
+    )
+
+    def __init__(self, usage_type: str, period: str, members: int) -> None:
+        self.usage_type = usage_type
+        self.period = period
+        self.granted_total = 0
+        self.remaining_total = 0
+        self.consumed_total = 0
+        self.remaining = [0] * members
+        self.consumed = [0] * members
+        self.reserved = [0] * members
+        self.used = [0] * members
+        self.mark = [NEVER] * members
+        self.ceiling = [NEVER] * members
+
+    def grow(self) -> None:
+        for counters in (self.remaining, self.consumed, self.reserved, self.used):
+            counters.append(0)
+        self.mark.append(NEVER)
+        self.ceiling.append(NEVER)
+
+    def available(self, ordinal: int) -> int:
+        return self.remaining[ordinal] - self.reserved[ordinal]
+
+    def draw(self, path: Path, quantity: int) -> tuple[tuple[int, int], ...]:
+        """Who would pay for a quantity used at the foot of a path, narrowest scope first."""
+        remaining, reserved = self.remaining, self.reserved
+        parts = []
+        for ordinal in path:
+            free = remaining[ordinal] - reserved[ordinal]
+            if free > 0:
+                part = free if free < quantity else quantity
+                parts.append((ordinal, part))
+                quantity -= part
+                if not quantity:
+                    break
+        return tuple(parts)
+
+    def grant(self, ordinal: int, quantity: int) -> None:
+        self.granted_total += quantity
+        self.remaining_total += quantity
+        self.remaining[ordinal] += quantity
+        self.check()
+
+    def move(self, source: int, target: int, quantity: int) -> None:
+        self.remaining[source] -= quantity
+        self.remaining[target] += quantity
+        if self.remaining[source] < self.reserved[source] or quantity <= 0:
+            raise InvariantBroken("only what is not reserved can move", source=source, quantity=quantity)
+        self.check()
+
+    def consume(self, drawn: tuple[tuple[int, int], ...]) -> int:
+        """Take the parts out of their buckets; their sum."""
+        taken = 0
+        for ordinal, part in drawn:
+            left = self.remaining[ordinal] = self.remaining[ordinal] - part
+            self.consumed[ordinal] += part
+            taken += part
+            if left < self.reserved[ordinal] or part <= 0:
+                raise InvariantBroken("no bucket is overdrawn", member=ordinal, left=left, part=part)
+        self.remaining_total -= taken
+        self.consumed_total += taken
+        if self.granted_total != self.remaining_total + self.consumed_total:
+            self.check()
+        return taken
+
+    def count(self, path: Path, quantity: int) -> None:
+        """Add usage to every counter on its path. No counter passes its ceiling."""
+        used, mark, ceiling = self.used, self.mark, self.ceiling
+        for ordinal in path:
+            total = used[ordinal] = used[ordinal] + quantity
+            if total >= mark[ordinal] and total > ceiling[ordinal]:
+                raise InvariantBroken(
+                    "usage never passes a limit", member=ordinal, used=total, ceiling=ceiling[ordinal]
+                )
+
+    def check(self) -> None:
+        if self.granted_total != self.remaining_total + self.consumed_total:
+            raise InvariantBroken(
+                "granted = remaining + consumed",
+                usage_type=self.usage_type,
+                period=self.period,
+                granted=self.granted_total,
+                remaining=self.remaining_total,
+                consumed=self.consumed_total,
+            )
+
+    def check_whole(self) -> None:
+        """The same over every single bucket: for verification, not for each event."""
+        self.check()
+        if sum(self.remaining) != self.remaining_total or sum(self.consumed) != self.consumed_total:
+            raise InvariantBroken("buckets add up to their family", usage_type=self.usage_type)
+        for ordinal, remaining in enumerate(self.remaining):
+            if not 0 <= self.reserved[ordinal] <= remaining:
+                raise InvariantBroken("0 <= reserved <= remaining", member=ordinal, remaining=remaining)
+
+
+def decide_transfer(
+    command: Allocate | Return | Trade, family: Family, hierarchy: Hierarchy
+) -> list[Transferred]:
+    source = hierarchy.member(command.source)
+    target = hierarchy.member(command.target)
+    if command.quantity <= 0:
+        raise Refused("not_positive", quantity=command.quantity)
+    if source is target:
+        raise Refused("same_node", node=source.id)
+    reason = _reason(command, source, target)
+    available = family.available(source.ordinal)
+    if command.quantity > available:
+        # Refuse all of it: moving what is left would look like success to who asked for more.
+        raise Refused(
+            "insufficient_allowance",
+            node=source.id,
+            usage_type=command.usage_type,
+            period=command.period,
+            available=available,
+            reserved=family.reserved[source.ordinal],
+        )
+    return [
+        Transferred(
+            source.id, target.id, family.usage_type, family.period, command.quantity, reason, command.note
+        )
+    ]
+
+
+def _reason(command: Allocate | Return | Trade, source: Member, target: Member) -> Reason:
+    below = source.ordinal in target.path
+    above = target.ordinal in source.path
+    match command:
+        case Allocate():
+            if not below:
+                raise Refused("not_below", source=source.id, target=target.id)
+            return "allocate"
+        case Return():
+            if not above:
+                raise Refused("not_above", source=source.id, target=target.id)
+            return "return"
+        case Trade():
+            if below or above:
+                remedy = "allocate" if below else "return"
+                raise Refused("not_a_trade", source=source.id, target=target.id, remedy=remedy)
+            return "trade"

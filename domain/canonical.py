@@ -1,0 +1,84 @@
+"""The state of a tenant as canonical lines: the same log gives the same bytes, everywhere.
+
+Each line is a JSON object with sorted keys; lines come in the order of what they describe.
+Only what is not zero is told, so that the bytes do not depend on how memory was laid out.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from .bucket import Family
+from .hierarchy import Hierarchy, Member
+from .tenant import Tenant
+
+_encoder = msgspec.json.Encoder(order="sorted")
+
+
+def line(described: dict[str, Any]) -> bytes:
+    return _encoder.encode(described) + b"\n"
+
+
+def lines(tenant: Tenant) -> Iterator[bytes]:
+    return (line(described) for described in describe(tenant))
+
+
+def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
+    opened = tenant.opened
+    if opened is not None:
+        yield {"is": "tenant", "name": opened.name, "time_zone": opened.time_zone, "currency": opened.currency}
+    for member in tenant.hierarchy.members:
+        yield _member(member)
+    for signed in tenant.contracts.signed:
+        yield {"is": "contract", **msgspec.structs.asdict(signed)}
+    for period in sorted(tenant.contracts.periods):
+        yield {"is": "period", **msgspec.structs.asdict(tenant.contracts.periods[period])}
+    for tariff in tenant.tariffs.versions:
+        yield {"is": "tariff", **msgspec.to_builtins(msgspec.structs.asdict(tariff.published))}
+    for usage_type in sorted(tenant.limits.by_type):
+        for ordinal in sorted(tenant.limits.by_type[usage_type]):
+            for limit in tenant.limits.by_type[usage_type][ordinal]:
+                yield {"is": "limit", **msgspec.structs.asdict(limit)}
+    for (usage_type, period, ordinal), percent in sorted(tenant.limits.fired.items()):
+        member_id = tenant.hierarchy.members[ordinal].id
+        yield {"is": "fired", "usage_type": usage_type, "period": period, "node": member_id, "percent": percent}
+    for key in sorted(tenant.families, key=lambda key: (key[1], key[0])):
+        yield from _family(tenant.families[key], tenant.hierarchy)
+    yield {"is": "usage", "amount": tenant.amount_total, **tenant.usage_count}
+
+
+def _member(member: Member) -> dict[str, Any]:
+    described: dict[str, Any] = {
+        "is": "node" if member.is_node else "resource",
+        "id": member.id,
+        "ordinal": member.ordinal,
+        "kind": member.kind,
+        "parent": member.parent.id if member.parent else "",
+    }
+    if member.is_node:
+        described["name"] = member.name
+    else:
+        described["stays"] = [[since, list(path)] for since, path in member.stays]
+        described["identities"] = [identity.token.hex() for identity in member.identities]
+    return described
+
+
+def _family(family: Family, hierarchy: Hierarchy) -> Iterator[dict[str, Any]]:
+    about = {"usage_type": family.usage_type, "period": family.period}
+    yield {
+        "is": "family",
+        **about,
+        "granted": family.granted_total,
+        "remaining": family.remaining_total,
+        "consumed": family.consumed_total,
+    }
+    for ordinal, member in enumerate(hierarchy.members):
+        figures = {
+            "remaining": family.remaining[ordinal],
+            "reserved": family.reserved[ordinal],
+            "consumed": family.consumed[ordinal],
+            "used": family.used[ordinal],
+        }
+        if any(figures.values()):
+            yield {"is": "bucket", **about, "node": member.id, **figures}

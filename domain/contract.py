@@ -1,0 +1,194 @@
+"""The contract: what the enterprise bought, per usage type and period.
+
+A period is a calendar month in the tenant's time zone. It is opened in the log, with its bounds
+and its grants, before anything is charged to it: replay never asks a calendar again.
+Times are microseconds since the epoch, UTC; bounds are [starts_at, ends_at).
+"""
+
+from bisect import bisect_right
+from datetime import date, datetime
+from typing import ClassVar
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from .refusals import Refused
+from .usage import MONEY, USAGE_TYPES
+
+QUANTITY_MAX = 2**62
+PERIODS_AHEAD_DAYS = 45
+"""A period that starts later than this is a typing mistake, not a plan."""
+
+
+class Grant(Struct, frozen=True, array_like=True):
+    usage_type: str
+    quantity: int
+
+
+class ContractSigned(Struct, frozen=True, array_like=True):
+    topic: ClassVar[str] = "contract.signed"
+    contract: str
+    version: int
+    starts_on: str
+    grants: tuple[Grant, ...]
+    overage: bool
+
+
+class PeriodOpened(Struct, frozen=True, array_like=True):
+    topic: ClassVar[str] = "contract.period_opened"
+    period: str
+    starts_at: int
+    ends_at: int
+    contract: str
+    version: int
+    overage: bool
+
+
+class SignContract(Struct, frozen=True, array_like=True):
+    """What the enterprise gets each period from `starts_on` (a date, YYYY-MM-DD) on.
+
+    `overage`: usage beyond the allowance is charged at the tariff; otherwise it is rejected.
+    Signed again under the same name it is the next version, valid from the next period opened.
+    """
+
+    contract: str
+    starts_on: str
+    grants: tuple[Grant, ...]
+    overage: bool = True
+
+
+class OpenPeriod(Struct, frozen=True, array_like=True):
+    """Open a period, with the grants of the contract valid at its start."""
+
+    period: str
+
+
+class PeriodNotOpen(Exception):  # noqa: N818  (an order to the writer, not an error)
+    """The rules first need this period opened; then the command is decided again."""
+
+    def __init__(self, period: str) -> None:
+        super().__init__(period)
+        self.period = period
+
+
+class Contracts:
+    """The agreements, and the periods opened under them."""
+
+    def __init__(self) -> None:
+        self.zone = ZoneInfo("UTC")
+        self.signed: list[ContractSigned] = []
+        self.periods: dict[str, PeriodOpened] = {}
+        self._starts: list[int] = []
+        self._opened: list[PeriodOpened] = []
+        self._last: PeriodOpened | None = None
+
+    def period_at(self, at: int) -> PeriodOpened | None:
+        """The open period a moment belongs to."""
+        last = self._last
+        if last is not None and last.starts_at <= at < last.ends_at:
+            return last
+        index = bisect_right(self._starts, at) - 1
+        if index < 0 or at >= self._opened[index].ends_at:
+            return None
+        self._last = self._opened[index]
+        return self._last
+
+    def require(self, period: str) -> PeriodOpened:
+        opened = self.periods.get(period)
+        if opened is not None:
+            return opened
+        starts_at, _ = bounds_of(period, self.zone)
+        if self._contract_for(period) is None:
+            raise Refused("no_contract", period=period)
+        raise PeriodNotOpen(name_of(starts_at, self.zone))
+
+    def period_for(self, at: int) -> PeriodOpened | None:
+        """The period of a moment; asks for it to be opened, or None where no contract covers it."""
+        opened = self.period_at(at)
+        if opened is None and (period := name_of(at, self.zone)) not in self.periods:
+            if self._contract_for(period) is None:
+                return None
+            raise PeriodNotOpen(period)
+        return opened
+
+    def decide(
+        self, command: SignContract | OpenPeriod, now: int
+    ) -> tuple[ContractSigned | PeriodOpened, tuple[Grant, ...]]:
+        """The event, and the grants that enter the enterprise's buckets with it."""
+        if isinstance(command, SignContract):
+            return self._sign(command), ()
+        return self._open(command.period, now)
+
+    def _sign(self, command: SignContract) -> ContractSigned:
+        _date(command.starts_on)
+        types = [grant.usage_type for grant in command.grants]
+        if not command.contract:
+            raise Refused("empty_id", field="contract")
+        if len(set(types)) != len(types):
+            raise Refused("granted_twice", usage_types=types)
+        for grant in command.grants:
+            if grant.usage_type not in USAGE_TYPES and grant.usage_type != MONEY:
+                known = [*USAGE_TYPES, MONEY]
+                raise Refused("unknown_usage_type", usage_type=grant.usage_type, known=known)
+            if not 0 <= grant.quantity <= QUANTITY_MAX:
+                raise Refused("quantity_out_of_range", usage_type=grant.usage_type, quantity_max=QUANTITY_MAX)
+        version = 1 + sum(1 for signed in self.signed if signed.contract == command.contract)
+        return ContractSigned(command.contract, version, command.starts_on, command.grants, command.overage)
+
+    def _open(self, period: str, now: int) -> tuple[PeriodOpened, tuple[Grant, ...]]:
+        starts_at, ends_at = bounds_of(period, self.zone)
+        if period in self.periods:
+            raise Refused("period_open_already", period=period)
+        if starts_at > now + PERIODS_AHEAD_DAYS * 86_400_000_000:
+            raise Refused("period_too_far_ahead", period=period, days_max=PERIODS_AHEAD_DAYS)
+        contract = self._contract_for(period)
+        if contract is None:
+            raise Refused("no_contract", period=period)
+        opened = PeriodOpened(
+            period, starts_at, ends_at, contract.contract, contract.version, contract.overage
+        )
+        return opened, contract.grants
+
+    def _contract_for(self, period: str) -> ContractSigned | None:
+        """The last contract signed that has begun before the period ends."""
+        _, ends_at = bounds_of(period, self.zone)
+        begun = [signed for signed in self.signed if midnight(_date(signed.starts_on), self.zone) < ends_at]
+        return begun[-1] if begun else None
+
+    def apply(self, event: ContractSigned | PeriodOpened) -> None:
+        match event:
+            case ContractSigned():
+                self.signed.append(event)
+            case PeriodOpened(period, starts_at):
+                index = bisect_right(self._starts, starts_at)
+                self.periods[period] = event
+                self._starts.insert(index, starts_at)
+                self._opened.insert(index, event)
+
+
+def name_of(at: int, zone: ZoneInfo) -> str:
+    """The month a moment belongs to, as the tenant's calendar has it: "2026-11"."""
+    local = datetime.fromtimestamp(at // 1_000_000, zone)
+    return f"{local.year:04d}-{local.month:02d}"
+
+
+def bounds_of(period: str, zone: ZoneInfo) -> tuple[int, int]:
+    try:
+        first = date.fromisoformat(f"{period}-01") if len(period) == len("2026-11") else None
+    except ValueError:
+        first = None
+    if first is None or not 1971 <= first.year <= 9998:
+        raise Refused("not_a_period", period=period, example="2026-11")
+    following = date(first.year + first.month // 12, first.month % 12 + 1, 1)
+    return midnight(first, zone), midnight(following, zone)
+
+
+def midnight(day: date, zone: ZoneInfo) -> int:
+    return int(datetime(day.year, day.month, day.day, tzinfo=zone).timestamp()) * 1_000_000
+
+
+def _date(text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise Refused("not_a_date", date=text, example="2026-11-01") from None

@@ -1,0 +1,163 @@
+"""Limits: how much may be used below a member in a period, and who is told on the way there.
+
+A limit counts all usage of one type (or its money) in the subtree, covered by the allowance or
+not. Each threshold fires once per crossing and period, in the same commit as the usage that
+crossed it. A limit holds from a period on: what was valid in earlier periods stays valid there.
+"""
+
+from typing import ClassVar
+
+from msgspec import Struct
+
+from .bucket import NEVER, Family
+from .contract import QUANTITY_MAX
+from .hierarchy import Hierarchy, Path
+from .refusals import Refused
+from .usage import MONEY, USAGE_TYPES
+
+THRESHOLDS = (80, 100)
+THRESHOLDS_MAX = 20
+
+
+class LimitSet(Struct, frozen=True, array_like=True):
+    topic: ClassVar[str] = "limit.set"
+    node: str
+    usage_type: str
+    quantity: int | None
+    """Per period; None lifts the limit."""
+    thresholds: tuple[int, ...]
+    from_period: str
+
+
+class ThresholdCrossed(Struct, frozen=True, array_like=True):
+    topic: ClassVar[str] = "limit.threshold_crossed"
+    node: str
+    usage_type: str
+    period: str
+    percent: int
+    used: int
+    limit: int
+
+
+class SetLimit(Struct, frozen=True, array_like=True):
+    """Limit what may be used of a type, or of `money`, at and below a member per period.
+
+    A quantity of None lifts the limit; 0 stops all usage. Below what is used already it stops
+    what follows; what was charged stays charged. Thresholds not reached yet are armed anew.
+    """
+
+    node: str
+    usage_type: str
+    quantity: int | None
+    thresholds: tuple[int, ...] = THRESHOLDS
+    from_period: str = ""
+    """"" means the period that is running."""
+
+
+class Limits:
+    """Every limit ever set, and which thresholds have fired in which period."""
+
+    def __init__(self) -> None:
+        self.by_type: dict[str, dict[int, list[LimitSet]]] = {}
+        self.fired: dict[tuple[str, str, int], int] = {}
+        """(usage type, period, ordinal) -> highest percent fired of the limit in force."""
+
+    def of(self, ordinal: int, usage_type: str, period: str) -> LimitSet | None:
+        """The limit in force at a member in a period, if it has one."""
+        for limit in reversed(self.by_type.get(usage_type, {}).get(ordinal, ())):
+            if limit.from_period <= period:
+                return limit if limit.quantity is not None else None
+        return None
+
+    def decide(
+        self, command: SetLimit, hierarchy: Hierarchy, running: str, families: list[Family]
+    ) -> list[LimitSet | ThresholdCrossed]:
+        member = hierarchy.member(command.node)
+        _check(command)
+        event = LimitSet(
+            member.id,
+            command.usage_type,
+            command.quantity,
+            tuple(sorted(set(command.thresholds))),
+            command.from_period or running,
+        )
+        passed = [
+            crossing
+            for family in families
+            if _concerns(event, family)
+            for crossing in _crossings(event, family, family.used[member.ordinal], fired=0)
+        ]
+        return [event, *passed]
+
+    def crossed(self, family: Family, path: Path, quantity: int) -> list[ThresholdCrossed]:
+        """The thresholds this usage crosses, from the foot of its path upwards."""
+        crossings: list[ThresholdCrossed] = []
+        for ordinal in path:
+            total = family.used[ordinal] + quantity
+            if total >= family.mark[ordinal]:
+                limit = self.of(ordinal, family.usage_type, family.period)
+                fired = self.fired.get((family.usage_type, family.period, ordinal), 0)
+                crossings += _crossings(limit, family, total, fired)
+        return crossings
+
+    def apply(self, event: LimitSet | ThresholdCrossed, hierarchy: Hierarchy, families: list[Family]) -> None:
+        ordinal = hierarchy.by_id[event.node].ordinal
+        match event:
+            case LimitSet(_, usage_type):
+                self.by_type.setdefault(usage_type, {}).setdefault(ordinal, []).append(event)
+                for family in families:
+                    if _concerns(event, family):
+                        self.fired.pop((usage_type, family.period, ordinal), None)
+                        self._arm(family, ordinal)
+            case ThresholdCrossed(_, usage_type, period, percent):
+                self.fired[usage_type, period, ordinal] = percent
+                for family in families:
+                    if family.usage_type == usage_type and family.period == period:
+                        self._arm(family, ordinal)
+
+    def arm(self, family: Family) -> None:
+        """Set the marks of a family that has just been opened."""
+        for ordinal in self.by_type.get(family.usage_type, {}):
+            self._arm(family, ordinal)
+
+    def _arm(self, family: Family, ordinal: int) -> None:
+        limit = self.of(ordinal, family.usage_type, family.period)
+        if limit is None or limit.quantity is None:
+            family.mark[ordinal] = family.ceiling[ordinal] = NEVER
+            return
+        fired = self.fired.get((family.usage_type, family.period, ordinal), 0)
+        waiting = [_reached_at(limit.quantity, percent) for percent in limit.thresholds if percent > fired]
+        family.mark[ordinal] = min([*waiting, limit.quantity + 1])
+        # What was used before the limit came stays charged, so it may stand above the limit.
+        family.ceiling[ordinal] = max(limit.quantity, family.used[ordinal])
+
+
+def _check(command: SetLimit) -> None:
+    if command.usage_type not in USAGE_TYPES and command.usage_type != MONEY:
+        raise Refused("unknown_usage_type", usage_type=command.usage_type, known=[*USAGE_TYPES, MONEY])
+    if command.quantity is not None and not 0 <= command.quantity <= QUANTITY_MAX:
+        raise Refused("quantity_out_of_range", quantity=command.quantity, quantity_max=QUANTITY_MAX)
+    wanted = command.thresholds
+    if len(wanted) > THRESHOLDS_MAX or any(not 1 <= percent <= 100 for percent in wanted):
+        raise Refused("bad_thresholds", thresholds=list(wanted), thresholds_max=THRESHOLDS_MAX)
+
+
+def _concerns(event: LimitSet, family: Family) -> bool:
+    return family.usage_type == event.usage_type and event.from_period <= family.period
+
+
+def _crossings(
+    limit: LimitSet | None, family: Family, total: int, fired: int
+) -> list[ThresholdCrossed]:
+    if limit is None or limit.quantity is None:
+        return []
+    return [
+        ThresholdCrossed(limit.node, family.usage_type, family.period, percent, total, limit.quantity)
+        for percent in limit.thresholds
+        if percent > fired and total >= _reached_at(limit.quantity, percent)
+    ]
+
+
+def _reached_at(limit: int, percent: int) -> int:
+    """The first whole quantity that is at least `percent` of the limit; never 0."""
+    return max(1, -(-limit * percent // 100))

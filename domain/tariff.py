@@ -1,0 +1,262 @@
+"""Tariffs: what a unit costs, by usage type, direction and destination prefix.
+
+Prices are exact fractions of a micro-unit per unit; a charge is computed exactly and rounded
+once, by the method and to the decimals its tariff names. Usage is rated with the version that
+was valid when it happened: versions are only ever added.
+"""
+
+from decimal import Decimal, InvalidOperation
+from fractions import Fraction
+from typing import ClassVar, Literal
+
+from msgspec import Struct
+
+from .refusals import Refused
+from .usage import USAGE_TYPES
+
+MICRO = 1_000_000
+DECIMALS_MAX = 6
+RATES_MAX = 200_000
+LOOKUPS_REMEMBERED_MAX = 50_000
+
+Method = Literal["half_up", "half_even", "up", "down"]
+
+
+class Rate(Struct, frozen=True, array_like=True):
+    """One line of a tariff. `prefix` matches the start of the counterpart; the longest wins.
+
+    Public numbers start with "+": the prefix "+44" is the United Kingdom, "+" any public number,
+    "" anything, such as an extension.
+    """
+
+    usage_type: str
+    zone: str
+    price: str
+    """Of `per` units, in the tariff's currency: "0.05"."""
+    per: int = 1
+    prefix: str = ""
+    direction: str = ""
+    """"outbound", "inbound", or "" for both."""
+    increment: int = 1
+    minimum: int = 0
+    connect_fee: str = "0"
+    included: bool = True
+    """Whether the allowance covers it; what is not covered costs money."""
+
+
+class TariffPublished(Struct, frozen=True, array_like=True):
+    topic: ClassVar[str] = "tariff.published"
+    tariff: str
+    version: int
+    valid_from: int
+    currency: str
+    method: Method
+    decimals: int
+    rates: tuple[Rate, ...]
+
+
+class PublishTariff(Struct, frozen=True, array_like=True):
+    """A tariff version: usage from `valid_from` (microseconds) on is rated with it."""
+
+    tariff: str
+    valid_from: int
+    currency: str
+    rates: tuple[Rate, ...]
+    method: Method = "half_up"
+    decimals: int = 4
+
+
+class Rated(Struct, frozen=True, array_like=True):
+    """What a quantity costs, with its working."""
+
+    overage: int
+    """Billed units that no allowance covered."""
+    amount: int
+    """Micro-units, rounded once."""
+    exact: tuple[int, int]
+    """The same before rounding: numerator and denominator, in micro-units."""
+
+
+class CompiledRate:
+    """A rate, ready to be applied with integers only."""
+
+    __slots__ = (
+        "den",
+        "fee",
+        "included",
+        "increment",
+        "index",
+        "method",
+        "minimum",
+        "num",
+        "prefix",
+        "step",
+        "version",
+        "zone",
+    )
+
+    def __init__(self, rate: Rate, index: int, published: TariffPublished) -> None:
+        price = Fraction(Decimal(rate.price)) * MICRO / rate.per
+        fee = Fraction(Decimal(rate.connect_fee)) * MICRO
+        self.den = price.denominator * fee.denominator
+        self.num = price.numerator * fee.denominator
+        self.fee = fee.numerator * price.denominator
+        self.increment = rate.increment
+        self.minimum = rate.minimum
+        self.included = rate.included
+        self.index = index
+        self.zone = rate.zone
+        self.prefix = rate.prefix
+        self.version = published.version
+        self.method: Method = published.method
+        self.step = 10 ** (DECIMALS_MAX - published.decimals)
+
+    def billed(self, quantity: int) -> int:
+        """Rounded up to the increment, at least the minimum; nothing used is nothing billed."""
+        if quantity <= 0:
+            return 0
+        return round_up_to(self.increment, quantity if quantity > self.minimum else self.minimum)
+
+    def rate(self, overage: int) -> Rated:
+        """What so many billed units cost that no allowance covered."""
+        if overage <= 0:
+            return NOTHING
+        exact = overage * self.num + self.fee
+        return Rated(overage, round_to(self.step, self.method, exact, self.den), (exact, self.den))
+
+
+NOTHING = Rated(0, 0, (0, 1))
+
+
+class Tariff:
+    """One version, compiled: a dictionary of prefixes per usage type and direction."""
+
+    def __init__(self, published: TariffPublished) -> None:
+        self.published = published
+        self.rates = [CompiledRate(rate, index, published) for index, rate in enumerate(published.rates)]
+        self._prefixes: dict[tuple[str, str], dict[str, CompiledRate]] = {}
+        self._longest: dict[tuple[str, str], int] = {}
+        self._remembered: dict[tuple[str, str, str], CompiledRate | None] = {}
+        for rate, compiled in zip(published.rates, self.rates, strict=True):
+            for direction in [rate.direction] if rate.direction else ["outbound", "inbound"]:
+                key = (rate.usage_type, direction)
+                self._prefixes.setdefault(key, {}).setdefault(rate.prefix, compiled)
+                self._longest[key] = max(self._longest.get(key, 0), len(rate.prefix))
+
+    def find(self, usage_type: str, direction: str, counterpart: str) -> CompiledRate | None:
+        """The rate of the longest prefix that the counterpart starts with."""
+        longest = self._longest.get((usage_type, direction))
+        if longest is None:
+            return None
+        key = (usage_type, direction, counterpart[:longest])
+        try:
+            return self._remembered[key]
+        except KeyError:
+            if len(self._remembered) >= LOOKUPS_REMEMBERED_MAX:
+                self._remembered.clear()
+            found = self._remembered[key] = self._search(*key)
+            return found
+
+    def _search(self, usage_type: str, direction: str, start: str) -> CompiledRate | None:
+        prefixes = self._prefixes[usage_type, direction]
+        for length in range(len(start), -1, -1):
+            found = prefixes.get(start[:length])
+            if found is not None:
+                return found
+        return None
+
+
+class Tariffs:
+    """All versions, by the moment each begins to hold."""
+
+    def __init__(self) -> None:
+        self.versions: list[Tariff] = []
+        self._newest_first: list[Tariff] = []
+
+    def at(self, at: int) -> Tariff | None:
+        for tariff in self._newest_first:
+            if tariff.published.valid_from <= at:
+                return tariff
+        return None
+
+    def decide(self, command: PublishTariff, currency: str) -> list[TariffPublished]:
+        check_tariff(command)
+        if command.currency != currency:
+            raise Refused("wrong_currency", currency=command.currency, expected=currency)
+        version = len(self.versions) + 1
+        return [
+            TariffPublished(
+                command.tariff,
+                version,
+                command.valid_from,
+                command.currency,
+                command.method,
+                command.decimals,
+                command.rates,
+            )
+        ]
+
+    def apply(self, event: TariffPublished) -> None:
+        self.versions.append(Tariff(event))
+        # A later version that begins at the same moment replaces the earlier one.
+        self._newest_first = sorted(
+            self.versions, key=lambda tariff: (-tariff.published.valid_from, -tariff.published.version)
+        )
+
+
+def check_tariff(command: PublishTariff) -> None:
+    """Refuses what cannot be rated with, naming the rate and the field."""
+    if not command.tariff:
+        raise Refused("empty_id", field="tariff")
+    if not 0 <= command.decimals <= DECIMALS_MAX:
+        raise Refused("bad_tariff", field="decimals", value=command.decimals, between=[0, DECIMALS_MAX])
+    if not 1 <= len(command.rates) <= RATES_MAX:
+        raise Refused("bad_tariff", field="rates", count=len(command.rates), count_max=RATES_MAX)
+    seen: set[tuple[str, str, str]] = set()
+    for index, rate in enumerate(command.rates):
+        for field, wrong in _faults(rate):
+            if wrong:
+                raise Refused("bad_tariff", field=f"rates[{index}].{field}", value=str(getattr(rate, field)))
+        key = (rate.usage_type, rate.direction, rate.prefix)
+        if key in seen:
+            raise Refused("bad_tariff", field=f"rates[{index}].prefix", value=rate.prefix, remedy="given twice")
+        seen.add(key)
+
+
+def _faults(rate: Rate) -> list[tuple[str, bool]]:
+    return [
+        ("usage_type", rate.usage_type not in USAGE_TYPES),
+        ("zone", not rate.zone),
+        ("price", not _is_price(rate.price)),
+        ("connect_fee", not _is_price(rate.connect_fee)),
+        ("per", rate.per < 1),
+        ("increment", rate.increment < 1),
+        ("minimum", rate.minimum < 0),
+        ("direction", rate.direction not in ("", "outbound", "inbound")),
+    ]
+
+
+def _is_price(text: str) -> bool:
+    try:
+        price = Decimal(text)
+    except InvalidOperation:
+        return False
+    return price.is_finite() and 0 <= price < 10**9
+
+
+def round_up_to(increment: int, quantity: int) -> int:
+    return -(-quantity // increment) * increment
+
+
+def round_to(step: int, method: Method, numerator: int, denominator: int) -> int:
+    """The multiple of `step` nearest to a fraction that is not negative, by the named method."""
+    whole, rest = divmod(numerator, denominator * step)
+    if rest:
+        twice = 2 * rest - denominator * step
+        if method == "up" or (method != "down" and (twice > 0 or (twice == 0 and _up_at_half(method, whole)))):
+            whole += 1
+    return whole * step
+
+
+def _up_at_half(method: Method, whole: int) -> bool:
+    return method == "half_up" or whole % 2 == 1

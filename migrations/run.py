@@ -1,0 +1,92 @@
+"""Schema changes, through alembic's API: who owns what, and from which version to which.
+
+Roles belong to the whole database server; each can do the least it needs. Only the owner may
+change tables, and only migrations run as the owner. No role but a superuser gets past row-level
+security.
+"""
+
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.pool import NullPool
+
+SCHEMA = "allotment"
+OWNER = "allotment_owner"
+ROLES = (OWNER, "allotment_app", "allotment_projector", "allotment_auditor", "allotment_directory")
+POSTGRES_MIN = 160_000
+_ROLES_LOCK = 0x616C6C6F
+
+
+def migrate(database_url: str, revision: str = "head") -> tuple[str | None, str | None]:
+    """Bring the database to a revision; the revisions before and after. Safe to repeat, and to race."""
+    engine = create_engine(sqlalchemy_url(database_url), poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            _check_version(connection)
+            _prepare(connection)
+            connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _ROLES_LOCK})
+            connection.execute(text(f"SET ROLE {OWNER}"))
+            connection.commit()
+            before = _revision(connection)
+            config = Config()
+            config.set_main_option("script_location", str(Path(__file__).parent))
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+            connection.commit()
+            return before, _revision(connection)
+    finally:
+        engine.dispose()
+
+
+def revision_of(database_url: str) -> str | None:
+    engine = create_engine(sqlalchemy_url(database_url), poolclass=NullPool)
+    try:
+        with engine.connect() as connection:
+            return _revision(connection)
+    finally:
+        engine.dispose()
+
+
+def head_revision() -> str | None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent))
+    return ScriptDirectory.from_config(config).get_current_head()
+
+
+def sqlalchemy_url(database_url: str) -> str:
+    """Names psycopg 3 as the driver, whatever way the address was written."""
+    scheme, separator, rest = database_url.partition("://")
+    if not separator or scheme.split("+")[0] not in ("postgresql", "postgres"):
+        raise ValueError('DATABASE_URL must look like "postgresql://user@host:5432/database"')
+    return f"postgresql+psycopg://{rest}"
+
+
+def _check_version(connection: Connection) -> None:
+    version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
+    if version < POSTGRES_MIN:
+        raise ValueError(f"PostgreSQL 16 or later is needed, this is {version // 10_000}")
+
+
+def _prepare(connection: Connection) -> None:
+    """Roles and schema, by whoever may create them; nothing where they exist."""
+    connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _ROLES_LOCK})
+    known = set(connection.execute(text("SELECT rolname FROM pg_roles")).scalars())
+    for role in ROLES:
+        if role not in known:
+            connection.execute(text(f"CREATE ROLE {role} NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB"))
+        member = "SELECT pg_has_role(current_user, :role, 'SET')"
+        if not connection.execute(text(member), {"role": role}).scalar_one():
+            connection.execute(text(f"GRANT {role} TO CURRENT_USER"))
+    schemas = set(connection.execute(text("SELECT nspname FROM pg_namespace")).scalars())
+    if SCHEMA not in schemas:
+        connection.execute(text(f"CREATE SCHEMA {SCHEMA} AUTHORIZATION {OWNER}"))
+    connection.commit()
+
+
+def _revision(connection: Connection) -> str | None:
+    context = MigrationContext.configure(connection, opts={"version_table_schema": SCHEMA})
+    return context.get_current_revision()

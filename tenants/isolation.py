@@ -1,0 +1,109 @@
+"""The one door to a tenant's rows: a transaction bound to that tenant, in a role that can do the least.
+
+The binding lasts as long as the transaction (`set_config(.., true)`), never longer: a pooled
+connection carries nothing to its next user. Without it every isolated table raises.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
+from uuid import UUID
+
+import psycopg
+from psycopg.rows import TupleRow
+from psycopg_pool import ConnectionPool
+
+Role = Literal["app", "projector", "auditor", "directory"]
+Connection = psycopg.Connection[TupleRow]
+
+STATEMENT_TIMEOUT_MS = 60_000
+LOCK_TIMEOUT_MS = 10_000
+IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
+POOL_MAX = 8
+
+
+class Isolation:
+    """Connections to one database, by role. Every way to a tenant's rows starts here."""
+
+    def __init__(self, database_url: str, *, pool_max: int = POOL_MAX) -> None:
+        self.database_url = database_url
+        self._pool_max = pool_max
+        self._pools: dict[Role, ConnectionPool[Connection]] = {}
+
+    @contextmanager
+    def transaction(self, tenant: UUID, role: Role = "app") -> Iterator[Connection]:
+        """A transaction that sees and writes this tenant's rows only; commits at the end."""
+        with self.connection(role) as connection:
+            bind(connection, tenant)
+            try:
+                yield connection
+            except BaseException:
+                _roll_back(connection)
+                raise
+            connection.execute("COMMIT")
+
+    @contextmanager
+    def directory(self) -> Iterator[Connection]:
+        """A transaction on the directory of tenants: who there is, never what they have."""
+        with self.connection("directory") as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
+    def connection(self, role: Role) -> Iterator[Connection]:
+        with self._pool(role).connection() as connection:
+            yield connection
+
+    def _pool(self, role: Role) -> ConnectionPool[Connection]:
+        pool = self._pools.get(role)
+        if pool is None:
+            pool = self._pools[role] = ConnectionPool(
+                self.database_url,
+                connection_class=psycopg.Connection[TupleRow],
+                kwargs=connection_settings(role),
+                min_size=0,
+                max_size=self._pool_max,
+                max_idle=60,
+                timeout=15,
+                reconnect_timeout=30,
+                check=ConnectionPool.check_connection,
+                name=f"allotment-{role}",
+                open=True,
+            )
+        return pool
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()
+        self._pools.clear()
+
+
+def connection_settings(role: Role) -> dict[str, Any]:
+    """How every connection is opened: in its role, in our schema, with bounds on waiting."""
+    options = {
+        "role": f"allotment_{role}",
+        "search_path": "allotment",
+        "statement_timeout": str(STATEMENT_TIMEOUT_MS),
+        "lock_timeout": str(LOCK_TIMEOUT_MS),
+        "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
+        "timezone": "UTC",
+    }
+    return {
+        "autocommit": True,
+        "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
+        "application_name": f"allotment-{role}",
+    }
+
+
+def bind(connection: Connection, tenant: UUID) -> None:
+    """Begin a transaction bound to a tenant, in one round trip."""
+    connection.execute(f"BEGIN; SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)", prepare=False)  # noqa: S608
+
+
+def _roll_back(connection: Connection) -> None:
+    if not connection.closed and not connection.broken:
+        try:
+            connection.execute("ROLLBACK")
+        except psycopg.Error:
+            connection.close()
+
+

@@ -77,9 +77,7 @@ class Group:
         """Give an event its place; its seq."""
         size = self.seen + len(self.states)
         seq = size + 1
-        leaf = proof.leaf_hash(
-            self.tenant.bytes, seq, topic.encode(), self.recorded_at, command_key, state
-        )
+        leaf = proof.leaf_hash(self.tenant.bytes, seq, topic.encode(), self.recorded_at, command_key, state)
         self.topics.append(topic)
         self.states.append(state)
         self.command_keys.append(command_key)
@@ -176,7 +174,7 @@ class PostgresLog(PostgresApplicationRecorder):
     def read(self, after: int = 0, limit: int = READ_MAX, upto: int | None = None) -> list[Row]:
         with _reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
             found = connection.execute(
-                f"SELECT {_COLUMNS} FROM events WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s",  # noqa: S608
+                f"SELECT {_COLUMNS} FROM events WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s",
                 (after, upto if upto is not None else 2**62, limit),
                 binary=True,
                 prepare=True,
@@ -186,7 +184,7 @@ class PostgresLog(PostgresApplicationRecorder):
     def find(self, command_keys: Sequence[bytes]) -> list[Row]:
         with _reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
             found = connection.execute(
-                f"SELECT {_COLUMNS} FROM events WHERE command_key = ANY(%b) ORDER BY seq",  # noqa: S608
+                f"SELECT {_COLUMNS} FROM events WHERE command_key = ANY(%b) ORDER BY seq",
                 (list(command_keys),),
                 binary=True,
                 prepare=True,
@@ -319,9 +317,7 @@ def answer_of(log: Log, command_key: bytes) -> list[Recorded]:
 ANSWER_EVENTS_MAX = 1_000
 """A command leads to one event and a few thresholds; this bounds the look."""
 
-_COLUMNS = (
-    "seq, topic, state, (extract(epoch FROM recorded_at) * 1000000)::bigint, command_key, leaf_hash"
-)
+_COLUMNS = "seq, topic, state, (extract(epoch FROM recorded_at) * 1000000)::bigint, command_key, leaf_hash"
 
 _APPEND = """
 WITH head AS (
@@ -330,7 +326,8 @@ WITH head AS (
     RETURNING seq
 )
 INSERT INTO events (tenant_id, seq, topic, state, recorded_at, command_key, leaf_hash)
-SELECT %(tenant)s, %(seen)s + added.place, added.topic, added.state, %(recorded_at)s, added.command_key, added.leaf_hash
+SELECT %(tenant)s, %(seen)s + added.place, added.topic, added.state, %(recorded_at)s,
+       added.command_key, added.leaf_hash
 FROM unnest(%(topics)b::text[], %(states)b::bytea[], %(keys)b::bytea[], %(leaves)b::bytea[])
      WITH ORDINALITY AS added (topic, state, command_key, leaf_hash, place)
 WHERE EXISTS (SELECT FROM head)

@@ -24,7 +24,9 @@ from ..domain.events import encode
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.usage import UnreadableRecord, UsageRecord
+from ..tenants.onboarding import Enrol
 from ..tenants.sealing import Sealer
+from .intake.gate import checked
 from .log import Fenced, Group, Head, Log, LogUnavailable, answer_of, follow, recorded
 
 GROUP_MAX = 2_500
@@ -118,7 +120,7 @@ class Writer:
 
     async def close(self) -> None:
         """Finish what has been taken, then stop."""
-        while self._waiting and not self._halted:
+        while self._waiting and not self._halted:  # noqa: ASYNC110  (rare, and nobody else waits)
             await asyncio.sleep(0.005)
         if self._task is not None:
             self._task.cancel()
@@ -131,7 +133,7 @@ class Writer:
 
     # --- asking -----------------------------------------------------------------------------
 
-    async def submit(self, command: Command, key: bytes, actor: str) -> Answer:
+    async def submit(self, command: Command | Enrol, key: bytes, actor: str) -> Answer:
         """Carry out a command once; raises Refused. The same key again gives the first answer."""
         digest = digest_of(msgspec.msgpack.encode([type(command).__name__, command]))
         answers = await self._ask([_Order(command, key, digest)], actor)
@@ -140,13 +142,14 @@ class Writer:
             raise answer
         if isinstance(answer, _Repeated):
             return await self._repeat(answer.key)
+        assert isinstance(answer, Answer)
         return answer
 
     async def submit_usage(self, records: Sequence[Usage], actor: str) -> list[UsageOutcome]:
         """Charge records in order; one outcome each, after the commit."""
         if not records:
             return []
-        return await self._ask(records, actor)
+        return await self._ask([checked(record) for record in records], actor)
 
     async def _ask(self, items: Sequence[Any], actor: str) -> list[Any]:
         if self._halted is not None:
@@ -161,9 +164,7 @@ class Writer:
 
     async def _repeat(self, key: bytes) -> Answer:
         events = await self._in_thread(lambda: answer_of(self.store, key))
-        return Answer(
-            tuple(told.event for told in events), events[0].seq, events[-1].seq, repeated=True
-        )
+        return Answer(tuple(told.event for told in events), events[0].seq, events[-1].seq, repeated=True)
 
     # --- deciding and committing ------------------------------------------------------------
 
@@ -177,7 +178,7 @@ class Writer:
         except asyncio.CancelledError:
             self._fail_all(Unavailable("the writer was closed"))
             raise
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001  (whatever it is, stop and say so)
             log.critical("writer halted", tenant=str(self.tenant_id), error=str(error))
             self._halted = error
             self._fail_all(Halted(str(error)))
@@ -296,8 +297,7 @@ class Writer:
 
     async def _look_up(self, items: list[Any]) -> None:
         """Ask the log, once for the whole slice, for keys too old to be remembered."""
-        keys = [item.key if isinstance(item, _Order) else usage_key(item.source, item.record_id) for item in items]
-        unknown = [key for key in keys if self._recent.get(key) is None]
+        unknown = [key for key in map(_key_of, items) if self._recent.get(key) is None]
         if unknown:
             found = await self._in_thread(lambda: self.store.find(unknown))
             for row in found:
@@ -312,15 +312,16 @@ class Writer:
                 return Refused("idempotency_mismatch", remedy="use a new key for another command")
             return _Repeated(order.key)
         try:
-            events = self._follow_from(order.command, now, actor)
+            command = order.command
+            if isinstance(command, Enrol):
+                command = command.sealed_by(self._sealer)
+            events = self._follow_from(command, now, actor)
         except Refused as refusal:
             return refusal
         first = self._add(events, order.key, order.digest, actor)
         return Answer(tuple(events), first, first + len(events) - 1)
 
-    def _decide_usage(
-        self, record: Usage, actor: str, now: int, before: UsageOutcome | None
-    ) -> UsageOutcome:
+    def _decide_usage(self, record: Usage, actor: str, now: int, before: UsageOutcome | None) -> UsageOutcome:
         key = usage_key(record.source, record.record_id)
         digest = usage_digest(record)
         known = self._recent.get(key)
@@ -426,7 +427,7 @@ class Writer:
 
 
 class _Order(Struct, frozen=True):
-    command: Command
+    command: Command | Enrol
     key: bytes
     digest: bytes
 
@@ -481,6 +482,10 @@ class _RecentKeys:
 _STATUS = ("done", "charged", "rejected", "suspended")
 _STATUS_BYTE = {"usage.charged": b"\x01", "usage.rejected": b"\x02", "usage.suspended": b"\x03"}
 _pack = msgspec.msgpack.Encoder().encode
+
+
+def _key_of(item: Any) -> bytes:
+    return item.key if isinstance(item, _Order) else usage_key(item.source, item.record_id)
 
 
 def usage_key(source: str, record_id: str) -> bytes:

@@ -11,9 +11,12 @@ from typing import ClassVar, Literal
 from msgspec import Struct
 
 from .hierarchy import Hierarchy, Member, Path
-from .refusals import InvariantBroken, Refused
+from .refusals import InvariantBroken, Refused, check_text
 
 Reason = Literal["allocate", "return", "trade"]
+
+Drawn = tuple[tuple[int, int], ...]
+"""What buckets paid, in the order of consumption: (ordinal, quantity)."""
 
 NEVER = 1 << 63
 """A counter's next interesting value when nothing is waiting for it."""
@@ -114,19 +117,31 @@ class Family:
     def available(self, ordinal: int) -> int:
         return self.remaining[ordinal] - self.reserved[ordinal]
 
-    def draw(self, path: Path, quantity: int) -> tuple[tuple[int, int], ...]:
-        """Who would pay for a quantity used at the foot of a path, narrowest scope first."""
+    def draw(self, path: Path, quantity: int) -> tuple[Drawn, int]:
+        """Whose buckets would pay for a quantity used at the foot of a path, and how much of it.
+
+        Narrowest scope first; what nobody on the path has is left over.
+        """
         remaining, reserved = self.remaining, self.reserved
-        parts = []
+        drawn: Drawn = ()
+        left = quantity
         for ordinal in path:
             free = remaining[ordinal] - reserved[ordinal]
             if free > 0:
-                part = free if free < quantity else quantity
-                parts.append((ordinal, part))
-                quantity -= part
-                if not quantity:
+                part = free if free < left else left
+                drawn = (*drawn, (ordinal, part))
+                left -= part
+                if not left:
                     break
-        return tuple(parts)
+        return drawn, quantity - left
+
+    def is_near(self, path: Path, quantity: int) -> bool:
+        """Whether so much more usage reaches a threshold, or a limit, anywhere on the path."""
+        used, mark = self.used, self.mark
+        for ordinal in path:  # noqa: SIM110  (half the cost of any() on the hot path)
+            if used[ordinal] + quantity >= mark[ordinal]:
+                return True
+        return False
 
     def grant(self, ordinal: int, quantity: int) -> None:
         self.granted_total += quantity
@@ -141,7 +156,7 @@ class Family:
             raise InvariantBroken("only what is not reserved can move", source=source, quantity=quantity)
         self.check()
 
-    def consume(self, drawn: tuple[tuple[int, int], ...]) -> int:
+    def consume(self, drawn: Drawn) -> int:
         """Take the parts out of their buckets; their sum."""
         taken = 0
         for ordinal, part in drawn:
@@ -190,6 +205,7 @@ class Family:
 def decide_transfer(
     command: Allocate | Return | Trade, family: Family, hierarchy: Hierarchy
 ) -> list[Transferred]:
+    check_text("note", command.note, empty=True)
     source = hierarchy.member(command.source)
     target = hierarchy.member(command.target)
     if command.quantity <= 0:

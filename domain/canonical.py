@@ -27,7 +27,12 @@ def lines(tenant: Tenant) -> Iterator[bytes]:
 def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
     opened = tenant.opened
     if opened is not None:
-        yield {"is": "tenant", "name": opened.name, "time_zone": opened.time_zone, "currency": opened.currency}
+        yield {
+            "is": "tenant",
+            "name": opened.name,
+            "time_zone": opened.time_zone,
+            "currency": opened.currency,
+        }
     for member in tenant.hierarchy.members:
         yield _member(member)
     for signed in tenant.contracts.signed:
@@ -42,10 +47,16 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
                 yield {"is": "limit", **msgspec.structs.asdict(limit)}
     for (usage_type, period, ordinal), percent in sorted(tenant.limits.fired.items()):
         member_id = tenant.hierarchy.members[ordinal].id
-        yield {"is": "fired", "usage_type": usage_type, "period": period, "node": member_id, "percent": percent}
+        yield {
+            "is": "fired",
+            "usage_type": usage_type,
+            "period": period,
+            "node": member_id,
+            "percent": percent,
+        }
     for key in sorted(tenant.families, key=lambda key: (key[1], key[0])):
         yield from _family(tenant.families[key], tenant.hierarchy)
-    yield {"is": "usage", "amount": tenant.amount_total, **tenant.usage_count}
+    yield {"is": "usage", "amount": tenant.charging.amount_total, **tenant.charging.counts}
 
 
 def _member(member: Member) -> dict[str, Any]:

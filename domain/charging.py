@@ -9,9 +9,13 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from .bucket import Family
-from .hierarchy import Path
-from .usage import UsageRecord
+from .bucket import Drawn, Family
+from .contract import Contracts
+from .hierarchy import Hierarchy, Path
+from .limit import Limits, ThresholdCrossed
+from .refusals import InvariantBroken
+from .tariff import CompiledRate, Rated, Tariffs
+from .usage import MONEY, UsageRecord
 
 FUTURE_MAX = 86_400_000_000
 """A record may be up to a day ahead of our clock; more is a wrong clock."""
@@ -117,25 +121,120 @@ class SuspendUsage(Struct, frozen=True, gc=False):
     started_at: int = 0
 
 
-def suspended(record: UsageRecord, sealed: bytes, position: str, reason: str, field: str, detail: str) -> UsageSuspended:
-    return UsageSuspended(
-        record.source,
-        record.record_id,
-        reason,
-        field,
-        detail,
-        position,
-        record.usage_type,
-        record.quantity,
-        record.started_at,
-        record.direction,
-        record.attributes,
-        sealed,
-        readable=True,
-    )
+class Stop(Struct, frozen=True, gc=False):
+    """What stops a charge: whose limit or bucket, what it counts, how far it is."""
+
+    reason: str
+    ordinal: int
+    counter: Family
+    limit: int
 
 
-def unreadable(command: SuspendUsage) -> UsageSuspended:
+Charged = UsageCharged | UsageRejected | UsageSuspended | ThresholdCrossed
+
+
+class Charging:
+    """Decides charges and counts them, on the parts of one tenant's state."""
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        contracts: Contracts,
+        tariffs: Tariffs,
+        limits: Limits,
+        families: dict[tuple[str, str], Family],
+    ) -> None:
+        self._hierarchy = hierarchy
+        self._contracts = contracts
+        self._tariffs = tariffs
+        self._limits = limits
+        self._families = families
+        self.counts = dict.fromkeys(("charged", "rejected", "suspended"), 0)
+        self.amount_total = 0
+
+    def decide(self, command: ChargeUsage, now: int) -> list[Charged]:
+        """Always an event: charged, rejected or suspended, then the thresholds it crossed."""
+        record = command.record
+        at = record.started_at
+        path = self._hierarchy.guide(command.token, at)
+        if not path:
+            return [_suspended(command, "unknown_line" if path is None else "line_not_active")]
+        if at > now + FUTURE_MAX:
+            return [_suspended(command, "in_the_future")]
+        period = self._contracts.period_for(at)
+        if period is None:
+            return [_suspended(command, "no_contract")]
+        tariff = self._tariffs.at(at)
+        rate = tariff.find(record.usage_type, record.direction, record.counterpart) if tariff else None
+        if rate is None:
+            return [_suspended(command, "no_rate")]
+        family = self._families[record.usage_type, period.period]
+        billed = rate.billed(record.quantity)
+        drawn, taken = family.draw(path, billed) if billed and rate.included else ((), 0)
+        rated = rate.rate(billed - taken)
+        if rated.overage and rate.included and not period.overage:
+            stop = Stop("insufficient_allowance", path[-1], family, family.granted_total)
+            return [_rejected(command, path, family, billed, stop)]
+        if not billed:
+            return [_charged(command, path, family, billed, rate, drawn, rated)]
+        money = self._families[MONEY, period.period] if rated.amount else None
+        if not family.is_near(path, billed) and (money is None or not money.is_near(path, rated.amount)):
+            return [_charged(command, path, family, billed, rate, drawn, rated)]
+        return self._decide_near(
+            _charged(command, path, family, billed, rate, drawn, rated), command, family, money
+        )
+
+    def _decide_near(
+        self, charged: UsageCharged, command: ChargeUsage, family: Family, money: Family | None
+    ) -> list[Charged]:
+        """A charge that crosses a threshold, or would pass a limit: the first on its path stops it."""
+        counted = [(family, charged.billed)]
+        if money is not None:
+            counted.append((money, charged.amount))
+        for counter, quantity in counted:
+            stop = self._stop(counter, charged.path, quantity)
+            if stop is not None:
+                return [_rejected(command, charged.path, family, charged.billed, stop)]
+        crossings = [
+            crossing
+            for counter, quantity in counted
+            for crossing in self._limits.crossed(counter, charged.path, quantity)
+        ]
+        return [charged, *crossings]
+
+    def _stop(self, counter: Family, path: Path, quantity: int) -> Stop | None:
+        for ordinal in path:
+            if counter.used[ordinal] + quantity < counter.mark[ordinal]:
+                continue
+            limit = self._limits.of(ordinal, counter.usage_type, counter.period)
+            if limit is not None and counter.used[ordinal] + quantity > limit.quantity:
+                return Stop("limit_exceeded", ordinal, counter, limit.quantity)
+        return None
+
+    def apply(self, event: UsageCharged | UsageRejected | UsageSuspended) -> None:
+        if type(event) is UsageCharged:
+            self._count(event)
+        elif isinstance(event, UsageRejected):
+            self.counts["rejected"] += 1
+        else:
+            self.counts["suspended"] += 1
+
+    def _count(self, event: UsageCharged) -> None:
+        family = self._families[event.usage_type, event.period]
+        taken = family.consume(event.drawn) if event.drawn else 0
+        if taken + event.overage != event.billed:
+            raise InvariantBroken(
+                "the parts of a charge add up", taken=taken, overage=event.overage, billed=event.billed
+            )
+        if event.billed:
+            family.count(event.path, event.billed)
+        if event.amount:
+            self._families[MONEY, event.period].count(event.path, event.amount)
+            self.amount_total += event.amount
+        self.counts["charged"] += 1
+
+
+def suspended_unreadable(command: SuspendUsage) -> UsageSuspended:
     return UsageSuspended(
         command.source,
         command.record_id,
@@ -153,7 +252,86 @@ def unreadable(command: SuspendUsage) -> UsageSuspended:
     )
 
 
-def stopped_at(family: Family, path: Path, quantity: int) -> bool:
-    """Whether something waits on this path for this much more usage: a threshold or a limit."""
-    used, mark = family.used, family.mark
-    return any(used[ordinal] + quantity >= mark[ordinal] for ordinal in path)
+SUSPENSE = {
+    "unknown_line": ("line", "nobody has this line: add the resource"),
+    "line_not_active": ("line", "nobody had this line at that time: check the dates"),
+    "in_the_future": ("started_at", "the record lies in the future: check its clock and time zone"),
+    "no_contract": ("started_at", "no contract covers that day: sign one that does"),
+    "no_rate": ("counterpart", "no tariff valid that day has a rate for this: publish one"),
+}
+"""Why a readable record waits: the field to look at, and the remedy."""
+
+
+def _suspended(command: ChargeUsage, reason: str) -> UsageSuspended:
+    record = command.record
+    field, detail = SUSPENSE[reason]
+    return UsageSuspended(
+        record.source,
+        record.record_id,
+        reason,
+        field,
+        detail,
+        command.position,
+        record.usage_type,
+        record.quantity,
+        record.started_at,
+        record.direction,
+        record.attributes,
+        command.sealed,
+        readable=True,
+    )
+
+
+def _rejected(command: ChargeUsage, path: Path, family: Family, billed: int, stop: Stop) -> UsageRejected:
+    record = command.record
+    return UsageRejected(
+        record.source,
+        record.record_id,
+        path,
+        record.usage_type,
+        family.period,
+        record.started_at,
+        record.direction,
+        record.quantity,
+        billed,
+        stop.reason,
+        stop.ordinal,
+        stop.counter.usage_type,
+        stop.counter.used[stop.ordinal],
+        stop.limit,
+        command.sealed,
+    )
+
+
+def _charged(
+    command: ChargeUsage,
+    path: Path,
+    family: Family,
+    billed: int,
+    rate: CompiledRate,
+    drawn: Drawn,
+    rated: Rated,
+) -> UsageCharged:
+    record = command.record
+    return UsageCharged(
+        record.source,
+        record.record_id,
+        path,
+        record.usage_type,
+        family.period,
+        record.started_at,
+        record.direction,
+        record.quantity,
+        billed,
+        rate.version,
+        rate.index,
+        rate.prefix,
+        rate.zone,
+        CORPORATE,
+        STEERING_DEFAULT,
+        drawn,
+        rated.overage,
+        rated.amount,
+        rated.exact,
+        command.sealed,
+    )

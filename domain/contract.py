@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from .refusals import Refused
+from .refusals import Refused, check_text
 from .usage import MONEY, USAGE_TYPES
 
 QUANTITY_MAX = 2**62
@@ -63,7 +63,7 @@ class OpenPeriod(Struct, frozen=True, array_like=True):
     period: str
 
 
-class PeriodNotOpen(Exception):  # noqa: N818  (an order to the writer, not an error)
+class PeriodNotOpen(Exception):
     """The rules first need this period opened; then the command is decided again."""
 
     def __init__(self, period: str) -> None:
@@ -122,8 +122,7 @@ class Contracts:
     def _sign(self, command: SignContract) -> ContractSigned:
         _date(command.starts_on)
         types = [grant.usage_type for grant in command.grants]
-        if not command.contract:
-            raise Refused("empty_id", field="contract")
+        check_text("contract", command.contract)
         if len(set(types)) != len(types):
             raise Refused("granted_twice", usage_types=types)
         for grant in command.grants:

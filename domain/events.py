@@ -61,5 +61,7 @@ def decode(topic: str, state: bytes) -> Envelope[Event]:
         raise UnknownEvent(f"topic {topic!r} is not known to this version: update allotment")
     envelope = decoder.decode(state)
     if envelope.schema != SCHEMA:
-        raise UnknownEvent(f"{topic} has schema {envelope.schema}, this version reads {SCHEMA}: update allotment")
+        raise UnknownEvent(
+            f"{topic} has schema {envelope.schema}, this version reads {SCHEMA}: update allotment"
+        )
     return envelope

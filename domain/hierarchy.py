@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from .refusals import Refused
+from .refusals import Refused, check_text
 
 NODE_KINDS = ("enterprise", "division", "cost_centre", "group")
 RESOURCE_KINDS = ("msisdn", "sip", "extension", "imsi", "softphone")
@@ -185,6 +185,7 @@ class Hierarchy:
 
     def _add_node(self, command: AddNode) -> NodeAdded:
         self._check_new(command.node)
+        check_text("name", command.name, empty=True)
         if command.kind not in NODE_KINDS:
             raise Refused("unknown_kind", kind=command.kind, known=list(NODE_KINDS))
         if not command.parent and self.members:
@@ -216,8 +217,7 @@ class Hierarchy:
         )
 
     def _check_new(self, ident: str) -> None:
-        if not ident:
-            raise Refused("empty_id")
+        check_text("id", ident)
         if ident in self.by_id:
             raise Refused("exists_already", id=ident)
         if len(self.members) >= MEMBERS_MAX:

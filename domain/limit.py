@@ -29,6 +29,15 @@ class LimitSet(Struct, frozen=True, array_like=True):
     from_period: str
 
 
+class InForce(Struct, frozen=True):
+    """A limit that holds: as `LimitSet`, and there is a quantity."""
+
+    node: str
+    quantity: int
+    thresholds: tuple[int, ...]
+    from_period: str
+
+
 class ThresholdCrossed(Struct, frozen=True, array_like=True):
     topic: ClassVar[str] = "limit.threshold_crossed"
     node: str
@@ -62,11 +71,11 @@ class Limits:
         self.fired: dict[tuple[str, str, int], int] = {}
         """(usage type, period, ordinal) -> highest percent fired of the limit in force."""
 
-    def of(self, ordinal: int, usage_type: str, period: str) -> LimitSet | None:
+    def of(self, ordinal: int, usage_type: str, period: str) -> InForce | None:
         """The limit in force at a member in a period, if it has one."""
         for limit in reversed(self.by_type.get(usage_type, {}).get(ordinal, ())):
             if limit.from_period <= period:
-                return limit if limit.quantity is not None else None
+                return _in_force(limit)
         return None
 
     def decide(
@@ -85,7 +94,7 @@ class Limits:
             crossing
             for family in families
             if _concerns(event, family)
-            for crossing in _crossings(event, family, family.used[member.ordinal], fired=0)
+            for crossing in _crossings(_in_force(event), family, family.used[member.ordinal], fired=0)
         ]
         return [event, *passed]
 
@@ -122,7 +131,7 @@ class Limits:
 
     def _arm(self, family: Family, ordinal: int) -> None:
         limit = self.of(ordinal, family.usage_type, family.period)
-        if limit is None or limit.quantity is None:
+        if limit is None:
             family.mark[ordinal] = family.ceiling[ordinal] = NEVER
             return
         fired = self.fired.get((family.usage_type, family.period, ordinal), 0)
@@ -142,14 +151,18 @@ def _check(command: SetLimit) -> None:
         raise Refused("bad_thresholds", thresholds=list(wanted), thresholds_max=THRESHOLDS_MAX)
 
 
+def _in_force(limit: LimitSet) -> InForce | None:
+    if limit.quantity is None:
+        return None
+    return InForce(limit.node, limit.quantity, limit.thresholds, limit.from_period)
+
+
 def _concerns(event: LimitSet, family: Family) -> bool:
     return family.usage_type == event.usage_type and event.from_period <= family.period
 
 
-def _crossings(
-    limit: LimitSet | None, family: Family, total: int, fired: int
-) -> list[ThresholdCrossed]:
-    if limit is None or limit.quantity is None:
+def _crossings(limit: InForce | None, family: Family, total: int, fired: int) -> list[ThresholdCrossed]:
+    if limit is None:
         return []
     return [
         ThresholdCrossed(limit.node, family.usage_type, family.period, percent, total, limit.quantity)

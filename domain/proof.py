@@ -17,7 +17,7 @@ _LEAF, _NODE = b"\x00", b"\x01"
 _ENVELOPE_VERSION = 1
 
 
-def leaf_hash(  # noqa: PLR0913  (the stored row)
+def leaf_hash(
     tenant: bytes, seq: int, topic: bytes, recorded_at: int, command_key: bytes | None, state: bytes
 ) -> bytes:
     key = command_key or b""

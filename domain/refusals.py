@@ -7,7 +7,7 @@
 from typing import Any
 
 
-class Refused(Exception):  # noqa: N818  (a refusal is an answer, not an error)
+class Refused(Exception):
     """A command the rules do not allow. Nothing has changed."""
 
     def __init__(self, code: str, **facts: Any) -> None:
@@ -28,3 +28,12 @@ class InvariantBroken(AssertionError):
         super().__init__(f"{invariant}: {told}")
         self.invariant = invariant
         self.facts = facts
+
+
+TEXT_MAX = 200
+
+
+def check_text(field: str, text: str, *, empty: bool = False) -> None:
+    """Refuses text that a bill cannot print or a database cannot store."""
+    if not (text.isprintable() and len(text) <= TEXT_MAX and (text or empty)):
+        raise Refused("bad_text", field=field, remedy=f"1 to {TEXT_MAX} printable characters")

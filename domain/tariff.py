@@ -11,7 +11,7 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct
 
-from .refusals import Refused
+from .refusals import Refused, check_text
 from .usage import USAGE_TYPES
 
 MICRO = 1_000_000
@@ -206,27 +206,29 @@ class Tariffs:
 
 def check_tariff(command: PublishTariff) -> None:
     """Refuses what cannot be rated with, naming the rate and the field."""
-    if not command.tariff:
-        raise Refused("empty_id", field="tariff")
+    check_text("tariff", command.tariff)
     if not 0 <= command.decimals <= DECIMALS_MAX:
         raise Refused("bad_tariff", field="decimals", value=command.decimals, between=[0, DECIMALS_MAX])
     if not 1 <= len(command.rates) <= RATES_MAX:
         raise Refused("bad_tariff", field="rates", count=len(command.rates), count_max=RATES_MAX)
     seen: set[tuple[str, str, str]] = set()
     for index, rate in enumerate(command.rates):
+        check_text(f"rates[{index}].zone", rate.zone)
+        check_text(f"rates[{index}].prefix", rate.prefix, empty=True)
         for field, wrong in _faults(rate):
             if wrong:
                 raise Refused("bad_tariff", field=f"rates[{index}].{field}", value=str(getattr(rate, field)))
         key = (rate.usage_type, rate.direction, rate.prefix)
         if key in seen:
-            raise Refused("bad_tariff", field=f"rates[{index}].prefix", value=rate.prefix, remedy="given twice")
+            raise Refused(
+                "bad_tariff", field=f"rates[{index}].prefix", value=rate.prefix, remedy="given twice"
+            )
         seen.add(key)
 
 
 def _faults(rate: Rate) -> list[tuple[str, bool]]:
     return [
         ("usage_type", rate.usage_type not in USAGE_TYPES),
-        ("zone", not rate.zone),
         ("price", not _is_price(rate.price)),
         ("connect_fee", not _is_price(rate.connect_fee)),
         ("per", rate.per < 1),
@@ -252,11 +254,18 @@ def round_to(step: int, method: Method, numerator: int, denominator: int) -> int
     """The multiple of `step` nearest to a fraction that is not negative, by the named method."""
     whole, rest = divmod(numerator, denominator * step)
     if rest:
-        twice = 2 * rest - denominator * step
-        if method == "up" or (method != "down" and (twice > 0 or (twice == 0 and _up_at_half(method, whole)))):
-            whole += 1
+        over_half = 2 * rest - denominator * step
+        whole += _goes_up(method, over_half, whole)
     return whole * step
 
 
-def _up_at_half(method: Method, whole: int) -> bool:
-    return method == "half_up" or whole % 2 == 1
+def _goes_up(method: Method, over_half: int, whole: int) -> bool:
+    match method:
+        case "up":
+            return True
+        case "down":
+            return False
+        case "half_up":
+            return over_half >= 0
+        case "half_even":
+            return over_half > 0 or (over_half == 0 and whole % 2 == 1)

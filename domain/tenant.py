@@ -9,9 +9,16 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
 
-from . import charging
 from .bucket import Allocate, Family, Granted, Return, Trade, Transferred, decide_transfer
-from .charging import ChargeUsage, SuspendUsage, UsageCharged, UsageRejected, UsageSuspended
+from .charging import (
+    ChargeUsage,
+    Charging,
+    SuspendUsage,
+    UsageCharged,
+    UsageRejected,
+    UsageSuspended,
+    suspended_unreadable,
+)
 from .contract import Contracts, ContractSigned, OpenPeriod, PeriodOpened, SignContract, name_of
 from .hierarchy import (
     AddNode,
@@ -20,14 +27,13 @@ from .hierarchy import (
     Hierarchy,
     MoveResource,
     NodeAdded,
-    Path,
     ResourceAdded,
     ResourceEnded,
     ResourceMoved,
 )
 from .limit import Limits, LimitSet, SetLimit, ThresholdCrossed
-from .refusals import InvariantBroken, Refused
-from .tariff import CompiledRate, PublishTariff, Rated, TariffPublished, Tariffs
+from .refusals import InvariantBroken, Refused, check_text
+from .tariff import PublishTariff, TariffPublished, Tariffs
 from .usage import MONEY, USAGE_TYPES
 
 
@@ -94,15 +100,14 @@ class Tenant:
         self.limits = Limits()
         self.tariffs = Tariffs()
         self.families: dict[tuple[str, str], Family] = {}
-        self.usage_count = dict.fromkeys(("charged", "rejected", "suspended"), 0)
-        self.amount_total = 0
+        self.charging = Charging(self.hierarchy, self.contracts, self.tariffs, self.limits, self.families)
 
     # --- decide ---------------------------------------------------------------------------
 
     def decide(self, command: Command, now: int) -> list[Event]:
         """The events that follow from a command; raises Refused, or PeriodNotOpen first."""
         if type(command) is ChargeUsage:
-            return self._charge(command, now)
+            return [*self.charging.decide(command, now)]
         if self.opened is None and not isinstance(command, OpenTenant):
             raise Refused("tenant_not_open")
         match command:
@@ -120,7 +125,7 @@ class Tenant:
             case SignContract() | OpenPeriod():
                 return self._contract(command, now)
             case SuspendUsage():
-                return [charging.unreadable(command)]
+                return [suspended_unreadable(command)]
             case OpenTenant():
                 return [self._open(command)]
         raise AssertionError(command)
@@ -128,12 +133,12 @@ class Tenant:
     def _open(self, command: OpenTenant) -> TenantOpened:
         if self.opened is not None:
             raise Refused("tenant_open_already", name=self.opened.name)
+        check_text("name", command.name)
+        check_text("carrier", command.carrier, empty=True)
         try:
             ZoneInfo(command.time_zone)
         except (ZoneInfoNotFoundError, ValueError):
-            raise Refused(
-                "unknown_time_zone", time_zone=command.time_zone, example="Europe/London"
-            ) from None
+            raise Refused("unknown_time_zone", time_zone=command.time_zone, example="Europe/London") from None
         if len(command.currency) != 3 or not command.currency.isalpha() or not command.currency.isupper():
             raise Refused("unknown_currency", currency=command.currency, example="EUR")
         return TenantOpened(command.name, command.time_zone, command.currency, command.carrier)
@@ -144,7 +149,9 @@ class Tenant:
             return [event]
         root = self.hierarchy.root.id
         granted = [
-            Granted(root, grant.usage_type, event.period, grant.quantity) for grant in grants if grant.quantity
+            Granted(root, grant.usage_type, event.period, grant.quantity)
+            for grant in grants
+            if grant.quantity
         ]
         return [event, *granted]
 
@@ -155,90 +162,11 @@ class Tenant:
         self.contracts.require(period)
         return self.families[command.usage_type, period]
 
-    def _charge(self, command: ChargeUsage, now: int) -> list[Event]:
-        record = command.record
-        at = record.started_at
-        path = self.hierarchy.guide(command.token, at)
-        if not path:
-            return [self._unguided(command, unknown=path is None)]
-        if at > now + charging.FUTURE_MAX:
-            return [_suspend(command, "in_the_future", "started_at", "the record starts after today: check its clock and time zone")]
-        opened = self.contracts.period_for(at)
-        if opened is None:
-            return [_suspend(command, "no_contract", "started_at", "no contract covers this day: sign one that does")]
-        tariff = self.tariffs.at(at)
-        rate = tariff.find(record.usage_type, record.direction, record.counterpart) if tariff else None
-        if rate is None:
-            return [_suspend(command, "no_rate", "counterpart", "no tariff valid that day has a rate for this: publish one")]
-        family = self.families[record.usage_type, opened.period]
-        billed = rate.billed(record.quantity)
-        drawn = family.draw(path, billed) if rate.included and billed else ()
-        rated = rate.rate(billed - _sum(drawn))
-        if rated.overage and rate.included and not opened.overage:
-            return [self._rejected(command, path, family, billed, "insufficient_allowance", path[-1], family, family.granted_total)]
-        crossings = []
-        if billed and charging.stopped_at(family, path, billed):
-            stop = self._over(family, path, billed)
-            if stop is not None:
-                return [self._rejected(command, path, family, billed, "limit_exceeded", *stop)]
-            crossings = self.limits.crossed(family, path, billed)
-        if rated.amount:
-            money = self.families[MONEY, opened.period]
-            if charging.stopped_at(money, path, rated.amount):
-                stop = self._over(money, path, rated.amount)
-                if stop is not None:
-                    return [self._rejected(command, path, family, billed, "limit_exceeded", *stop)]
-                crossings += self.limits.crossed(money, path, rated.amount)
-        return [_charged(command, path, family, billed, rate, drawn, rated), *crossings]
-
-    def _over(self, family: Family, path: Path, quantity: int) -> tuple[int, Family, int] | None:
-        """The first member on the path whose limit this usage would pass."""
-        for ordinal in path:
-            limit = self.limits.of(ordinal, family.usage_type, family.period)
-            if limit is not None and limit.quantity is not None and family.used[ordinal] + quantity > limit.quantity:
-                return ordinal, family, limit.quantity
-        return None
-
-    def _unguided(self, command: ChargeUsage, *, unknown: bool) -> UsageSuspended:
-        if unknown:
-            return _suspend(command, "unknown_line", "line", "nobody has this line: add the resource")
-        return _suspend(command, "line_not_active", "line", "nobody had this line at that time: check the dates")
-
-    def _rejected(  # noqa: PLR0913  (the facts of a refusal)
-        self,
-        command: ChargeUsage,
-        path: Path,
-        family: Family,
-        billed: int,
-        reason: str,
-        stopped_by: int,
-        counter: Family,
-        limit: int,
-    ) -> UsageRejected:
-        record = command.record
-        return UsageRejected(
-            record.source,
-            record.record_id,
-            path,
-            record.usage_type,
-            family.period,
-            record.started_at,
-            record.direction,
-            record.quantity,
-            billed,
-            reason,
-            stopped_by,
-            counter.usage_type,
-            counter.used[stopped_by],
-            limit,
-            command.sealed,
-        )
-
     # --- apply ----------------------------------------------------------------------------
 
     def apply(self, event: Event) -> None:
         if type(event) is UsageCharged:
-            self._apply_charge(event)
+            self.charging.apply(event)
             return
         match event:
             case TenantOpened():
@@ -261,77 +189,22 @@ class Tenant:
                 self.families[usage_type, period].grant(self.hierarchy.by_id[node].ordinal, quantity)
             case Transferred(source, target, usage_type, period, quantity):
                 members = self.hierarchy.by_id
-                self.families[usage_type, period].move(members[source].ordinal, members[target].ordinal, quantity)
+                self.families[usage_type, period].move(
+                    members[source].ordinal, members[target].ordinal, quantity
+                )
             case LimitSet() | ThresholdCrossed():
                 self.limits.apply(event, self.hierarchy, list(self.families.values()))
             case TariffPublished():
                 self.tariffs.apply(event)
-            case UsageRejected():
-                self.usage_count["rejected"] += 1
-            case UsageSuspended():
-                self.usage_count["suspended"] += 1
-
-    def _apply_charge(self, event: UsageCharged) -> None:
-        family = self.families[event.usage_type, event.period]
-        taken = family.consume(event.drawn) if event.drawn else 0
-        if taken + event.overage != event.billed:
-            raise InvariantBroken("the parts of a charge add up", taken=taken, overage=event.overage, billed=event.billed)
-        if event.billed:
-            family.count(event.path, event.billed)
-        if event.amount:
-            self.families[MONEY, event.period].count(event.path, event.amount)
-            self.amount_total += event.amount
-        self.usage_count["charged"] += 1
+            case UsageRejected() | UsageSuspended():
+                self.charging.apply(event)
 
     def check_whole(self) -> None:
         """Every invariant over the whole state; for verification, not for each event."""
         for family in self.families.values():
             family.check_whole()
-        root = 0
-        charged = sum(family.used[root] for (kind, _), family in self.families.items() if kind == MONEY and family.used)
-        if charged != self.amount_total:
-            raise InvariantBroken("the root has counted every charge", root=charged, total=self.amount_total)
-
-
-def _suspend(command: ChargeUsage, reason: str, field: str, detail: str) -> UsageSuspended:
-    return charging.suspended(command.record, command.sealed, command.position, reason, field, detail)
-
-
-def _charged(  # noqa: PLR0913  (the working of a charge)
-    command: ChargeUsage,
-    path: Path,
-    family: Family,
-    billed: int,
-    rate: CompiledRate,
-    drawn: tuple[tuple[int, int], ...],
-    rated: Rated,
-) -> UsageCharged:
-    record = command.record
-    return UsageCharged(
-        record.source,
-        record.record_id,
-        path,
-        record.usage_type,
-        family.period,
-        record.started_at,
-        record.direction,
-        record.quantity,
-        billed,
-        rate.version,
-        rate.index,
-        rate.prefix,
-        rate.zone,
-        charging.CORPORATE,
-        charging.STEERING_DEFAULT,
-        drawn,
-        rated.overage,
-        rated.amount,
-        rated.exact,
-        command.sealed,
-    )
-
-
-def _sum(drawn: tuple[tuple[int, int], ...]) -> int:
-    if len(drawn) == 1:
-        return drawn[0][1]
-    return sum(part for _, part in drawn)
+        at_root = sum(family.used[0] for family in self.families.values() if family.usage_type == MONEY)
+        if at_root != self.charging.amount_total:
+            raise InvariantBroken(
+                "the root has counted every charge", root=at_root, total=self.charging.amount_total
+            )

@@ -96,7 +96,7 @@ def connection_settings(role: Role) -> dict[str, Any]:
 
 def bind(connection: Connection, tenant: UUID) -> None:
     """Begin a transaction bound to a tenant, in one round trip."""
-    connection.execute(f"BEGIN; SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)", prepare=False)  # noqa: S608
+    connection.execute(f"BEGIN; SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)", prepare=False)
 
 
 def _roll_back(connection: Connection) -> None:
@@ -105,5 +105,3 @@ def _roll_back(connection: Connection) -> None:
             connection.execute("ROLLBACK")
         except psycopg.Error:
             connection.close()
-
-

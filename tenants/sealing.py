@@ -40,7 +40,8 @@ class RootKey:
             return _decrypt(self._cipher, wrapped, tenant.bytes)
         except InvalidTag:
             raise WrongRootKey(
-                "the root key does not open this tenant's key: set ALLOTMENT_ROOT_KEY to the one it was made with"
+                "the root key does not open this tenant's key: "
+                "set ALLOTMENT_ROOT_KEY to the one it was made with"
             ) from None
 
 

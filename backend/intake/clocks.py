@@ -63,9 +63,7 @@ def _dated(pattern: str, zone: str, tenant_zone: str, fold: int) -> TimeReader:
         moment = parse(text)
         if moment.tzinfo is None:
             if local is None:
-                raise ValueError(
-                    "does not state its offset from UTC; write it like 2026-03-01T12:00:00+01:00"
-                )
+                raise ValueError("does not state its offset from UTC; write 2026-03-01T12:00:00+01:00")
             moment = moment.replace(tzinfo=local, fold=fold)
         since = moment - _EPOCH
         return _plausible((since.days * 86_400 + since.seconds) * MICROSECONDS + since.microseconds)
@@ -90,12 +88,21 @@ def _parser(pattern: str) -> Callable[[str], datetime]:
         return datetime.fromisoformat
     if pattern == "rfc2822":
         return _rfc2822
+    if pattern == "%Y-%m-%d %H:%M:%S":
+        return _plain
     return _quick(pattern) or (lambda text: datetime.strptime(text, pattern))
 
 
 def _rfc2822(text: str) -> datetime:
     moment = parsedate_to_datetime(text)
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # "-0000": UTC, origin unknown
+
+
+def _plain(text: str) -> datetime:
+    """What most elements write. Other ISO 8601 forms of that length are not taken for it."""
+    if len(text) == 19 and text[10] == " " and text[13] == text[16] == ":" and text[5] != "W":
+        return datetime.fromisoformat(text)
+    raise ValueError("is not written as %Y-%m-%d %H:%M:%S")
 
 
 def _quick(pattern: str) -> Callable[[str], datetime] | None:

@@ -13,8 +13,11 @@ from msgspec import Struct
 
 from ...domain.usage import UsageRecord
 
+LEGS_MAX = 1_000
+"""Legs of one call. Rows that all claim to be the same call must not fill the memory."""
 
-class Leg(Struct, frozen=True, gc=False):
+
+class Leg(Struct, gc=False):
     """One leg, as a record of its own and with what is needed to join it to others."""
 
     record: UsageRecord
@@ -22,36 +25,52 @@ class Leg(Struct, frozen=True, gc=False):
     order: int
     answered_at: int | None
     ended_at: int | None
+    row: int = 0
 
 
 class OpenCalls:
-    """The calls of which more legs may follow, the one that waited longest first."""
+    """The calls of which more legs may follow, the one that waited longest first.
+
+    Most calls have one leg, which is kept as it is: hundreds of thousands of lists would make
+    the garbage collector the slowest part of reading.
+    """
 
     def __init__(self, window_rows: int) -> None:
         self._window_rows = window_rows
-        self._calls: OrderedDict[str, tuple[int, list[Leg]]] = OrderedDict()
+        self._calls: OrderedDict[str, Leg | list[Leg]] = OrderedDict()
 
     def add(self, leg: Leg, row: int) -> bool:
         """Whether the leg belongs to a call that is already open."""
+        leg.row = row
         key = leg.record.record_id
         known = self._calls.get(key)
         if known is None:
-            self._calls[key] = (row, [leg])
+            self._calls[key] = leg
             return False
-        known[1].append(leg)
-        self._calls[key] = (row, known[1])
+        if isinstance(known, list):
+            known.append(leg)
+        else:
+            self._calls[key] = [known, leg]
         self._calls.move_to_end(key)
         return True
 
+    def is_full(self, leg: Leg) -> bool:
+        """Whether the call of this leg has as many legs as a call can have."""
+        known = self._calls.get(leg.record.record_id)
+        return isinstance(known, list) and len(known) >= LEGS_MAX
+
     def complete(self, row: int) -> Iterator[list[Leg]]:
         """Take out the calls to which nothing was added within the window."""
-        while self._calls and next(iter(self._calls.values()))[0] <= row - self._window_rows:
-            yield self._calls.popitem(last=False)[1][1]
+        while self._calls:
+            oldest = next(iter(self._calls.values()))
+            if _legs(oldest)[-1].row > row - self._window_rows:
+                return
+            yield _legs(self._calls.popitem(last=False)[1])
 
     def rest(self) -> Iterator[list[Leg]]:
         """Take out all others, at the end of the file."""
         while self._calls:
-            yield self._calls.popitem(last=False)[1][1]
+            yield _legs(self._calls.popitem(last=False)[1])
 
 
 def answered_microseconds(legs: Iterable[Leg]) -> int:
@@ -81,3 +100,7 @@ def _is_answered(leg: Leg) -> bool:
 
 def _answered(leg: Leg) -> tuple[int, int]:
     return leg.answered_at or 0, leg.ended_at or 0
+
+
+def _legs(call: Leg | list[Leg]) -> list[Leg]:
+    return [call] if isinstance(call, Leg) else call

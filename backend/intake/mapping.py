@@ -5,28 +5,29 @@ Reasons name columns and durations, never the parties.
 """
 
 from collections.abc import Callable
-from decimal import Decimal
 from fractions import Fraction
-from itertools import product
 from typing import Any, NamedTuple
 
 from ...domain.usage import USAGE_TYPES, UsageRecord
 from .amounts import counted, whole
-from .clocks import MICROSECONDS, time_reader
-from .declaration import (
-    DIRECTIONS,
-    UNITS,
-    Check,
-    Format,
-    Place,
-    Places,
-    Quantity,
-    columns_of,
-    places_of,
-    referenced,
-)
+from .clocks import MICROSECONDS
+from .declaration import DIRECTIONS, UNITS, Format, Quantity, referenced
 from .legs import Leg
+from .moments import Moments, moments_reader, span, started_at_reader
 from .numbers import normal_number
+from .places import (
+    TEXT_MAX,
+    Locate,
+    Text,
+    Unvouched,
+    fitting,
+    label,
+    nothing,
+    one_of,
+    required,
+    scalar,
+    text_at,
+)
 
 ATTRIBUTES_MAX = 32
 
@@ -244,10 +245,8 @@ def _open_attributes(keys: list[str]) -> Callable[[Any], tuple[tuple[str, str], 
         if not isinstance(row, dict) or len(row) > ATTRIBUTES_MAX:
             detail = f"{column} must be an object of at most {ATTRIBUTES_MAX} entries"
             raise Unvouched("bad_value", column, detail)
-        pairs = (
-            (required(name, column), fitting(scalar(row[name], column), column)) for name in sorted(row)
-        )
-        return tuple((name, text) for name, text in pairs if text)
+        pairs = ((required(name, column), scalar(row[name], column)) for name in sorted(row))
+        return tuple((name, fitting(text, column)) for name, text in pairs if text)
 
     return attributes
 

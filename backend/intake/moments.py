@@ -15,6 +15,8 @@ from .clocks import MICROSECONDS, time_reader
 from .declaration import Check, Format
 from .places import Locate, Unvouched, label, text_at
 
+SECONDS_SAID_MAX = 9_999_999
+
 Moments = list[int | None]
 """The times of a row, in the order of `times.at`."""
 Agreement = Callable[[Any, Moments], str]
@@ -106,7 +108,9 @@ def _agreement(check: Check, format: Format, locate: Locate) -> Agreement:
             return ""  # What says nothing contradicts nothing.
         stated = _stated(text, check) * MICROSECONDS
         spanned = span(moments[start], moments[end])
-        excess = stated - spanned if check.must == "at_most" else abs(stated - spanned)
+        excess: int | Fraction = stated - spanned
+        if check.must == "equal" and excess < 0:
+            excess = -excess
         if excess <= tolerance and spanned >= 0:
             return ""
         said, found = _in_seconds(int(stated)), _in_seconds(spanned)
@@ -116,6 +120,9 @@ def _agreement(check: Check, format: Format, locate: Locate) -> Agreement:
 
 
 def _in_seconds(microseconds: int) -> str:
+    # A duration this long is another column, perhaps a telephone number, and must not be repeated.
+    if microseconds >= SECONDS_SAID_MAX * MICROSECONDS:
+        return f"over {SECONDS_SAID_MAX}"
     return f"{Decimal(microseconds) / MICROSECONDS:f}"
 
 

@@ -32,7 +32,7 @@ class Unvouched(Exception):
 
 def cell_at(index: int) -> Text:
     """The text of one cell of a CSV row."""
-    return lambda cells: cells[index].strip()  # type: ignore[no-any-return]
+    return lambda cells: cells[index].strip()
 
 
 def nothing(_: Any) -> str:
@@ -46,18 +46,22 @@ def member_at(path: str) -> Text:
 
     def member(node: Any) -> str:
         for key in keys:
-            if isinstance(node, dict):
-                node = node.get(key)
-            elif isinstance(node, list) and key.isdecimal() and int(key) < len(node):
-                node = node[int(key)]
-            else:
-                return ""
+            node = _member(node, key)
         return scalar(node, path)
 
     return member
 
 
+def _member(node: Any, key: str) -> Any:
+    if isinstance(node, dict):
+        return node.get(key)
+    if isinstance(node, list) and key.isdecimal() and int(key) < len(node):
+        return node[int(key)]
+    return None
+
+
 def scalar(value: Any, path: str) -> str:
+    """The text of a JSON value that is not a list or an object."""
     if isinstance(value, str):
         return value.strip()
     if value is None:
@@ -70,6 +74,7 @@ def scalar(value: Any, path: str) -> str:
 
 
 def text_at(places: Places, locate: Locate) -> Text:
+    """The text of the first of several places that holds one."""
     readers = [_place(place, locate) for place in places_of(places)]
     if len(readers) == 1:
         return readers[0]
@@ -135,12 +140,14 @@ def label(places: Places) -> str:
 
 
 def required(text: str, column: str) -> str:
+    """The text, which must not be empty."""
     if not text:
         raise Unvouched("missing_field", column, f"{column} is empty or missing")
     return fitting(text, column)
 
 
 def fitting(text: str, column: str) -> str:
+    """The text, which must be one that can be stored."""
     if len(text) > TEXT_MAX:
         raise Unvouched("bad_value", column, f"{column} is longer than {TEXT_MAX} characters")
     if "\0" in text:
@@ -149,6 +156,8 @@ def fitting(text: str, column: str) -> str:
 
 
 def one_of(read: Text, column: str, known: tuple[str, ...]) -> Text:
+    """A text that must be one of those known."""
+
     def checked(row: Any) -> str:
         text = read(row)
         if text not in known:

@@ -17,13 +17,19 @@ from msgspec import Struct
 from ...domain.usage import UnreadableRecord, UsageRecord
 from .declaration import Format, layouts, referenced
 from .formats import FormatError
-from .legs import Leg, OpenCalls, answered_microseconds, joined
-from .mapping import Mapping, Unvouched, cell_at, compiled, member_at, nothing, seconds_of
+from .legs import LEGS_MAX, Leg, OpenCalls, answered_microseconds, joined
+from .mapping import Mapping, compiled, seconds_of
+from .places import Unvouched, cell_at, member_at, nothing
 from .rows import ROW_BYTES_MAX, Row, UnreadableFile, csv_rows, json_rows, ndjson_rows, opened
 from .soundness import is_zone
 
 HEAD_ROWS = 20
 """When none of so many rows is what the format says, the file is another file."""
+
+
+_TOO_MANY_LEGS = Unvouched(
+    "too_many_legs", "", f"the call has more than {LEGS_MAX} legs; is its id really that of one call?"
+)
 
 
 class ReadingCounts(Struct):
@@ -55,6 +61,8 @@ class Reader:
         self._source = source
         self._position = 0
         self._mappings: dict[int, Mapping] = {}
+        """By number of cells; for JSON, where that means nothing, under 0."""
+        self._widths: set[int] = set()
 
     def __iter__(self) -> Iterator[UsageRecord | UnreadableRecord]:
         try:
@@ -74,6 +82,8 @@ class Reader:
             found = self._read(row)
             if found is None:
                 counts.ignored += 1
+            elif isinstance(found, Leg) and calls.is_full(found):
+                yield self._counted(self._unreadable(row, self._mapping_for(row), _TOO_MANY_LEGS))
             elif isinstance(found, Leg):
                 counts.merged += calls.add(found, counts.read)
             else:
@@ -128,15 +138,11 @@ class Reader:
     def _rows(self) -> Iterator[Row]:
         file = opened(self._stream)
         if self._format.kind == "csv":
-            return self._csv_rows(csv_rows(file, self._format.csv, self._widths()))
+            return self._csv_rows(csv_rows(file, self._format.csv, self._widths))
         self._mappings = {0: self._compiled(member_at)}
         if self._format.kind == "ndjson":
             return self._headed(ndjson_rows(file))
         return self._headed(json_rows(file, self._format.json.list))
-
-    def _widths(self) -> set[int]:
-        self._width_set: set[int] = set()
-        return self._width_set
 
     def _csv_rows(self, rows: Iterator[Row]) -> Iterator[Row]:
         first = next(rows, None)
@@ -144,12 +150,12 @@ class Reader:
             return iter(())
         if (columns := _header(first, self._format)) is not None:
             self._mappings = {len(columns): self._compiled(_locator(columns))}
-            self._width_set.update(self._mappings)
+            self._widths.update(self._mappings)
             return rows
         self._mappings = {
             width: self._compiled(_locator(columns)) for width, columns in layouts(self._format.csv).items()
         }
-        self._width_set.update(self._mappings)
+        self._widths.update(self._mappings)
         return self._headed(chain([first], rows))
 
     def _compiled(self, locate: Any) -> Mapping:

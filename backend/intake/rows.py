@@ -53,7 +53,7 @@ def opened(stream: BinaryIO) -> io.BufferedReader:
     """The stream, unpacked if it is compressed. The caller's stream stays open."""
     whole = _buffered(stream)
     if whole.peek(2)[:2] == b"\x1f\x8b":
-        whole = io.BufferedReader(gzip.GzipFile(fileobj=whole), _BLOCK)  # type: ignore[arg-type]
+        whole = io.BufferedReader(gzip.GzipFile(fileobj=whole), _BLOCK)
     if whole.peek(2)[:2] in (b"\xff\xfe", b"\xfe\xff"):
         raise UnreadableFile("is in UTF-16; export it as UTF-8")
     return whole

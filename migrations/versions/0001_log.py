@@ -20,13 +20,13 @@ def _isolated(table: str) -> list[str]:
     return [
         f"ALTER TABLE allotment.{table} ENABLE ROW LEVEL SECURITY",
         f"ALTER TABLE allotment.{table} FORCE ROW LEVEL SECURITY",
-        f"CREATE POLICY tenant_isolation ON allotment.{table} "
-        f"USING ({TENANT_IS_MINE}) WITH CHECK ({TENANT_IS_MINE})",
+        f"CREATE POLICY mine ON allotment.{table} USING ({TENANT_IS_MINE}) WITH CHECK ({TENANT_IS_MINE})",
     ]
 
 
 STATEMENTS = [
-    "GRANT USAGE ON SCHEMA allotment TO allotment_app, allotment_projector, allotment_auditor, allotment_directory",
+    "GRANT USAGE ON SCHEMA allotment TO allotment_app, allotment_projector",
+    "GRANT USAGE ON SCHEMA allotment TO allotment_auditor, allotment_directory",
     # --- the log: rows are added, never changed
     """
     CREATE TABLE allotment.events (
@@ -42,7 +42,7 @@ STATEMENTS = [
     )
     """,
     # Nothing is ever updated or deleted, so vacuum has only to freeze; statistics matter.
-    "ALTER TABLE allotment.events SET (autovacuum_vacuum_insert_scale_factor = 0.5, autovacuum_analyze_scale_factor = 0.05)",
+    "ALTER TABLE allotment.events SET (autovacuum_vacuum_insert_scale_factor = 0.5)",
     *_isolated("events"),
     "GRANT SELECT, INSERT ON allotment.events TO allotment_app",
     "GRANT SELECT ON allotment.events TO allotment_projector, allotment_auditor",
@@ -79,7 +79,7 @@ STATEMENTS = [
     )
     """,
     *_isolated("tenants"),
-    "CREATE POLICY directory_keeps ON allotment.tenants TO allotment_directory USING (true) WITH CHECK (true)",
+    "CREATE POLICY directory ON allotment.tenants TO allotment_directory USING (true) WITH CHECK (true)",
     "GRANT SELECT, INSERT ON allotment.tenants TO allotment_directory",
     "GRANT SELECT ON allotment.tenants TO allotment_app, allotment_projector, allotment_auditor",
     # --- keys: a tenant's own, wrapped by the root key; a subject's, wrapped by the tenant's

@@ -1,0 +1,205 @@
+"""The door of usage: the same for files, HTTP and NATS.
+
+A stream is read as its format says, in batches; each batch is charged, and acknowledged only
+when it is stored. Sent twice, by whichever door, a record is charged once: so whoever was
+interrupted starts again from the beginning.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import BinaryIO
+from uuid import UUID
+
+from msgspec import Struct, field
+
+from ...domain.usage import UnreadableRecord, UsageRecord
+from ...tenants.sealing import load_sealer
+from ..engine import Engine
+from ..log import Group, Head, PostgresLog, Row
+from ..writer import Busy, UsageOutcome, Writer
+from .declaration import Format
+from .reading import Reader
+
+BATCH_RECORDS = 500
+BATCHES_IN_FLIGHT = 4
+PROBLEMS_TOLD_MAX = 100
+
+Records = list[UsageRecord | UnreadableRecord]
+
+
+class Problem(Struct, frozen=True):
+    """A record that was not simply charged, and why."""
+
+    record_id: str
+    status: str
+    reason: str
+    position: str = ""
+    detail: str = ""
+
+
+class IntakeReport(Struct):
+    """What became of a stream. `received` = charged + duplicate + suspended + rejected."""
+
+    received: int = 0
+    charged: int = 0
+    duplicate: int = 0
+    suspended: int = 0
+    rejected: int = 0
+    read: int = 0
+    """Rows of the stream: `received` + `merged` + `ignored`."""
+    merged: int = 0
+    """Legs that were folded into the record of their call."""
+    ignored: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    """The first hundred."""
+
+    def count(
+        self, records: Sequence[UsageRecord | UnreadableRecord], outcomes: Sequence[UsageOutcome]
+    ) -> None:
+        self.received += len(records)
+        for record, outcome in zip(records, outcomes, strict=True):
+            setattr(self, outcome.status, getattr(self, outcome.status) + 1)
+            if outcome.reason:
+                self.reasons[outcome.reason] = self.reasons.get(outcome.reason, 0) + 1
+                if len(self.problems) < PROBLEMS_TOLD_MAX:
+                    self.problems.append(_problem(record, outcome))
+
+
+async def charge_stream(  # noqa: PLR0913  (what a stream is, and for whom)
+    engine: Engine,
+    tenant: UUID,
+    stream: BinaryIO,
+    format: Format,
+    *,
+    time_zone: str,
+    actor: str,
+    source: str = "",
+    name: str = "",
+    patient: bool = True,
+    progress: Callable[[IntakeReport], None] | None = None,
+) -> IntakeReport:
+    """Charge every record of a stream; the report, when all of it is stored.
+
+    Raises UnreadableFile, FormatError; and where it is not `patient`, Busy: then what was
+    taken so far stands, and the whole may be sent again.
+    """
+    writer = await engine.writer(tenant)
+    reader = Reader(stream, format, time_zone=time_zone, name=name, source=source)
+    return await _charge(engine, writer, reader, actor, patient=patient, progress=progress)
+
+
+async def dry_run(  # noqa: PLR0913  (as charge_stream)
+    engine: Engine,
+    tenant: UUID,
+    stream: BinaryIO,
+    format: Format,
+    *,
+    time_zone: str,
+    source: str = "",
+    name: str = "",
+    progress: Callable[[IntakeReport], None] | None = None,
+) -> IntakeReport:
+    """What charging a stream would do now, decided by the same code, with nothing stored."""
+    writer = Writer(
+        tenant,
+        _Shadow(PostgresLog(engine.isolation, tenant)),
+        lambda: load_sealer(engine.isolation, engine.root, tenant),
+        engine.clock,
+    )
+    await writer.start()
+    try:
+        reader = Reader(stream, format, time_zone=time_zone, name=name, source=source)
+        return await _charge(engine, writer, reader, "dry-run", patient=True, progress=progress)
+    finally:
+        await writer.close()
+
+
+async def _charge(  # noqa: PLR0913  (one loop for both)
+    engine: Engine,
+    writer: Writer,
+    reader: Reader,
+    actor: str,
+    *,
+    patient: bool,
+    progress: Callable[[IntakeReport], None] | None,
+) -> IntakeReport:
+    report = IntakeReport()
+    flying: deque[tuple[Records, asyncio.Task[list[UsageOutcome]]]] = deque()
+    records = iter(reader)
+    try:
+        while batch := await engine.in_thread(lambda: _next(records)):
+            flying.append((batch, asyncio.create_task(_submit(writer, batch, actor, patient=patient))))
+            if len(flying) >= BATCHES_IN_FLIGHT:
+                await _land(flying, report, progress)
+        while flying:
+            await _land(flying, report, progress)
+    finally:
+        for _, task in flying:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in flying), return_exceptions=True)
+    report.read, report.merged, report.ignored = (
+        reader.counts.read,
+        reader.counts.merged,
+        reader.counts.ignored,
+    )
+    return report
+
+
+async def _land(
+    flying: "deque[tuple[Records, asyncio.Task[list[UsageOutcome]]]]",
+    report: IntakeReport,
+    progress: Callable[[IntakeReport], None] | None,
+) -> None:
+    batch, task = flying[0]
+    outcomes = await task
+    flying.popleft()
+    report.count(batch, outcomes)
+    if progress is not None:
+        progress(report)
+
+
+async def _submit(writer: Writer, batch: Records, actor: str, *, patient: bool) -> list[UsageOutcome]:
+    while True:
+        try:
+            return await writer.submit_usage(batch, actor)
+        except Busy as busy:
+            if not patient:
+                raise
+            await asyncio.sleep(busy.retry_after_ms / 1_000)
+
+
+def _next(records: Iterator[UsageRecord | UnreadableRecord]) -> Records:
+    return list(islice(records, BATCH_RECORDS))
+
+
+def _problem(record: UsageRecord | UnreadableRecord, outcome: UsageOutcome) -> Problem:
+    if isinstance(record, UnreadableRecord):
+        return Problem(record.record_id, outcome.status, outcome.reason, record.position, record.detail)
+    return Problem(record.record_id, outcome.status, outcome.reason)
+
+
+class _Shadow:
+    """A log that can be read and claimed, and stores nothing."""
+
+    def __init__(self, store: PostgresLog) -> None:
+        self._store = store
+        self._head = Head(0, 0, [])
+
+    def claim(self) -> Head:
+        self._head = self._store.head()
+        return self._head
+
+    def head(self) -> Head:
+        return self._head
+
+    def append(self, group: Group) -> None:
+        """Nothing is stored."""
+
+    def read(self, after: int = 0, limit: int = 10_000, upto: int | None = None) -> list[Row]:
+        return self._store.read(after, limit, upto)
+
+    def find(self, command_keys: Sequence[bytes]) -> list[Row]:
+        return self._store.find(command_keys)

@@ -1,0 +1,90 @@
+"""The gate: what no record may be, by whichever door it came.
+
+A record that passes can be stored, sealed and projected. One that does not becomes unreadable,
+with the field that is wrong, under an identity of its own, and goes to suspense.
+"""
+
+from hashlib import sha256
+
+import msgspec
+
+from ...domain.usage import USAGE_TYPES, UnreadableRecord, UsageRecord
+
+TEXT_MAX = 200
+ATTRIBUTES_MAX = 32
+QUANTITY_MAX = 2**53
+"""Nine petabytes, or 285 million years: more is a counter that ran over."""
+MOMENT_MIN = 31_536_000_000_000
+"""1971: a date at the epoch is a missing date."""
+MOMENT_MAX = 4_102_444_800_000_000
+"""2100."""
+
+
+def checked(record: UsageRecord | UnreadableRecord) -> UsageRecord | UnreadableRecord:
+    """The record itself, or why it cannot be charged."""
+    if isinstance(record, UnreadableRecord):
+        return record if _is_text(record.source) and _is_text(record.record_id) else _renamed(record)
+    if (
+        record.quantity.__class__ is int
+        and 0 <= record.quantity <= QUANTITY_MAX
+        and MOMENT_MIN <= record.started_at <= MOMENT_MAX
+        and record.usage_type in USAGE_TYPES
+        and record.direction in ("outbound", "inbound")
+        and _is_text(record.source)
+        and _is_text(record.record_id)
+        and _is_text(record.line)
+        and (not record.counterpart or _is_text(record.counterpart))
+        and (not record.attributes or _are_attributes(record.attributes))
+    ):
+        return record
+    return _refused(record)
+
+
+def _refused(record: UsageRecord) -> UnreadableRecord:
+    field, detail = next((field, detail) for field, wrong, detail in _faults(record) if wrong)
+    return _renamed(
+        UnreadableRecord(
+            record.source, record.record_id, "bad_value", field, detail, repr(msgspec.structs.asdict(record))
+        )
+    )
+
+
+def _faults(record: UsageRecord) -> list[tuple[str, bool, str]]:
+    text = f"must be 1 to {TEXT_MAX} printable characters"
+    return [
+        ("source", not _is_text(record.source), text),
+        ("record_id", not _is_text(record.record_id), text),
+        ("line", not _is_text(record.line), text),
+        ("counterpart", bool(record.counterpart) and not _is_text(record.counterpart), text),
+        ("usage_type", record.usage_type not in USAGE_TYPES, f"must be one of {', '.join(USAGE_TYPES)}"),
+        ("direction", record.direction not in ("outbound", "inbound"), "must be outbound or inbound"),
+        ("started_at", not MOMENT_MIN <= record.started_at <= MOMENT_MAX, "must be between 1971 and 2100"),
+        (
+            "attributes",
+            not _are_attributes(record.attributes),
+            f"must be at most {ATTRIBUTES_MAX} pairs of printable text",
+        ),
+        ("quantity", True, f"must be a whole number from 0 to {QUANTITY_MAX}"),
+    ]
+
+
+def _renamed(record: UnreadableRecord) -> UnreadableRecord:
+    """With an identity that can be stored, made of what came, where its own cannot."""
+    changes = {}
+    if not _is_text(record.source):
+        changes["source"] = "unknown"
+    if not _is_text(record.record_id):
+        raw = f"{record.record_id}\n{record.raw}".encode("utf-8", "surrogatepass")
+        changes["record_id"] = f"raw:{sha256(raw).hexdigest()[:32]}"
+    clean = record.raw.encode("utf-8", "replace").decode()
+    return msgspec.structs.replace(record, raw=clean, **changes)
+
+
+def _is_text(text: str) -> bool:
+    return 0 < len(text) <= TEXT_MAX and text.isprintable()
+
+
+def _are_attributes(attributes: tuple[tuple[str, str], ...]) -> bool:
+    return len(attributes) <= ATTRIBUTES_MAX and all(
+        _is_text(name) and (not value or _is_text(value)) for name, value in attributes
+    )

@@ -1,0 +1,259 @@
+"""Onboarding: a tenant in the directory, and its enterprise as one definition file.
+
+A definition says what the carrier sold and how the enterprise is built: nodes, resources,
+contract, tariff, limits, allocations. It becomes commands with keys of their own, so that a
+file may be applied again: what is there already stays, what was added since is added.
+"""
+
+import re
+from collections.abc import Callable, Iterator
+from datetime import UTC, date, datetime
+from hashlib import sha256
+from typing import Any, Literal
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Struct, field
+
+from ..domain.bucket import Allocate
+from ..domain.contract import Grant, SignContract, midnight
+from ..domain.hierarchy import AddNode, AddResource, Identity
+from ..domain.limit import THRESHOLDS, SetLimit
+from ..domain.tariff import Method, PublishTariff, Rate
+from ..domain.tenant import Command
+from .isolation import Isolation
+from .sealing import RootKey, Sealer, create_tenant_key
+
+SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
+
+
+class UnknownTenant(LookupError):
+    """No tenant of that name."""
+
+
+class SlugTaken(ValueError):
+    """There is a tenant of that name already."""
+
+
+class DefinitionError(ValueError):
+    """The definition file cannot be read. Says where, and what was expected."""
+
+
+class TenantEntry(Struct, frozen=True):
+    """A tenant, as the directory knows it."""
+
+    tenant_id: UUID
+    slug: str
+    name: str
+    carrier: str
+    time_zone: str
+    currency: str
+
+
+class Enrol(Struct, frozen=True):
+    """Put a resource on a node under its real numbers; the writer seals them on the way in."""
+
+    resource: str
+    node: str
+    kind: str
+    since: int
+    lines: tuple[str, ...]
+
+    def sealed_by(self, sealer: Sealer) -> AddResource:
+        identities = []
+        for line in self.lines:
+            token = sealer.token(line)
+            identities.append(Identity(token, sealer.seal(token, line.encode(), token)))
+        return AddResource(self.resource, self.node, self.kind, self.since, tuple(identities))
+
+
+class NodeDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    kind: str
+    parent: str = ""
+    name: str = ""
+
+
+class ResourceDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    node: str
+    kind: str
+    lines: tuple[str, ...]
+    since: str = "1971-01-01"
+
+
+class ContractDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    starts_on: str
+    grants: dict[str, int]
+    overage: bool = True
+
+
+class RateDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    """As `domain.tariff.Rate`, by name."""
+
+    usage_type: str
+    zone: str
+    price: str
+    per: int = 1
+    prefix: str = ""
+    direction: Literal["", "outbound", "inbound"] = ""
+    increment: int = 1
+    minimum: int = 0
+    connect_fee: str = "0"
+    included: bool = True
+
+
+class Rounding(Struct, frozen=True, forbid_unknown_fields=True):
+    method: Method = "half_up"
+    decimals: int = 4
+
+
+class TariffDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    id: str
+    valid_from: str
+    currency: str
+    rates: tuple[RateDefinition, ...]
+    rounding: Rounding = Rounding()
+
+
+class LimitDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    node: str
+    usage_type: str
+    quantity: int
+    thresholds: tuple[int, ...] = THRESHOLDS
+    from_period: str = ""
+
+
+class AllocationDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    source: str
+    target: str
+    usage_type: str
+    quantity: int
+    period: str = ""
+
+
+class Definition(Struct, frozen=True, forbid_unknown_fields=True):
+    """One enterprise, as a carrier writes it down."""
+
+    nodes: tuple[NodeDefinition, ...] = ()
+    resources: tuple[ResourceDefinition, ...] = ()
+    contracts: tuple[ContractDefinition, ...] = ()
+    tariffs: tuple[TariffDefinition, ...] = ()
+    limits: tuple[LimitDefinition, ...] = ()
+    allocations: tuple[AllocationDefinition, ...] = ()
+    region: str = field(default="")
+    """The country ("DE") whose national numbers are meant where a line has no "+"."""
+
+
+class Step(Struct, frozen=True):
+    """One command of a definition, and the key under which it is carried out once."""
+
+    command: Command | Enrol
+    key: str
+    about: str
+
+
+def parse_definition(text: bytes) -> Definition:
+    try:
+        return msgspec.json.decode(text, type=Definition)
+    except (msgspec.ValidationError, msgspec.DecodeError) as error:
+        raise DefinitionError(f"the definition cannot be used: {error}") from error
+
+
+def steps(definition: Definition, zone: ZoneInfo, normalise: Callable[[str, str], str]) -> Iterator[Step]:
+    """What must be done, in order. `normalise(line, region)` gives a number its stored form."""
+    for node in definition.nodes:
+        yield _step("node", node.id, AddNode(node.id, node.parent, node.name or node.id, node.kind))
+    for resource in definition.resources:
+        lines = tuple(normalise(line, definition.region) for line in resource.lines)
+        since = midnight(_date("resources.since", resource.since), zone)
+        yield _step("resource", resource.id, Enrol(resource.id, resource.node, resource.kind, since, lines))
+    for contract in definition.contracts:
+        grants = tuple(Grant(usage_type, quantity) for usage_type, quantity in contract.grants.items())
+        yield _step(
+            "contract", contract.id, SignContract(contract.id, contract.starts_on, grants, contract.overage)
+        )
+    for tariff in definition.tariffs:
+        yield _step("tariff", tariff.id, tariff_command(tariff, zone))
+    for limit in definition.limits:
+        about = f"{limit.node} {limit.usage_type}"
+        yield _step(
+            "limit",
+            about,
+            SetLimit(limit.node, limit.usage_type, limit.quantity, limit.thresholds, limit.from_period),
+        )
+    for given in definition.allocations:
+        yield _step(
+            "allocation",
+            f"{given.target} {given.usage_type}",
+            Allocate(given.source, given.target, given.usage_type, given.period, given.quantity),
+        )
+
+
+def tariff_command(tariff: TariffDefinition, zone: ZoneInfo) -> PublishTariff:
+    rates = tuple(Rate(**msgspec.structs.asdict(rate)) for rate in tariff.rates)
+    valid_from = midnight(_date("tariffs.valid_from", tariff.valid_from), zone)
+    return PublishTariff(
+        tariff.id, valid_from, tariff.currency, rates, tariff.rounding.method, tariff.rounding.decimals
+    )
+
+
+def _step(what: str, about: str, command: Command | Enrol) -> Step:
+    """Things are keyed by what they are, so that one changed in the file is told from a new one."""
+    if what in ("node", "resource"):
+        return Step(command, f"definition:{what}:{about}", f"{what} {about}")
+    content = sha256(msgspec.json.encode(command)).hexdigest()
+    return Step(command, f"definition:{what}:{about}:{content}", f"{what} {about}")
+
+
+def _date(name: str, text: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError:
+        raise DefinitionError(f"{name}: {text!r} is not a date such as 2026-11-01") from None
+
+
+# --- the directory ----------------------------------------------------------------------------
+
+
+def register(isolation: Isolation, root: RootKey, entry: TenantEntry) -> None:
+    """Enter a tenant in the directory and make its key; its log begins with `OpenTenant`."""
+    if not SLUG.fullmatch(entry.slug):
+        raise DefinitionError(f"slug {entry.slug!r}: use lower-case letters, digits and hyphens, at most 63")
+    with isolation.directory() as connection:
+        taken = connection.execute("SELECT FROM tenants WHERE slug = %s", (entry.slug,)).fetchone()
+        if taken is not None:
+            raise SlugTaken(f"there is a tenant {entry.slug!r} already: choose another slug")
+    with isolation.transaction(entry.tenant_id) as connection:
+        create_tenant_key(connection, root, entry.tenant_id)
+    with isolation.directory() as connection:
+        row: dict[str, Any] = {**msgspec.structs.asdict(entry), "created_at": datetime.now(UTC)}
+        connection.execute(
+            "INSERT INTO tenants (tenant_id, slug, name, carrier, time_zone, currency, created_at) VALUES "
+            "(%(tenant_id)s, %(slug)s, %(name)s, %(carrier)s, %(time_zone)s, %(currency)s, %(created_at)s)",
+            row,
+        )
+
+
+def tenants(isolation: Isolation) -> list[TenantEntry]:
+    with isolation.directory() as connection:
+        rows = connection.execute(f"SELECT {_COLUMNS} FROM tenants ORDER BY slug").fetchall()
+    return [TenantEntry(*row) for row in rows]
+
+
+def find_tenant(isolation: Isolation, slug_or_id: str) -> TenantEntry:
+    with isolation.directory() as connection:
+        row = connection.execute(
+            f"SELECT {_COLUMNS} FROM tenants WHERE slug = %s OR tenant_id::text = %s",
+            (slug_or_id, slug_or_id),
+        ).fetchone()
+    if row is None:
+        raise UnknownTenant(
+            f"there is no tenant {slug_or_id!r}: `allotment tenant list` shows those there are"
+        )
+    return TenantEntry(*row)
+
+
+_COLUMNS = "tenant_id, slug, name, carrier, time_zone, currency"

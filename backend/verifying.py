@@ -1,0 +1,194 @@
+"""Verification: everything that always holds, checked again on the stored log from event 1.
+
+What is checked is what is stored: order, hashes, the fold's invariants, each charge rated
+again, one charge per record, and every projection against its rebuild. The first event that
+does not hold is named. `dump` prints the state as canonical bytes, for `sha256sum`.
+"""
+
+from collections.abc import Iterator
+from uuid import UUID
+
+from msgspec import Struct, field
+
+from ..domain import canonical, proof
+from ..domain.charging import UsageCharged
+from ..domain.events import Recorded
+from ..domain.limit import ThresholdCrossed
+from ..domain.refusals import InvariantBroken, Refused
+from ..domain.tenant import Tenant
+from ..tenants.isolation import Isolation
+from .following import catch_up, dump_views, past, rebuild_and_compare
+from .log import Head, PostgresLog, Row, follow, recorded
+from .writer import usage_key
+
+CHECK_WHOLE_EVERY = 10_000
+"""Events between two sums over every bucket; each event's own buckets are checked at each event."""
+
+
+class VerifyReport(Struct):
+    """`ok`, or what broke first and at which seq (0 where no one event is to blame)."""
+
+    tenant: str
+    ok: bool = True
+    seq: int = 0
+    root: str = ""
+    first_offending_seq: int | None = None
+    problem: str = ""
+    checks: dict[str, int] = field(default_factory=dict)
+    """How many events, charges or rows each check has looked at."""
+
+
+class Broken(Exception):
+    """What does not hold, and where."""
+
+    def __init__(self, seq: int, problem: str) -> None:
+        super().__init__(f"seq {seq}: {problem}")
+        self.seq = seq
+        self.problem = problem
+
+
+def verify(isolation: Isolation, tenant: UUID, *, projections: bool = True) -> VerifyReport:
+    """Check a tenant's whole log, and its views if wanted. Reads only, but for views that lag."""
+    report = VerifyReport(str(tenant))
+    log = PostgresLog(isolation, tenant, role="auditor")
+    try:
+        # The head first: what is appended from now on is for the next verification.
+        _check_log(log, log.head(), report)
+        if projections:
+            _check_views(isolation, tenant, report)
+    except Broken as broken:
+        report.ok = False
+        report.first_offending_seq, report.problem = broken.seq, broken.problem
+    return report
+
+
+def dump(isolation: Isolation, tenant: UUID, as_of: int | None = None) -> Iterator[bytes]:
+    """Canonical lines: the log's end and root, the state, and every view, as of a seq or now."""
+    log = PostgresLog(isolation, tenant, role="auditor")
+    end = log.head().seq
+    if as_of is not None and not 0 <= as_of <= end:
+        raise Refused("no_such_seq", seq=as_of, last=end)
+    upto = end if as_of is None else as_of
+    state, peaks = Tenant(), list[bytes]()
+    for row in follow(log, upto=upto):
+        proof.append(peaks, row.seq - 1, row.leaf_hash)
+        state.apply(recorded(row).event)
+    yield canonical.line(
+        {"is": "log", "tenant": str(tenant), "seq": upto, "root": proof.root_of(peaks).hex()}
+    )
+    yield from canonical.lines(state)
+    if as_of is None and catch_up(isolation, tenant, upto=upto) == upto:
+        with isolation.transaction(tenant, "auditor") as connection:
+            yield from map(canonical.line, dump_views(connection))
+    else:
+        with past(isolation, tenant, upto) as connection:
+            yield from map(canonical.line, dump_views(connection))
+
+
+def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> None:
+    state, peaks, keys = Tenant(), list[bytes](), set[bytes]()
+    counts = report.checks = {"events": 0, "charges": 0, "transfers": 0, "thresholds": 0}
+    fired: set[tuple[str, str, str, int, int]] = set()
+    recorded_at = 0
+    for row in follow(log, upto=head.seq):
+        _check_row(log.tenant, row, report.seq, recorded_at)
+        told = _decoded(row)
+        _apply(state, told)
+        if isinstance(told.event, UsageCharged):
+            _check_charge(state, told, keys)
+            counts["charges"] += 1
+        elif told.topic == "bucket.transferred":
+            counts["transfers"] += 1
+        elif isinstance(told.event, ThresholdCrossed):
+            _check_once(state, told, fired)
+            counts["thresholds"] += 1
+        proof.append(peaks, row.seq - 1, row.leaf_hash)
+        report.seq, recorded_at = row.seq, row.recorded_at
+        counts["events"] += 1
+    _check_end(state, peaks, head, report)
+
+
+def _check_row(tenant: UUID, row: Row, seen: int, recorded_at: int) -> None:
+    if row.seq != seen + 1:
+        raise Broken(seen + 1, f"the log has a hole: after {seen} comes {row.seq}")
+    leaf = proof.leaf_hash(
+        tenant.bytes, row.seq, row.topic.encode(), row.recorded_at, row.command_key, row.state
+    )
+    if leaf != row.leaf_hash:
+        raise Broken(row.seq, "the stored event does not have the hash it was stored with")
+    if row.recorded_at < recorded_at:
+        raise Broken(row.seq, "it was recorded before the event that precedes it")
+
+
+def _decoded(row: Row) -> Recorded:
+    try:
+        return recorded(row)
+    except ValueError as error:
+        raise Broken(row.seq, f"it cannot be read: {error}") from error
+
+
+def _apply(state: Tenant, told: Recorded) -> None:
+    try:
+        state.apply(told.event)
+        if told.seq % CHECK_WHOLE_EVERY == 0:
+            state.check_whole()
+    except (InvariantBroken, KeyError, IndexError) as error:
+        raise Broken(told.seq, f"{told.topic} does not follow from what precedes it: {error}") from error
+
+
+def _check_charge(state: Tenant, told: Recorded, keys: set[bytes]) -> None:
+    """Once per record, under the record's own key; and rating it again gives the same figures."""
+    charge = told.event
+    assert isinstance(charge, UsageCharged)
+    key = usage_key(charge.source, charge.record_id)
+    if key in keys or key != told.command_key:
+        raise Broken(
+            told.seq, f"record {charge.source}/{charge.record_id} is charged twice, or under another key"
+        )
+    keys.add(key)
+    if not 1 <= charge.tariff <= len(state.tariffs.versions):
+        raise Broken(told.seq, f"there is no tariff version {charge.tariff}")
+    rate = state.tariffs.versions[charge.tariff - 1].rates[charge.rate]
+    rated = rate.rate(charge.overage)
+    again = (rate.billed(charge.quantity), rated.amount, rated.exact)
+    if again != (charge.billed, charge.amount, charge.exact):
+        raise Broken(
+            told.seq, f"rated again it is {again}, not {(charge.billed, charge.amount, charge.exact)}"
+        )
+    for ordinal in charge.path:
+        limit = state.limits.of(ordinal, charge.usage_type, charge.period)
+        used = state.families[charge.usage_type, charge.period].used[ordinal]
+        if limit is not None and charge.billed and used > limit.quantity:
+            raise Broken(told.seq, f"{limit.node} has used {used} of its limit {limit.quantity}")
+
+
+def _check_once(state: Tenant, told: Recorded, fired: set[tuple[str, str, str, int, int]]) -> None:
+    """A threshold fires once per crossing and period, for each time its limit was set."""
+    crossing = told.event
+    assert isinstance(crossing, ThresholdCrossed)
+    ordinal = state.hierarchy.by_id[crossing.node].ordinal
+    times_set = len(state.limits.by_type[crossing.usage_type][ordinal])
+    about = (crossing.node, crossing.usage_type, crossing.period, crossing.percent, times_set)
+    if about in fired:
+        raise Broken(told.seq, f"the {crossing.percent} % threshold of {crossing.node} fired twice")
+    fired.add(about)
+
+
+def _check_end(state: Tenant, peaks: list[bytes], head: Head, report: VerifyReport) -> None:
+    if report.seq != head.seq:
+        raise Broken(report.seq + 1, f"the head says {head.seq} events, {report.seq} are stored")
+    if peaks != head.peaks:
+        raise Broken(head.seq, "the log's hashes do not lead to the root in its head")
+    try:
+        state.check_whole()
+    except InvariantBroken as error:
+        raise Broken(head.seq, str(error)) from error
+    report.root = proof.root_of(peaks).hex()
+
+
+def _check_views(isolation: Isolation, tenant: UUID, report: VerifyReport) -> None:
+    catch_up(isolation, tenant)
+    differences = rebuild_and_compare(isolation, tenant)
+    if differences:
+        raise Broken(0, f"a projection differs from its rebuild: {differences[0]}")
+    report.checks["projections"] = report.seq

@@ -54,6 +54,10 @@ class LogUnavailable(Exception):
     """The database did not answer: the group may be stored or not. Read before trying again."""
 
 
+class KeyStored(LogUnavailable):
+    """A command of the group is stored already. Nothing of the group was."""
+
+
 class Group:
     """What one commit appends: events of consecutive seqs, their hashes, and new subject keys."""
 
@@ -267,7 +271,7 @@ class MemoryLog:
         rows = list(group.rows())
         keyed = {row.command_key: row for row in rows if row.command_key is not None}
         if any(key in self._by_key for key in keyed):
-            raise LogUnavailable("a command key is stored already")
+            raise KeyStored("a command key is stored already")
         self._rows += rows
         self._by_key.update(keyed)
         self._peaks = list(group.peaks)
@@ -336,12 +340,12 @@ WHERE EXISTS (SELECT FROM head)
 
 @contextmanager
 def _reachable() -> Iterator[None]:
-    """Whatever the database says that is not about isolation, the group's fate must be read back."""
+    """Trouble that passes; what is our own mistake (a bad statement, missing rights) stays an error."""
     try:
         yield
-    except psycopg.errors.InsufficientPrivilege:
-        raise
-    except (psycopg.Error, TimeoutError) as error:
+    except psycopg.errors.UniqueViolation as error:
+        raise KeyStored(str(error)) from error
+    except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, TimeoutError) as error:
         raise LogUnavailable(str(error)) from error
 
 

@@ -140,7 +140,7 @@ def _check_charge(state: Tenant, told: Recorded, keys: set[bytes]) -> None:
     """Once per record, under the record's own key; and rating it again gives the same figures."""
     charge = told.event
     assert isinstance(charge, UsageCharged)
-    key = usage_key(charge.source, charge.record_id)
+    key = usage_key(charge.source, charge.record_id, charge.started_at)
     if key in keys or key != told.command_key:
         raise Broken(
             told.seq, f"record {charge.source}/{charge.record_id} is charged twice, or under another key"

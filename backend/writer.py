@@ -10,7 +10,6 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
-from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
@@ -27,7 +26,17 @@ from ..domain.usage import UnreadableRecord, UsageRecord
 from ..tenants.onboarding import Enrol
 from ..tenants.sealing import Sealer
 from .intake.gate import checked
-from .log import Fenced, Group, Head, Log, LogUnavailable, answer_of, follow, recorded
+from .log import Fenced, Group, Head, KeyStored, Log, LogUnavailable, answer_of, follow, recorded
+from .seen import (
+    COMMANDS,
+    DAY_BYTES,
+    DIGEST_BYTES,
+    NO_DAY,
+    SeenKeys,
+    day_of,
+    digest_of,
+    identity,
+)
 
 GROUP_MAX = 2_500
 """Events in one commit, about; more would make the ones who wait, wait longer."""
@@ -35,13 +44,9 @@ SLICE_MAX = 500
 """Records decided before the writer looks up: others get their turn in between."""
 INBOX_MAX = 50_000
 """Records that may wait; who comes then is told to try again."""
-RECENT_MAX = 200_000
-"""Keys remembered per generation (two are held); older ones are looked up in the log."""
 RECOVERY_SECONDS_MAX = 30.0
 RETRY_AFTER_MS = 200
-
-KEY_BYTES = 16
-DIGEST_BYTES = 8
+KEYS_STORED_IN_A_ROW_MAX = 3
 
 log = structlog.get_logger()
 Clock = Callable[[], int]
@@ -110,9 +115,10 @@ class Writer:
         self._halted: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self.state = Tenant()
-        self._recent = _RecentKeys()
+        self._seen = SeenKeys()
         self._end = Head(0, 0, [])
         self._recorded_at = 0
+        self._keys_stored_in_a_row = 0
 
     async def start(self) -> None:
         await self._recover()
@@ -217,14 +223,22 @@ class Writer:
             await commit
         except (Fenced, LogUnavailable) as error:
             log.warning("commit failed, reading back", tenant=str(self.tenant_id), error=str(error))
+            self._count_failure(error)
             self._put_back(opened)
             self._flying = None
             await self._recover()
             return
         self._flying = None
+        self._keys_stored_in_a_row = 0
         if self._on_commit is not None:
             self._on_commit(opened.group)
         self._resolve(opened)
+
+    def _count_failure(self, error: Exception) -> None:
+        """A key may have been stored unseen once; again and again it is our own mistake."""
+        self._keys_stored_in_a_row = self._keys_stored_in_a_row + 1 if isinstance(error, KeyStored) else 0
+        if self._keys_stored_in_a_row > KEYS_STORED_IN_A_ROW_MAX:
+            raise InvariantBroken("a stored key is recognised", error=str(error))
 
     def _put_back(self, flown: "_OpenGroup") -> None:
         """Everything decided since the last commit is decided again, in the same order."""
@@ -247,25 +261,25 @@ class Writer:
                         raise Unavailable(str(error)) from error
                 await asyncio.sleep(pause)
                 waited, pause = waited + pause, min(2 * pause, 2.0)
-        self.state, self._recent, self._end, self._recorded_at, self._sealer = loaded
+        self.state, self._seen, self._end, self._recorded_at, self._sealer = loaded
 
-    def _load(self) -> "tuple[Tenant, _RecentKeys, Head, int, Sealer]":
+    def _load(self) -> tuple[Tenant, SeenKeys, Head, int, Sealer]:
         head = self.store.claim()
         sealer = self._load_sealer()
-        state, recent, recorded_at, seq = Tenant(), _RecentKeys(), 0, 0
+        state, seen, recorded_at, seq = Tenant(), SeenKeys(), 0, 0
         for row in follow(self.store, upto=head.seq):
             told = recorded(row)
             state.apply(told.event)
             seq, recorded_at = told.seq, told.recorded_at
             if told.command_key is not None:
-                recent.add(told.command_key, told.digest, told.event)
+                seen.add(told.command_key, told.digest, _status_of(told.event))
         if seq != head.seq:
             raise InvariantBroken("the log has no holes", read=seq, head=head.seq)
-        return state, recent, head, recorded_at, sealer
+        return state, seen, head, recorded_at, sealer
 
     async def _decide_slice(self) -> None:
         taken = self._take_slice()
-        if not self._recent.complete:
+        if self._seen.forgotten:
             await self._look_up([request.items[index] for request, index, _ in taken])
         now = self._clock()
         if self._open is None:
@@ -296,19 +310,31 @@ class Writer:
         return taken
 
     async def _look_up(self, items: list[Any]) -> None:
-        """Ask the log, once for the whole slice, for keys too old to be remembered."""
-        unknown = [key for key in map(_key_of, items) if self._recent.get(key) is None]
-        if unknown:
-            found = await self._in_thread(lambda: self.store.find(unknown))
-            for row in found:
+        """Ask the log, once for the whole slice, for keys that may have been seen long ago."""
+        await self._ask_for([_hash_of(item) for item in items])
+        conflicts = []
+        for item in items:
+            if not isinstance(item, _Order):
+                hashed, digest = _hash_of(item), usage_digest(item)
+                known = self._seen.recall(hashed)
+                if known is not None and _digest(known) != digest:
+                    conflicts.append(conflict_key(hashed, digest)[DAY_BYTES:])
+        await self._ask_for(conflicts)
+
+    async def _ask_for(self, hashes: list[bytes]) -> None:
+        keys = [
+            key for hashed in hashes if self._seen.must_ask(hashed) for key in self._seen.candidates(hashed)
+        ]
+        if keys:
+            for row in await self._in_thread(lambda: self.store.find(keys)):
                 told = recorded(row)
                 assert told.command_key is not None
-                self._recent.add(told.command_key, told.digest, told.event)
+                self._seen.remember(told.command_key, told.digest, _status_of(told.event))
 
     def _decide_order(self, order: "_Order", actor: str, now: int) -> Any:
-        known = self._recent.get(order.key)
+        known = self._seen.recall(order.key[DAY_BYTES:])
         if known is not None:
-            if known[:DIGEST_BYTES] != order.digest:
+            if _digest(known) != order.digest:
                 return Refused("idempotency_mismatch", remedy="use a new key for another command")
             return _Repeated(order.key)
         try:
@@ -322,19 +348,20 @@ class Writer:
         return Answer(tuple(events), first, first + len(events) - 1)
 
     def _decide_usage(self, record: Usage, actor: str, now: int, before: UsageOutcome | None) -> UsageOutcome:
-        key = usage_key(record.source, record.record_id)
+        hashed = usage_identity(record.source, record.record_id)
         digest = usage_digest(record)
-        known = self._recent.get(key)
+        known = self._seen.recall(hashed)
         if known is not None:
-            if known[:DIGEST_BYTES] == digest:
+            if _digest(known) == digest:
                 # Decided before, and stored after all: the caller gets what it led to.
                 stored = before is not None and before.status != "duplicate"
-                return UsageOutcome(_STATUS[known[DIGEST_BYTES]] if stored else "duplicate")
-            key = conflict_key(key, digest)
-            if self._recent.get(key) is not None:
+                return UsageOutcome(_STATUS[known[-1]] if stored else "duplicate")
+            key = conflict_key(hashed, digest)
+            if self._seen.recall(key[DAY_BYTES:]) is not None:
                 return UsageOutcome("duplicate")
             command: ChargeUsage | SuspendUsage = self._conflicting(record, key)
         else:
+            key = day_of(getattr(record, "started_at", 0)) + hashed
             command = self._prepare(record, key)
         events = self._follow_from(command, now, actor)
         seq = self._add(events, key, digest, actor)
@@ -392,7 +419,7 @@ class Writer:
     def _add(self, events: Sequence[Event], key: bytes, digest: bytes, actor: str) -> int:
         assert self._open is not None
         group = self._open.group
-        self._recent.add(key, digest, events[0])
+        self._seen.add(key, digest, _status_of(events[0]))
         first = group.add(events[0].topic, encode(events[0], actor, digest), key)
         for event in events[1:]:
             group.add(event.topic, encode(event, actor, digest), None)
@@ -460,54 +487,32 @@ class _OpenGroup:
         self.answers: list[tuple[_Request, int, Any]] = []
 
 
-class _RecentKeys:
-    """The newest command keys with digest and status: duplicates are mostly young."""
-
-    def __init__(self) -> None:
-        self._young: dict[bytes, bytes] = {}
-        self._old: dict[bytes, bytes] = {}
-        self.complete = True
-        """Whether every key of the log is here."""
-
-    def get(self, key: bytes) -> bytes | None:
-        return self._young.get(key) or self._old.get(key)
-
-    def add(self, key: bytes, digest: bytes, event: Event) -> None:
-        if len(self._young) >= RECENT_MAX:
-            self.complete = self.complete and not self._old
-            self._old, self._young = self._young, {}
-        self._young[key] = digest + _STATUS_BYTE.get(event.topic, b"\x00")
-
-
 _STATUS = ("done", "charged", "rejected", "suspended")
 _STATUS_BYTE = {"usage.charged": b"\x01", "usage.rejected": b"\x02", "usage.suspended": b"\x03"}
 _pack = msgspec.msgpack.Encoder().encode
 
 
-def _key_of(item: Any) -> bytes:
-    return item.key if isinstance(item, _Order) else usage_key(item.source, item.record_id)
+def usage_identity(source: str, record_id: str) -> bytes:
+    """The identity of a usage record, for ever, whatever it says."""
+    return identity("usage", source, record_id)
 
 
-def usage_key(source: str, record_id: str) -> bytes:
-    """The identity of a usage record, for ever."""
-    return _key("usage", source, record_id)
+def usage_key(source: str, record_id: str, started_at: int) -> bytes:
+    """The key under which a record is stored when it is the first of its identity."""
+    return day_of(started_at) + usage_identity(source, record_id)
 
 
-def conflict_key(key: bytes, digest: bytes) -> bytes:
-    """Of a record that came under the id of another: itself kept only once."""
-    return _key("conflict", key.hex(), digest.hex())
+def conflict_key(hashed: bytes, digest: bytes) -> bytes:
+    """Of a record that came under the identity of another: it is itself kept only once."""
+    return NO_DAY + identity("conflict", hashed.hex(), digest.hex())
 
 
 def period_key(period: str) -> bytes:
-    return _key("period", period)
+    return COMMANDS + identity("period", period)
 
 
 def command_key(idempotency_key: str) -> bytes:
-    return _key("command", idempotency_key)
-
-
-def _key(*parts: str) -> bytes:
-    return sha256(b"\x1f".join(part.encode() for part in parts)).digest()[:KEY_BYTES]
+    return COMMANDS + identity("command", idempotency_key)
 
 
 def usage_digest(record: Usage) -> bytes:
@@ -516,5 +521,16 @@ def usage_digest(record: Usage) -> bytes:
     return digest_of(_pack(record))
 
 
-def digest_of(content: bytes) -> bytes:
-    return sha256(content).digest()[:DIGEST_BYTES]
+def _hash_of(item: Any) -> bytes:
+    key: bytes = (
+        item.key[DAY_BYTES:] if isinstance(item, _Order) else usage_identity(item.source, item.record_id)
+    )
+    return key
+
+
+def _digest(known: bytes) -> bytes:
+    return known[DAY_BYTES : DAY_BYTES + DIGEST_BYTES]
+
+
+def _status_of(event: Event) -> bytes:
+    return _STATUS_BYTE.get(event.topic, b"\x00")

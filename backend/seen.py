@@ -1,0 +1,116 @@
+"""Which records were seen: duplicates are known in memory, without a query per record.
+
+A command key is the day it speaks of, then a hash: the day keeps neighbours together in the
+unique index, the hash alone is the identity. So the same record under another day is found too.
+The newest keys are held with digest and status. Of all others a Bloom filter knows that they
+cannot have been seen, or that the log must be asked.
+"""
+
+from collections.abc import Iterator
+from hashlib import sha256
+
+KEY_BYTES = 16
+DAY_BYTES = 2
+HASH_BYTES = KEY_BYTES - DAY_BYTES
+DIGEST_BYTES = 8
+
+RECENT_MAX = 200_000
+"""Keys held per generation, of which there are two."""
+BITS_PER_KEY = 24
+PROBE_BITS = 28
+"""Four probes of 28 bits out of the 112 bits of a hash: one in 2,000 unseen keys is asked for."""
+FIRST_LEVEL_BITS = 22
+
+_DAY_MICROSECONDS = 86_400_000_000
+_LAST_DAY = (1 << 8 * DAY_BYTES) - 1
+NO_DAY = bytes(DAY_BYTES)
+"""The day of what has no date."""
+COMMANDS = b"\xff\xff"
+"""The day of commands: their keys stand together."""
+
+
+def day_of(started_at: int) -> bytes:
+    day = started_at // _DAY_MICROSECONDS
+    return day.to_bytes(DAY_BYTES, "big") if 0 < day < _LAST_DAY else NO_DAY
+
+
+def identity(*parts: str) -> bytes:
+    """The hash of what a command is, whatever day it speaks of."""
+    return sha256(b"\x1f".join([part.encode() for part in parts])).digest()[:HASH_BYTES]
+
+
+def digest_of(content: bytes) -> bytes:
+    """Of a command's content: the same key with another digest is another command."""
+    return sha256(content).digest()[:DIGEST_BYTES]
+
+
+class SeenKeys:
+    """Every key of a log: the young ones exactly, all of them approximately."""
+
+    def __init__(self, recent_max: int = RECENT_MAX) -> None:
+        self._recent_max = recent_max
+        self._young: dict[bytes, bytes] = {}
+        self._old: dict[bytes, bytes] = {}
+        self._levels = [_Filter(FIRST_LEVEL_BITS)]
+        self._days: dict[bytes, None] = {}
+        self.forgotten = False
+        """Whether there are keys that are not held any more."""
+
+    def recall(self, hashed: bytes) -> bytes | None:
+        """Day, digest and status byte of a key, if it is among the newest."""
+        return self._young.get(hashed) or self._old.get(hashed)
+
+    def must_ask(self, hashed: bytes) -> bool:
+        """Whether only the log can tell if this key was seen."""
+        if not self.forgotten or hashed in self._young or hashed in self._old:
+            return False
+        number = int.from_bytes(hashed, "big")
+        return any(level.may_hold(number) for level in self._levels)
+
+    def candidates(self, hashed: bytes) -> Iterator[bytes]:
+        """The keys under which the log may hold a hash: one for every day it speaks of."""
+        return (day + hashed for day in self._days)
+
+    def add(self, key: bytes, digest: bytes, status: bytes) -> None:
+        hashed = key[DAY_BYTES:]
+        self.remember(key, digest, status)
+        self._days[key[:DAY_BYTES]] = None
+        level = self._levels[-1]
+        if level.left <= 0:
+            level = _Filter(min(level.size_bits + 2, PROBE_BITS))
+            self._levels.append(level)
+        level.add(int.from_bytes(hashed, "big"))
+
+    def remember(self, key: bytes, digest: bytes, status: bytes) -> None:
+        """Hold a key that the log was asked for."""
+        if len(self._young) >= self._recent_max:
+            self.forgotten = self.forgotten or bool(self._old)
+            self._old, self._young = self._young, {}
+        self._young[key[DAY_BYTES:]] = key[:DAY_BYTES] + digest + status
+
+
+class _Filter:
+    """A Bloom filter for so many keys; a false "may hold" costs a look-up, nothing else."""
+
+    __slots__ = ("_bits", "_mask", "left", "size_bits")
+
+    def __init__(self, size_bits: int) -> None:
+        self.size_bits = size_bits
+        self.left = (1 << size_bits) // BITS_PER_KEY
+        self._mask = (1 << size_bits) - 1
+        self._bits = bytearray(1 << (size_bits - 3))
+
+    def add(self, number: int) -> None:
+        bits, mask = self._bits, self._mask
+        for shift in (0, 28, 56, 84):
+            place = number >> shift & mask
+            bits[place >> 3] |= 1 << (place & 7)
+        self.left -= 1
+
+    def may_hold(self, number: int) -> bool:
+        bits, mask = self._bits, self._mask
+        for shift in (0, 28, 56, 84):
+            place = number >> shift & mask
+            if not bits[place >> 3] >> (place & 7) & 1:
+                return False
+        return True

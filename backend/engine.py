@@ -55,14 +55,15 @@ class Engine:
         self._executor = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="allotment")
         self._writers: dict[UUID, asyncio.Task[Writer]] = {}
         self._followers: dict[UUID, Follower] = {}
+        self._starting: dict[UUID, asyncio.Future[None]] = {}
 
     async def __aenter__(self) -> "Engine":
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        for writer in self.open_writers().values():
+            await writer.close()
         for opening in self._writers.values():
-            if opening.done() and not opening.cancelled() and opening.exception() is None:
-                await opening.result().close()
             opening.cancel()
         for follower in self._followers.values():
             await follower.close()
@@ -112,6 +113,14 @@ class Engine:
             opening = self._writers[tenant] = asyncio.create_task(self._open_writer(tenant))
         return await asyncio.shield(opening)
 
+    def open_writers(self) -> dict[UUID, Writer]:
+        """The tenants in use now."""
+        return {
+            tenant: opening.result()
+            for tenant, opening in self._writers.items()
+            if opening.done() and not opening.cancelled() and opening.exception() is None
+        }
+
     async def state(self, tenant: UUID) -> Tenant:
         """The state decisions are made on, for a look. It may be a group ahead of the disk."""
         return (await self.writer(tenant)).state
@@ -135,9 +144,10 @@ class Engine:
         """Keeps the tenant's views up to date, from the first look on."""
         follower = self._followers.get(tenant)
         if follower is None:
-            follower = self._followers[tenant] = Follower(self.isolation, tenant, self._executor)
+            follower = Follower(self.isolation, tenant, executor=self._executor)
+            self._followers[tenant] = follower
             if self._following:
-                follower.start()
+                self._starting[tenant] = asyncio.ensure_future(follower.start())
         return follower
 
     async def sealer(self, tenant: UUID) -> Sealer:
@@ -150,7 +160,7 @@ class Engine:
     def _committed(self, group: Group) -> None:
         follower = self._followers.get(group.tenant)
         if follower is not None:
-            follower.notify()
+            follower.notify(group.last)
         if self.on_commit is not None:
             self.on_commit(group)
 

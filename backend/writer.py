@@ -137,6 +137,11 @@ class Writer:
         """The end of the log as decided; what is stored may be a group behind."""
         return self._open.group.last if self._open else self._end.seq
 
+    @property
+    def waiting(self) -> int:
+        """Records and commands taken and not answered yet."""
+        return self._waiting
+
     # --- asking -----------------------------------------------------------------------------
 
     async def submit(self, command: Command | Enrol, key: bytes, actor: str) -> Answer:

@@ -63,6 +63,7 @@ class Group:
 
     def __init__(self, tenant: UUID, head: Head, recorded_at: int) -> None:
         self.tenant = tenant
+        self._tenant_bytes = tenant.bytes
         self.epoch = head.epoch
         self.seen = head.seq
         self.recorded_at = recorded_at
@@ -87,7 +88,7 @@ class Group:
         self.command_keys.append(command_key)
         self.leaves.append(leaf)
         proof.append(self.peaks, size, leaf)
-        return seq
+        return size + 1
 
     def rows(self) -> Iterator[Row]:
         columns = zip(self.topics, self.states, self.command_keys, self.leaves, strict=True)

@@ -8,6 +8,7 @@ cannot have been seen, or that the log must be asked.
 
 from collections.abc import Iterator
 from hashlib import sha256
+from struct import Struct
 
 KEY_BYTES = 16
 DAY_BYTES = 2
@@ -16,10 +17,10 @@ DIGEST_BYTES = 8
 
 RECENT_MAX = 200_000
 """Keys held per generation, of which there are two."""
-BITS_PER_KEY = 24
-PROBE_BITS = 28
-"""Four probes of 28 bits out of the 112 bits of a hash: one in 2,000 unseen keys is asked for."""
-FIRST_LEVEL_BITS = 22
+BITS_PER_KEY = 40
+SIZE_BITS_MAX = 30
+"""Two probes: at most one in 400 keys that were never seen is asked for, when a level is full."""
+FIRST_LEVEL_BITS = 23
 
 _DAY_MICROSECONDS = 86_400_000_000
 _LAST_DAY = (1 << 8 * DAY_BYTES) - 1
@@ -64,8 +65,7 @@ class SeenKeys:
         """Whether only the log can tell if this key was seen."""
         if not self.forgotten or hashed in self._young or hashed in self._old:
             return False
-        number = int.from_bytes(hashed, "big")
-        return any(level.may_hold(number) for level in self._levels)
+        return any(level.may_hold(hashed) for level in self._levels)
 
     def candidates(self, hashed: bytes) -> Iterator[bytes]:
         """The keys under which the log may hold a hash: one for every day it speaks of."""
@@ -77,9 +77,9 @@ class SeenKeys:
         self._days[key[:DAY_BYTES]] = None
         level = self._levels[-1]
         if level.left <= 0:
-            level = _Filter(min(level.size_bits + 2, PROBE_BITS))
+            level = _Filter(min(level.size_bits + 2, SIZE_BITS_MAX))
             self._levels.append(level)
-        level.add(int.from_bytes(hashed, "big"))
+        level.add(hashed)
 
     def remember(self, key: bytes, digest: bytes, status: bytes) -> None:
         """Hold a key that the log was asked for."""
@@ -100,17 +100,24 @@ class _Filter:
         self._mask = (1 << size_bits) - 1
         self._bits = bytearray(1 << (size_bits - 3))
 
-    def add(self, number: int) -> None:
+    def add(self, hashed: bytes) -> None:
         bits, mask = self._bits, self._mask
-        for shift in (0, 28, 56, 84):
-            place = number >> shift & mask
-            bits[place >> 3] |= 1 << (place & 7)
+        first, second = _halves(hashed)
+        first &= mask
+        second &= mask
+        bits[first >> 3] |= 1 << (first & 7)
+        bits[second >> 3] |= 1 << (second & 7)
         self.left -= 1
 
-    def may_hold(self, number: int) -> bool:
+    def may_hold(self, hashed: bytes) -> bool:
         bits, mask = self._bits, self._mask
-        for shift in (0, 28, 56, 84):
-            place = number >> shift & mask
-            if not bits[place >> 3] >> (place & 7) & 1:
-                return False
-        return True
+        first, second = _halves(hashed)
+        first &= mask
+        if not bits[first >> 3] >> (first & 7) & 1:
+            return False
+        second &= mask
+        return bool(bits[second >> 3] >> (second & 7) & 1)
+
+
+_halves = Struct(">QxxI").unpack
+"""Two numbers out of the 14 bytes of a hash."""

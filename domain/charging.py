@@ -14,7 +14,7 @@ from .contract import Contracts
 from .hierarchy import Hierarchy, Path
 from .limit import Limits, ThresholdCrossed
 from .refusals import InvariantBroken
-from .tariff import CompiledRate, Rated, Tariffs
+from .tariff import NOTHING, CompiledRate, Rated, Tariffs
 from .usage import MONEY, UsageRecord
 
 FUTURE_MAX = 86_400_000_000
@@ -171,7 +171,7 @@ class Charging:
         family = self._families[record.usage_type, period.period]
         billed = rate.billed(record.quantity)
         drawn, taken = family.draw(path, billed) if billed and rate.included else ((), 0)
-        rated = rate.rate(billed - taken)
+        rated = rate.rate(billed - taken) if taken < billed else NOTHING
         if rated.overage and rate.included and not period.overage:
             stop = Stop("insufficient_allowance", path[-1], family, family.granted_total)
             return [_rejected(command, path, family, billed, stop)]

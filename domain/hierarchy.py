@@ -113,6 +113,9 @@ class Member:
     def path_at(self, at: int) -> Path:
         """A resource's path at a moment; empty before its first stay and after its end."""
         stays = self.stays
+        if len(stays) == 1:
+            since, path = stays[0]
+            return path if at >= since else ()
         index = bisect_right(stays, at, key=_since) - 1
         return stays[index][1] if index >= 0 else ()
 

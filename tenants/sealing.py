@@ -22,6 +22,8 @@ KEY_BYTES = 32
 NONCE_BYTES = 12
 TOKEN_BYTES = 16
 CIPHERS_MAX = 100_000
+NONCES_DRAWN = 512
+"""Random nonces drawn from the system at a time: a call for each would cost as much as sealing."""
 
 
 class RootKey:
@@ -54,6 +56,8 @@ class Sealer:
 
     def __init__(self, tenant: UUID, tenant_key: bytes, wrapped: dict[bytes, bytes] | None = None) -> None:
         self.tenant = tenant
+        self._tenant_bytes = tenant.bytes
+        self._nonces, self._nonces_used = b"", NONCES_DRAWN * NONCE_BYTES
         self._wrapping = AESGCM(tenant_key)
         self._token_key = hmac.digest(tenant_key, b"allotment.token.1", sha256)
         self._wrapped = wrapped if wrapped is not None else {}
@@ -75,8 +79,12 @@ class Sealer:
         """Under the subject's key, bound to tenant and context, so that it opens nowhere else."""
         cipher = self._ciphers.get(subject) or self._cipher(subject, create=True)
         assert cipher is not None
-        nonce = os.urandom(NONCE_BYTES)
-        return nonce + cipher.encrypt(nonce, plain, self.tenant.bytes + context)
+        at = self._nonces_used
+        if at >= NONCES_DRAWN * NONCE_BYTES:
+            self._nonces, at = os.urandom(NONCES_DRAWN * NONCE_BYTES), 0
+        self._nonces_used = at + NONCE_BYTES
+        nonce = self._nonces[at : at + NONCE_BYTES]
+        return nonce + cipher.encrypt(nonce, plain, self._tenant_bytes + context)
 
     def open(self, subject: bytes, sealed: bytes, context: bytes) -> bytes | None:
         """What was sealed; None when the person was erased."""
@@ -84,7 +92,7 @@ class Sealer:
         if cipher is None:
             return None
         try:
-            return _decrypt(cipher, sealed, self.tenant.bytes + context)
+            return _decrypt(cipher, sealed, self._tenant_bytes + context)
         except InvalidTag:
             # The subject was erased, and came back later under a new key.
             return None
@@ -92,10 +100,10 @@ class Sealer:
     def _cipher(self, subject: bytes, *, create: bool) -> AESGCM | None:
         wrapped = self._wrapped.get(subject)
         if wrapped is not None:
-            key = _decrypt(self._wrapping, wrapped, self.tenant.bytes + subject)
+            key = _decrypt(self._wrapping, wrapped, self._tenant_bytes + subject)
         elif create:
             key = os.urandom(KEY_BYTES)
-            wrapped = _encrypt(self._wrapping, key, self.tenant.bytes + subject)
+            wrapped = _encrypt(self._wrapping, key, self._tenant_bytes + subject)
             self._wrapped[subject] = self.unsaved[subject] = wrapped
         else:
             return None

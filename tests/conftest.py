@@ -9,6 +9,9 @@ import pytest
 
 from allotment.backend.embedded import Servers, embedded_servers
 
+# Fixtures by subject stand beside this file: fixtures_*.py.
+pytest_plugins = [path.stem for path in sorted(Path(__file__).parent.glob("fixtures_*.py"))]
+
 
 @pytest.fixture
 def home() -> Iterator[Path]:

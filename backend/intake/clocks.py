@@ -90,11 +90,14 @@ def _parser(pattern: str) -> Callable[[str], datetime]:
         return _rfc2822
     if pattern == "%Y-%m-%d %H:%M:%S":
         return _plain
-    return _quick(pattern) or (lambda text: datetime.strptime(text, pattern))
+    return _quick(pattern) or (lambda text: datetime.strptime(text, pattern))  # noqa: DTZ007 (see `read`)
 
 
 def _rfc2822(text: str) -> datetime:
-    moment = parsedate_to_datetime(text)
+    try:
+        moment = parsedate_to_datetime(text)
+    except (TypeError, IndexError) as error:  # what some malformed dates bring about in there
+        raise ValueError("is not written as rfc2822") from error
     return moment if moment.tzinfo else moment.replace(tzinfo=UTC)  # "-0000": UTC, origin unknown
 
 
@@ -122,6 +125,6 @@ def _quick(pattern: str) -> Callable[[str], datetime] | None:
         if (found := match(text)) is None:
             raise ValueError(f"is not written as {pattern}")
         digits = (*map(int, found.groups()), 0)  # -1 picks the 0
-        return datetime(*[digits[i] for i in order])  # type: ignore[arg-type]
+        return datetime(*[digits[i] for i in order])  # type: ignore[arg-type]  # noqa: DTZ001 (see `read`)
 
     return parse

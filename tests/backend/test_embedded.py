@@ -19,8 +19,9 @@ import nats
 import psycopg
 import pytest
 
-from allotment.backend.embedded import DidNotStart, Servers, embedded_servers, servers_for
+from allotment.backend.embedded import Servers, embedded_servers, servers_for
 from allotment.backend.settings import Settings, SettingsError
+from allotment.backend.supervision import DidNotStart
 
 ROOT = Path(__file__).parents[2]
 as_root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root has other accounts to give")
@@ -124,7 +125,7 @@ def test_nothing_is_traded_for_durability(servers):
         "TimeZone": "UTC",
     }
     assert {name: one(servers.database_url, f"SHOW {name}") for name in expected} == expected
-    locale = "SELECT datlocprovider || ' ' || datlocale FROM pg_database WHERE datname = current_database()"
+    locale = "SELECT format('%s %s', datlocprovider, datlocale) FROM pg_database WHERE datname = 'allotment'"
     assert one(servers.database_url, locale) == "b C.UTF-8"
     assert int(one(servers.database_url, "SHOW server_version_num")) >= 180000
 
@@ -226,10 +227,11 @@ def test_servers_outlive_the_thread_that_started_them(home):
 def test_an_interrupted_first_start_leaves_no_half_database(home):
     with embedded_servers(home, postgres=True, nats=False):
         pass
-    (home / "postgres" / "data").rename(home / "postgres" / "data.new")
-    (home / "postgres" / "data.new" / "PG_VERSION").unlink()
+    (home / "postgres" / "data").rename(home / "postgres" / "data.new-1")
+    (home / "postgres" / "data.new-1" / "PG_VERSION").unlink()
     with embedded_servers(home, postgres=True, nats=False) as servers:
         assert one(servers.database_url, "SELECT 1") == 1
+    assert [path.name for path in (home / "postgres").iterdir()] == ["data"]
 
 
 def test_a_server_that_does_not_start_says_why_and_leaves_nothing(home):
@@ -318,7 +320,9 @@ def test_as_root_the_programs_are_copied_out_of_a_private_installation(home, tmp
     shutil.copytree(installed / "pginstall18", private / installed.name / "pginstall18")
     shutil.copytree(installed.with_suffix(".libs"), private / f"{installed.name}.libs")
     (private / installed.name / "__init__.py").touch()
-    with supervisor(home, nats=False, env={**os.environ, "PYTHONPATH": str(private)}) as process:
+    path = os.pathsep.join([str(private), os.environ.get("PYTHONPATH", "")])
+    environ = {**os.environ, "PYTHONPATH": path}
+    with supervisor(home, nats=False, env=environ) as process:
         servers = reported(process)
         assert one(servers.database_url, "SELECT 1") == 1
         program = Path(f"/proc/{servers.postgres_pid}/exe").resolve()

@@ -1,0 +1,32 @@
+"""One form for each number."""
+
+import pytest
+
+from allotment.backend.intake.numbers import normal_number
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "number"),
+    [
+        ("", "GB", ""),
+        ("+442071838750", "", "+442071838750"),
+        ("+44 (0)20 7183-8750", "", "+442071838750"),
+        ("tel:+44-20-7183-8750;phone-context=x", "", "+442071838750"),
+        ("020 7183 8750", "GB", "+442071838750"),
+        ("0044 20 7183 8750", "GB", "+442071838750"),
+        ("020 7183 8750", "", "02071838750"),
+        ("011 44 20 7183 8750", "US", "+442071838750"),
+        ("+13051416799", "", "+13051416799"),
+        ("+1234", "", "+1234"),
+        ("100", "GB", "100"),
+        ("999", "GB", "999"),
+        ("123456", "DE", "123456"),
+        ("99999999", "GB", "99999999"),
+        ("*100#", "GB", "*100#"),
+        ("SIP:Alice@Example.com", "GB", "sip:alice@example.com"),
+        ("Alice", "", "alice"),
+        ("anonymous", "GB", "anonymous"),
+    ],
+)
+def test_a_public_number_is_e164_and_anything_else_stays(text: str, region: str, number: str) -> None:
+    assert normal_number(text, region, 6) == number

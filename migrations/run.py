@@ -1,10 +1,11 @@
 """Schema changes, through alembic's API: who owns what, and from which version to which.
 
 Roles belong to the whole database server; each can do the least it needs. Only the owner may
-change tables, and only migrations run as the owner. No role but a superuser gets past row-level
-security.
+change tables, and only migrations run as the owner. Only the appender passes row-level security,
+and all it can do is add events to the log of the tenant its transaction is bound to.
 """
 
+import contextlib
 from pathlib import Path
 
 from alembic import command
@@ -12,11 +13,20 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
 SCHEMA = "allotment"
 OWNER = "allotment_owner"
-ROLES = (OWNER, "allotment_app", "allotment_projector", "allotment_auditor", "allotment_directory")
+APPENDER = "allotment_appender"
+ROLES = (
+    OWNER,
+    "allotment_app",
+    "allotment_projector",
+    "allotment_auditor",
+    "allotment_directory",
+    APPENDER,
+)
 POSTGRES_MIN = 160_000
 _ROLES_LOCK = 0x616C6C6F
 
@@ -78,6 +88,8 @@ def _prepare(connection: Connection) -> None:
     for role in ROLES:
         if role not in known:
             connection.execute(text(f"CREATE ROLE {role} NOLOGIN NOSUPERUSER NOBYPASSRLS NOCREATEDB"))
+            if role == APPENDER:
+                _let_copy(connection)
         member = "SELECT pg_has_role(current_user, :role, 'SET')"
         if not connection.execute(text(member), {"role": role}).scalar_one():
             connection.execute(text(f"GRANT {role} TO CURRENT_USER"))
@@ -85,6 +97,12 @@ def _prepare(connection: Connection) -> None:
     if SCHEMA not in schemas:
         connection.execute(text(f"CREATE SCHEMA {SCHEMA} AUTHORIZATION {OWNER}"))
     connection.commit()
+
+
+def _let_copy(connection: Connection) -> None:
+    """Let the appender use COPY, where we may grant that; elsewhere the writer inserts under the policy."""
+    with contextlib.suppress(DBAPIError), connection.begin_nested():
+        connection.execute(text(f"ALTER ROLE {APPENDER} BYPASSRLS"))
 
 
 def _revision(connection: Connection) -> str | None:

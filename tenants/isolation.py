@@ -29,6 +29,7 @@ class Isolation:
         self.database_url = database_url
         self._pool_max = pool_max
         self._pools: dict[Role, ConnectionPool[Connection]] = {}
+        self._may_copy: bool | None = None
 
     @contextmanager
     def transaction(self, tenant: UUID, role: Role = "app") -> Iterator[Connection]:
@@ -52,6 +53,16 @@ class Isolation:
     def connection(self, role: Role) -> Iterator[Connection]:
         with self._pool(role).connection() as connection:
             yield connection
+
+    def may_copy(self) -> bool:
+        """Whether this server let the migration make the role that appends by COPY."""
+        if self._may_copy is None:
+            with self.connection("app") as connection:
+                found = connection.execute(
+                    "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'allotment_appender'"
+                ).fetchone()
+            self._may_copy = bool(found and found[0])
+        return self._may_copy
 
     def _pool(self, role: Role) -> ConnectionPool[Connection]:
         pool = self._pools.get(role)

@@ -30,7 +30,7 @@ STATEMENTS = [
     # --- the log: rows are added, never changed
     """
     CREATE TABLE allotment.events (
-        tenant_id uuid NOT NULL,
+        tenant_id uuid NOT NULL DEFAULT (current_setting('app.tenant'))::uuid,
         seq bigint NOT NULL CHECK (seq > 0),
         topic text NOT NULL,
         state bytea NOT NULL,
@@ -46,6 +46,13 @@ STATEMENTS = [
     *_isolated("events"),
     "GRANT SELECT, INSERT ON allotment.events TO allotment_app",
     "GRANT SELECT ON allotment.events TO allotment_projector, allotment_auditor",
+    # COPY is refused under row-level security. This role passes it, but it may only insert, and
+    # cannot name the tenant: that is filled in from the transaction's own.
+    "GRANT USAGE ON SCHEMA allotment TO allotment_appender",
+    """
+    GRANT INSERT (seq, topic, state, recorded_at, command_key, leaf_hash)
+    ON allotment.events TO allotment_appender
+    """,
     # The names by which the eventsourcing library's readers know the same rows.
     """
     CREATE VIEW allotment.stored_events WITH (security_invoker = true) AS

@@ -17,10 +17,11 @@ from ..domain.tenant import Command, OpenTenant, Tenant
 from ..tenants.isolation import Isolation
 from ..tenants.onboarding import Definition, Enrol, TenantEntry, register, steps
 from ..tenants.sealing import RootKey, Sealer, load_sealer
+from .deciding import Answer, Usage, UsageOutcome, command_key
 from .following import Follower
 from .intake.numbers import normal_number
 from .log import Group, PostgresLog
-from .writer import Answer, Clock, Usage, UsageOutcome, Writer, command_key
+from .writer import Clock, Writer
 
 THREADS_MAX = 16
 STEPS_AT_ONCE = 500

@@ -91,6 +91,25 @@ class Group:
         proof.append(self.peaks, size, leaf)
         return size + 1
 
+    def add_all(
+        self, topics: Sequence[str], states: Sequence[bytes], command_keys: Sequence[bytes | None]
+    ) -> None:
+        """The same for many events at once."""
+        size = self.seen + len(self.states)
+        names = {topic: topic.encode() for topic in set(topics)}
+        tenant, recorded_at, leaf_hash = self._tenant_bytes, self.recorded_at, proof.leaf_hash
+        leaves = [
+            leaf_hash(tenant, seq, names[topic], recorded_at, key, state)
+            for seq, (topic, state, key) in enumerate(
+                zip(topics, states, command_keys, strict=True), size + 1
+            )
+        ]
+        self.topics += topics
+        self.states += states
+        self.command_keys += command_keys
+        self.leaves += leaves
+        proof.append_all(self.peaks, size, leaves)
+
     def rows(self) -> Iterator[Row]:
         columns = zip(self.topics, self.states, self.command_keys, self.leaves, strict=True)
         for seq, (topic, state, key, leaf) in enumerate(columns, self.seen + 1):

@@ -35,9 +35,9 @@ def day_of(started_at: int) -> bytes:
     return day.to_bytes(DAY_BYTES, "big") if 0 < day < _LAST_DAY else NO_DAY
 
 
-def identity(*parts: str) -> bytes:
+def identity(what: str) -> bytes:
     """The hash of what a command is, whatever day it speaks of."""
-    return sha256(b"\x1f".join([part.encode() for part in parts])).digest()[:HASH_BYTES]
+    return sha256(what.encode()).digest()[:HASH_BYTES]
 
 
 def digest_of(content: bytes) -> bytes:
@@ -74,7 +74,9 @@ class SeenKeys:
     def add(self, key: bytes, digest: bytes, status: bytes) -> None:
         hashed = key[DAY_BYTES:]
         self.remember(key, digest, status)
-        self._days[key[:DAY_BYTES]] = None
+        day = key[:DAY_BYTES]
+        if day not in self._days:
+            self._days[day] = None
         level = self._levels[-1]
         if level.left <= 0:
             level = _Filter(min(level.size_bits + 2, SIZE_BITS_MAX))

@@ -17,9 +17,9 @@ from ..domain.limit import ThresholdCrossed
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.tenant import Tenant
 from ..tenants.isolation import Isolation
+from .deciding import usage_key
 from .following import catch_up, dump_views, past, rebuild_and_compare
 from .log import Head, PostgresLog, Row, follow, recorded
-from .writer import usage_key
 
 CHECK_WHOLE_EVERY = 10_000
 """Events between two sums over every bucket; each event's own buckets are checked at each event."""

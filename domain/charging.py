@@ -212,14 +212,15 @@ class Charging:
         return None
 
     def apply(self, event: UsageCharged | UsageRejected | UsageSuspended) -> None:
-        if type(event) is UsageCharged:
-            self._count(event)
+        if isinstance(event, UsageCharged):
+            self.count(event)
         elif isinstance(event, UsageRejected):
             self.counts["rejected"] += 1
         else:
             self.counts["suspended"] += 1
 
-    def _count(self, event: UsageCharged) -> None:
+    def count(self, event: UsageCharged) -> None:
+        """Take a charge out of its buckets and add it to every counter on its path."""
         family = self._families[event.usage_type, event.period]
         taken = family.consume(event.drawn) if event.drawn else 0
         if taken + event.overage != event.billed:

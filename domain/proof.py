@@ -26,10 +26,18 @@ def leaf_hash(
 
 def append(peaks: list[bytes], size: int, leaf: bytes) -> None:
     """Add the leaf after `size` others to the peaks, in place."""
-    while size & 1:
-        leaf = sha256(_NODE + peaks.pop() + leaf).digest()
-        size >>= 1
-    peaks.append(leaf)
+    append_all(peaks, size, [leaf])
+
+
+def append_all(peaks: list[bytes], size: int, leaves: list[bytes]) -> None:
+    """Add leaves in order, in place."""
+    for leaf in leaves:
+        place, grown = size, leaf
+        while place & 1:
+            grown = sha256(_NODE + peaks.pop() + grown).digest()
+            place >>= 1
+        peaks.append(grown)
+        size += 1
 
 
 def root_of(peaks: list[bytes]) -> bytes:

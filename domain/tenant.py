@@ -4,6 +4,7 @@
 each event the invariants of DESIGN §4 that it could have touched are asserted.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -104,10 +105,10 @@ class Tenant:
 
     # --- decide ---------------------------------------------------------------------------
 
-    def decide(self, command: Command, now: int) -> list[Event]:
+    def decide(self, command: Command, now: int) -> Sequence[Event]:
         """The events that follow from a command; raises Refused, or PeriodNotOpen first."""
         if type(command) is ChargeUsage:
-            return [*self.charging.decide(command, now)]
+            return self.charging.decide(command, now)
         if self.opened is None and not isinstance(command, OpenTenant):
             raise Refused("tenant_not_open")
         match command:
@@ -166,7 +167,7 @@ class Tenant:
 
     def apply(self, event: Event) -> None:
         if type(event) is UsageCharged:
-            self.charging.apply(event)
+            self.charging.count(event)
             return
         match event:
             case TenantOpened():

@@ -16,9 +16,10 @@ from msgspec import Struct, field
 
 from ...domain.usage import UnreadableRecord, UsageRecord
 from ...tenants.sealing import load_sealer
+from ..deciding import UsageOutcome
 from ..engine import Engine
 from ..log import Group, Head, PostgresLog, Row
-from ..writer import Busy, UsageOutcome, Writer
+from ..writer import Busy, Writer
 from .declaration import Format
 from .reading import Reader
 
@@ -68,7 +69,7 @@ class IntakeReport(Struct):
                     self.problems.append(_problem(record, outcome))
 
 
-async def charge_stream(  # noqa: PLR0913  (what a stream is, and for whom)
+async def charge_stream(
     engine: Engine,
     tenant: UUID,
     stream: BinaryIO,
@@ -91,7 +92,7 @@ async def charge_stream(  # noqa: PLR0913  (what a stream is, and for whom)
     return await _charge(engine, writer, reader, actor, patient=patient, progress=progress)
 
 
-async def dry_run(  # noqa: PLR0913  (as charge_stream)
+async def dry_run(
     engine: Engine,
     tenant: UUID,
     stream: BinaryIO,
@@ -117,7 +118,7 @@ async def dry_run(  # noqa: PLR0913  (as charge_stream)
         await writer.close()
 
 
-async def _charge(  # noqa: PLR0913  (one loop for both)
+async def _charge(
     engine: Engine,
     writer: Writer,
     reader: Reader,

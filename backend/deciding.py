@@ -1,0 +1,326 @@
+"""Deciding: from what callers ask to the events of a group, against one tenant's state in memory.
+
+A slice is worked off in stages, each a short loop over all of it: know it (is it a duplicate),
+seal it, decide and apply it, encode and hash it. Nothing here waits, and nothing here is
+answered: answers are given by the writer, after the commit.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+from msgspec import Struct
+
+from ..domain.charging import ChargeUsage, SuspendUsage, UsageRejected, UsageSuspended
+from ..domain.contract import OpenPeriod, PeriodNotOpen
+from ..domain.events import encode
+from ..domain.refusals import InvariantBroken, Refused
+from ..domain.tenant import Command, Event, Tenant
+from ..domain.usage import UnreadableRecord, UsageRecord
+from ..tenants.onboarding import Enrol
+from ..tenants.sealing import Sealer
+from .log import Group, Head, Log, follow, recorded
+from .seen import (
+    COMMANDS,
+    DAY_BYTES,
+    DIGEST_BYTES,
+    HASH_BYTES,
+    NO_DAY,
+    SeenKeys,
+    day_of,
+    digest_of,
+    identity,
+)
+
+log = structlog.get_logger()
+
+Usage = UsageRecord | UnreadableRecord
+
+
+class Order(Struct, frozen=True):
+    """A command with the key under which it is carried out once."""
+
+    command: Command | Enrol
+    key: bytes
+    digest: bytes
+
+
+class UsageOutcome(Struct, frozen=True, gc=False):
+    status: str
+    """charged, rejected, suspended, or duplicate."""
+    reason: str = ""
+    seq: int = 0
+
+
+class Answer(Struct, frozen=True):
+    """What a command led to, and where it stands in the log."""
+
+    events: tuple[Event, ...]
+    first_seq: int
+    last_seq: int
+    repeated: bool = False
+    """The same command with the same key had been carried out before: this is its answer."""
+
+
+class Repeated(Struct, frozen=True):
+    """The command was carried out before; its answer stands in the log under this key."""
+
+    key: bytes
+
+
+class Asked(Struct, frozen=True, gc=False):
+    """One thing to decide: for whom, and what it was decided to be before its commit failed."""
+
+    item: Usage | Order
+    actor: str
+    before: Any = None
+
+
+Outcome = UsageOutcome | Answer | Repeated | Refused
+
+DUPLICATE = UsageOutcome("duplicate")
+
+
+class Decider:
+    """A tenant's state, which keys it has seen, and its keys: what the writer holds in memory."""
+
+    def __init__(self, state: Tenant, seen: SeenKeys, sealer: Sealer, head: Head, recorded_at: int) -> None:
+        self.state = state
+        self.seen = seen
+        self.sealer = sealer
+        self.head = head
+        self.recorded_at = recorded_at
+        self._fresh: list[tuple[Event, bytes | None, bytes, str]] = []
+        self._next_seq = 0
+
+    @classmethod
+    def load(cls, store: Log, load_sealer: Callable[[], Sealer]) -> "Decider":
+        """Take the log over and fold it. Blocks."""
+        head = store.claim()
+        sealer = load_sealer()
+        state, seen, recorded_at, seq = Tenant(), SeenKeys(), 0, 0
+        for row in follow(store, upto=head.seq):
+            told = recorded(row)
+            state.apply(told.event)
+            seq, recorded_at = told.seq, told.recorded_at
+            if told.command_key is not None:
+                seen.add(told.command_key, told.digest, _status_of(told.event))
+        if seq != head.seq:
+            raise InvariantBroken("the log has no holes", read=seq, head=head.seq)
+        return cls(state, seen, sealer, head, recorded_at)
+
+    def decide(self, asked: Sequence[Asked], group: Group, now: int) -> list[Outcome]:
+        """Decide in order, add the events to the group; an outcome for each."""
+        self._next_seq = group.last + 1
+        usages = [one.item for one in asked if not isinstance(one.item, Order)]
+        prepared = iter(self._prepare(usages))
+        outcomes: list[Outcome] = []
+        for one in asked:
+            if isinstance(one.item, Order):
+                outcomes.append(self._decide_order(one.item, one.actor, now))
+            else:
+                outcomes.append(self._decide_usage(next(prepared), one, now))
+        self._write(group)
+        return outcomes
+
+    # --- what may have been seen long ago ---------------------------------------------------
+
+    def to_look_up(self, asked: Sequence[Asked]) -> list[bytes]:
+        """The keys the log must be asked for before these can be decided."""
+        if not self.seen.forgotten:
+            return []
+        hashes = []
+        for one in asked:
+            hashed = _hash_of(one.item)
+            hashes.append(hashed)
+            if not isinstance(one.item, Order):
+                hashes.append(conflict_hash(hashed, usage_digest(one.item)))
+        return [
+            key for hashed in hashes if self.seen.must_ask(hashed) for key in self.seen.candidates(hashed)
+        ]
+
+    def look_up(self, store: Log, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
+        """Key, digest and status of those the log has. Blocks."""
+        found = [recorded(row) for row in store.find(keys)]
+        return [(told.command_key or b"", told.digest, _status_of(told.event)) for told in found]
+
+    # --- the stages -------------------------------------------------------------------------
+
+    def _prepare(self, usages: Sequence[Usage]) -> list["_Prepared"]:
+        """Identity, digest, token and sealed personal part of every record."""
+        sealer, token_of, seal = self.sealer, self.sealer.token, self.sealer.seal
+        prepared: list[_Prepared] = []
+        hashes = [usage_identity(record.source, record.record_id) for record in usages]
+        digests = [usage_digest(record) for record in usages]
+        for record, hashed, digest in zip(usages, hashes, digests, strict=True):
+            if type(record) is UsageRecord:
+                key = day_of(record.started_at) + hashed
+                token = token_of(record.line)
+                sealed = seal(token, _pack((record.line, record.counterpart)), key)
+                prepared.append((hashed, digest, key, ChargeUsage(record, token, sealed)))
+            else:
+                assert isinstance(record, UnreadableRecord)
+                prepared.append((hashed, digest, NO_DAY + hashed, _suspend(record, NO_DAY + hashed, sealer)))
+        return prepared
+
+    def _decide_usage(self, prepared: "_Prepared", asked: Asked, now: int) -> UsageOutcome:
+        hashed, digest, key, command = prepared
+        known = self.seen.recall(hashed)
+        if known is not None:
+            if _digest(known) == digest:
+                # Decided before, and stored after all: the caller gets what it led to.
+                stored = asked.before is not None and asked.before.status != "duplicate"
+                return UsageOutcome(_STATUS[known[-1]]) if stored else DUPLICATE
+            key = NO_DAY + conflict_hash(hashed, digest)
+            if self.seen.recall(key[DAY_BYTES:]) is not None:
+                return DUPLICATE
+            command = _conflicting(asked.item, key, self.sealer)
+        try:
+            events = self._follow_from(command, now, asked.actor)
+        except (InvariantBroken, Refused):
+            raise
+        except Exception:
+            # Deciding changes nothing, so one record we have no rule for stops nobody else.
+            log.exception("a record could not be decided")
+            failed = _unexpected(asked.item, key, self.sealer)
+            events = self._follow_from(failed, now, asked.actor)
+        seq = self._add(events, key, digest, asked.actor)
+        told = events[0]
+        if type(told) is UsageRejected:
+            return UsageOutcome("rejected", told.reason, seq)
+        if type(told) is UsageSuspended:
+            return UsageOutcome("suspended", told.reason, seq)
+        return UsageOutcome("charged", "", seq)
+
+    def _decide_order(self, order: Order, actor: str, now: int) -> Answer | Repeated | Refused:
+        known = self.seen.recall(order.key[DAY_BYTES:])
+        if known is not None:
+            if _digest(known) != order.digest:
+                return Refused("idempotency_mismatch", remedy="use a new key for another command")
+            return Repeated(order.key)
+        try:
+            command = order.command
+            if isinstance(command, Enrol):
+                command = command.sealed_by(self.sealer)
+            events = self._follow_from(command, now, actor)
+        except Refused as refusal:
+            return refusal
+        first = self._add(events, order.key, order.digest, actor)
+        return Answer(tuple(events), first, first + len(events) - 1)
+
+    def _follow_from(self, command: Command, now: int, actor: str) -> Sequence[Event]:
+        """The events of a command, applied; opens the period that it needs before."""
+        try:
+            events = self.state.decide(command, now)
+        except PeriodNotOpen as needed:
+            opening = self.state.decide(OpenPeriod(needed.period), now)
+            for event in opening:
+                self.state.apply(event)
+            self._add(opening, period_key(needed.period), bytes(DIGEST_BYTES), actor)
+            events = self.state.decide(command, now)
+        for event in events:
+            self.state.apply(event)
+        return events
+
+    def _add(self, events: Sequence[Event], key: bytes, digest: bytes, actor: str) -> int:
+        """Take events into the group being written; the seq of the first."""
+        self.seen.add(key, digest, _status_of(events[0]))
+        first = self._next_seq
+        self._fresh.append((events[0], key, digest, actor))
+        if len(events) > 1:
+            self._fresh += [(event, None, digest, actor) for event in events[1:]]
+        self._next_seq = first + len(events)
+        return first
+
+    def _write(self, group: Group) -> None:
+        """Encode and hash what was decided."""
+        fresh, self._fresh = self._fresh, []
+        group.add_all(
+            [event.topic for event, _, _, _ in fresh],
+            [encode(event, actor, digest) for event, _, digest, actor in fresh],
+            [key for _, key, _, _ in fresh],
+        )
+
+
+_Prepared = tuple[bytes, bytes, bytes, ChargeUsage | SuspendUsage]
+"""Identity, digest, key, and the command for a record that was not seen."""
+
+_STATUS = ("done", "charged", "rejected", "suspended")
+_STATUS_BYTE = {"usage.charged": b"\x01", "usage.rejected": b"\x02", "usage.suspended": b"\x03"}
+_pack = msgspec.msgpack.Encoder().encode
+
+
+def usage_identity(source: str, record_id: str) -> bytes:
+    """The identity of a usage record, for ever, whatever it says."""
+    return identity(f"usage\x1f{source}\x1f{record_id}")
+
+
+def usage_key(source: str, record_id: str, started_at: int) -> bytes:
+    """The key under which a record is stored when it is the first of its identity."""
+    return day_of(started_at) + usage_identity(source, record_id)
+
+
+def conflict_hash(hashed: bytes, digest: bytes) -> bytes:
+    """Of a record that came under the identity of another: it is itself kept only once."""
+    return identity(f"conflict\x1f{hashed.hex()}\x1f{digest.hex()}")
+
+
+def period_key(period: str) -> bytes:
+    return COMMANDS + identity(f"period\x1f{period}")
+
+
+def command_key(idempotency_key: str) -> bytes:
+    return COMMANDS + identity(f"command\x1f{idempotency_key}")
+
+
+def usage_digest(record: Usage) -> bytes:
+    return digest_of(_pack(record) if type(record) is UsageRecord else _raw(record))
+
+
+def _raw(record: Usage) -> bytes:
+    return record.raw.encode() if isinstance(record, UnreadableRecord) else msgspec.json.encode(record)
+
+
+def _suspend(record: UnreadableRecord, key: bytes, sealer: Sealer) -> SuspendUsage:
+    return _suspense(record, key, sealer, record.reason, record.field, record.detail)
+
+
+def _conflicting(record: Any, key: bytes, sealer: Sealer) -> SuspendUsage:
+    detail = "a record with this id and other content came before: compare the two, correct the wrong one"
+    return _suspense(record, key, sealer, "conflicting_duplicate", "record_id", detail)
+
+
+def _unexpected(record: Any, key: bytes, sealer: Sealer) -> SuspendUsage:
+    detail = "it could not be charged by a mistake of ours, which is in the server's log"
+    return _suspense(record, key, sealer, "internal_error", "", detail)
+
+
+def _suspense(
+    record: Usage, key: bytes, sealer: Sealer, reason: str, field: str, detail: str
+) -> SuspendUsage:
+    subject = sealer.token(f"raw:{record.source}:{record.record_id}")
+    return SuspendUsage(
+        record.source,
+        record.record_id,
+        reason,
+        field,
+        detail,
+        getattr(record, "position", ""),
+        sealer.seal(subject, _raw(record), key),
+        getattr(record, "started_at", 0),
+    )
+
+
+def _hash_of(item: Usage | Order) -> bytes:
+    if isinstance(item, Order):
+        return item.key[-HASH_BYTES:]
+    return usage_identity(item.source, item.record_id)
+
+
+def _digest(known: bytes) -> bytes:
+    return known[DAY_BYTES : DAY_BYTES + DIGEST_BYTES]
+
+
+def _status_of(event: Event) -> bytes:
+    return _STATUS_BYTE.get(event.topic, b"\x00")

@@ -6,7 +6,8 @@ stream with its reason, and stops nobody behind it. What is told after a commit 
 the process that told it: who must not miss anything reads the log.
 
 Subjects: `usage.in.<tenant id>` with an NDJSON body in the `allotment` format, or another one
-named in the header `Allotment-Format`; `evt.<tenant id>.<topic>` after each commit.
+named in the header `Allotment-Format`; `evt.<tenant id>.<topic>` after each commit, with the seqs
+of its events of that topic.
 """
 
 import asyncio
@@ -132,12 +133,10 @@ class Messenger:
     async def _tell(self) -> None:
         while True:
             group = await self._told.get()
-            for row in group.rows():
-                told = msgspec.json.encode(
-                    {"seq": row.seq, "topic": row.topic, "recordedAt": row.recorded_at}
-                )
+            for topic, seqs in _by_topic(group).items():
+                told = msgspec.json.encode({"recordedAt": group.recorded_at, "seqs": seqs})
                 with contextlib.suppress(NatsError, OSError):
-                    await self._client.publish(f"evt.{group.tenant}.{row.topic}", told)
+                    await self._client.publish(f"evt.{group.tenant}.{topic}", told)
 
 
 async def prepare_streams(stream: JetStreamContext) -> None:
@@ -155,6 +154,14 @@ async def prepare_streams(stream: JetStreamContext) -> None:
             max_ack_pending=FETCH_MESSAGES * MESSAGES_AT_ONCE,
         ),
     )
+
+
+def _by_topic(group: Group) -> dict[str, list[int]]:
+    """One message per topic and group: a message per event would cost more than charging it."""
+    seqs: dict[str, list[int]] = {}
+    for seq, topic in enumerate(group.topics, group.seen + 1):
+        seqs.setdefault(topic, []).append(seq)
+    return seqs
 
 
 def usage_subject(tenant: UUID) -> str:

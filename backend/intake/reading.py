@@ -166,7 +166,7 @@ class Reader:
         head = []
         for row in rows:
             head.append(row)
-            if row.problem is None and self._mapping_for(row) is not None:
+            if self._is_meant(row):
                 return chain(head, rows)
             if len(head) == HEAD_ROWS:
                 break
@@ -175,6 +175,12 @@ class Reader:
             problem = f"the row {row.problem.detail}" if row.problem else self._misfit(row)
             raise UnreadableFile(f"line {row.number}: {problem}; is this the right format?")
         return iter(())
+
+    def _is_meant(self, row: Row) -> bool:
+        """Whether a row is of this format; a damaged JSON object is, and waits in suspense."""
+        if row.problem is None:
+            return self._mapping_for(row) is not None
+        return self._format.kind == "ndjson" and row.raw.lstrip().startswith(b"{")
 
     def _mapping_for(self, row: Row) -> Mapping | None:
         if self._format.kind == "csv":

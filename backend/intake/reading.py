@@ -180,7 +180,7 @@ class Reader:
         """Whether a row is of this format; a damaged JSON object is, and waits in suspense."""
         if row.problem is None:
             return self._mapping_for(row) is not None
-        return self._format.kind == "ndjson" and row.raw.lstrip().startswith(b"{")
+        return self._format.kind == "ndjson" and row.raw.lstrip().startswith(b'{"')
 
     def _mapping_for(self, row: Row) -> Mapping | None:
         if self._format.kind == "csv":

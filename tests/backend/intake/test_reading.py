@@ -411,3 +411,8 @@ def test_ndjson_streams_in_constant_memory() -> None:
     tracemalloc.stop()
     assert count == 20_000
     assert peak < 2_000_000  # the lines themselves are 2.4 MB
+
+
+def test_a_damaged_object_that_comes_alone_is_a_record_and_not_a_wrong_file() -> None:
+    [bad] = own('{"source":"pgw","id":"7",\n')
+    assert (bad.reason, bad.position) == ("malformed", "u:1")

@@ -1,0 +1,305 @@
+"""Balances: what each member holds, hands on and uses, per usage type and period.
+
+`own` is what a member has and has not handed on; over all members it adds up to what was
+granted, always. `used` counts all usage at and below a member, covered by the allowance or not;
+in `money`, what it cost. Buckets move with nobody: a resource that moves keeps its own.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from ..domain.bucket import Granted, Transferred
+from ..domain.contract import PeriodOpened
+from ..domain.hierarchy import DEPTH_MAX
+from ..domain.usage import MONEY, USAGE_TYPES
+from .chunk import Chunk
+from .members import each, under
+from .tables import Connection, Table
+
+BALANCES = Table(
+    "balances",
+    {"period": "text", "usage_type": "text", "ordinal": "integer"},
+    dict.fromkeys(
+        (
+            *("granted", "allocated_in", "allocated_out", "returned_in", "returned_out"),
+            *(
+                "traded_in",
+                "traded_out",
+                "consumed",
+                "reserved",
+                "used_own",
+                "used",
+                "overage",
+                "charges",
+                "rejected",
+            ),
+        ),
+        "bigint",
+    ),
+)
+PERIODS = Table(
+    "periods",
+    {"period": "text"},
+    {
+        "starts_at": "bigint",
+        "ends_at": "bigint",
+        "contract": "text",
+        "version": "integer",
+        "overage": "boolean",
+        "seq": "bigint",
+    },
+)
+TABLES = (BALANCES, PERIODS)
+VERSION = 1
+
+_COLUMN = {figure: place for place, figure in enumerate(BALANCES.figures)}
+_GRANTED, _CONSUMED, _USED_OWN, _USED = (
+    _COLUMN[figure] for figure in ("granted", "consumed", "used_own", "used")
+)
+_OVERAGE, _CHARGES, _REJECTED = (_COLUMN[figure] for figure in ("overage", "charges", "rejected"))
+_MOVED = {
+    "allocate": (_COLUMN["allocated_out"], _COLUMN["allocated_in"]),
+    "return": (_COLUMN["returned_out"], _COLUMN["returned_in"]),
+    "trade": (_COLUMN["traded_out"], _COLUMN["traded_in"]),
+}
+_NOTHING = [0] * len(BALANCES.figures)
+
+
+class Holding(Struct, frozen=True):
+    """A bucket, or the sum of the buckets of a subtree."""
+
+    granted: int
+    """Put in by the contract."""
+    own: int
+    """Held and not handed on, used up or not."""
+    consumed: int
+    """Of `own`: what usage has drawn."""
+    remaining: int
+    reserved: int
+    """Of what remains: set aside for sessions that are running."""
+    available: int
+
+
+class Balance(Struct, frozen=True):
+    """One member's figures of one usage type in one period, in that type's unit."""
+
+    ordinal: int
+    id: str
+    parent_id: str | None
+    name: str
+    kind: str
+    depth: int
+    period: str
+    usage_type: str
+    bucket: Holding
+    """The member's own bucket."""
+    subtree: Holding
+    """All buckets at and below the member."""
+    received: int
+    """Handed down to it, less what it gave back up."""
+    allocated: int
+    """Handed down by it, less what came back up."""
+    traded: int
+    """Received in trades less given in trades."""
+    used_own: int
+    """Used by the member itself."""
+    used: int
+    """Used at and below the member."""
+    overage: int
+    """Of `used`: what no allowance covered."""
+    charges: int
+    """Records charged at and below; in money: those that cost something."""
+    rejected: int
+    """Records refused at and below."""
+
+
+class Period(Struct, frozen=True):
+    """A month that is open for charging; its bounds in microseconds, the end excluded."""
+
+    period: str
+    starts_at: int
+    ends_at: int
+    contract: str
+    version: int
+    overage: bool
+    seq: int
+
+
+def apply(chunk: Chunk, db: Connection) -> None:
+    sums: dict[Any, list[int]] = {}
+    _charges(chunk, sums)
+    for _, denied in chunk.rejected:
+        for ordinal in denied.path:
+            _of(sums, denied.period, denied.usage_type, ordinal)[_REJECTED] += 1
+    periods = {}
+    for told in chunk.others:
+        match told.event:
+            case Granted(node, usage_type, period, quantity):
+                _of(sums, period, usage_type, chunk.ordinals.of[node])[_GRANTED] += quantity
+            case Transferred(source, target, usage_type, period, quantity, reason):
+                given, taken = _MOVED[reason]
+                _of(sums, period, usage_type, chunk.ordinals.of[source])[given] += quantity
+                _of(sums, period, usage_type, chunk.ordinals.of[target])[taken] += quantity
+            case PeriodOpened(period, starts_at, ends_at, contract, version, overage):
+                periods[(period,)] = (starts_at, ends_at, contract, version, overage, told.seq)
+    PERIODS.put(db, periods)
+    BALANCES.add(db, sums)
+
+
+def _charges(chunk: Chunk, sums: dict[Any, list[int]]) -> None:
+    """Charges of one path are added up first: then each of its members is touched once."""
+    paths: dict[Any, list[int]] = {}
+    for _, charge in chunk.charged:
+        key = (charge.period, charge.usage_type, charge.path)
+        path = paths.get(key)
+        if path is None:
+            path = paths[key] = [0, 0, 0, 0, 0]
+        path[0] += charge.billed
+        path[1] += charge.overage
+        path[2] += 1
+        if charge.amount:
+            path[3] += charge.amount
+            path[4] += 1
+        for ordinal, part in charge.drawn:
+            _of(sums, charge.period, charge.usage_type, ordinal)[_CONSUMED] += part
+    for (period, usage_type, members), (billed, overage, count, amount, costing) in paths.items():
+        _count(sums, period, usage_type, members, billed, overage, count)
+        if costing:
+            _count(sums, period, MONEY, members, amount, 0, costing)
+
+
+def _count(
+    sums: dict[Any, list[int]],
+    period: str,
+    usage_type: str,
+    path: Sequence[int],
+    used: int,
+    overage: int,
+    count: int,
+) -> None:
+    for ordinal in path:
+        figures = _of(sums, period, usage_type, ordinal)
+        figures[_USED] += used
+        figures[_OVERAGE] += overage
+        figures[_CHARGES] += count
+    _of(sums, period, usage_type, path[0])[_USED_OWN] += used
+
+
+def _of(sums: dict[Any, list[int]], period: str, usage_type: str, ordinal: int) -> list[int]:
+    key = (period, usage_type, ordinal)
+    figures = sums.get(key)
+    if figures is None:
+        figures = sums[key] = _NOTHING.copy()
+    return figures
+
+
+# --- queries ---------------------------------------------------------------------------------
+
+
+def periods(db: Connection) -> list[Period]:
+    found = db.execute(f"SELECT {', '.join(PERIODS.columns)} FROM periods ORDER BY period")
+    return [Period(*row) for row in found]
+
+
+def balances_under(
+    db: Connection,
+    root: str | None,
+    depth: int | None,
+    period: str,
+    usage_types: Sequence[str] = (*USAGE_TYPES, MONEY),
+    *,
+    resources: bool = False,
+) -> list[Balance]:
+    """For each member of a tree in pre-order, and each usage type in the order asked for: its figures.
+
+    No root means the enterprise. The root itself is always told of, be it a node or a resource.
+    """
+    found = db.execute(
+        _UNDER.format(under=under(root, resources=resources)),
+        {
+            "root": root,
+            "depth": DEPTH_MAX + 1 if depth is None else depth,
+            "period": period,
+            "usage_types": list(usage_types),
+        },
+    )
+    told: list[tuple[Any, ...]] = []
+    sums: dict[tuple[int, str], Holding] = {}
+    for row in found:
+        if row[_ID] is None:
+            sums[row[2], row[8]] = _holding(*row[9:13])
+        else:
+            told.append(row)
+    told.sort(key=lambda row: row[:2])
+    return [_balance(row, period, sums.get((row[2], row[8]), _EMPTY)) for row in told]
+
+
+def balance_of(
+    db: Connection, ident: str, period: str, usage_types: Sequence[str] = (*USAGE_TYPES, MONEY)
+) -> list[Balance]:
+    """One member's balances, be it a node or a resource; none when there is no such member."""
+    return balances_under(db, ident, 0, period, usage_types)
+
+
+def _balance(row: tuple[Any, ...], period: str, subtree: Holding) -> Balance:
+    ordinal, ident, parent_id, name, kind, depth, usage_type = row[2:9]
+    received, allocated, traded, used_own, used, overage, charges, rejected = row[13:]
+    return Balance(
+        *(ordinal, ident, parent_id, name, kind, depth, period, usage_type),
+        bucket=_holding(*row[9:13]),
+        subtree=subtree,
+        received=received,
+        allocated=allocated,
+        traded=traded,
+        used_own=used_own,
+        used=used,
+        overage=overage,
+        charges=charges,
+        rejected=rejected,
+    )
+
+
+def _holding(granted: int, own: int, consumed: int, reserved: int) -> Holding:
+    remaining = own - consumed
+    return Holding(granted, own, consumed, remaining, reserved, remaining - reserved)
+
+
+_ID = 3
+_EMPTY = Holding(0, 0, 0, 0, 0, 0)
+
+_OWN = (
+    "b.granted + b.allocated_in + b.returned_in + b.traded_in "
+    "- b.allocated_out - b.returned_out - b.traded_out"
+)
+
+# Only who ever had a bucket enters the sums of subtrees: few, even where there are many members.
+# The sums come as rows of their own, without an id, and are put beside the members' figures here:
+# the planner cannot know how many they are.
+_UNDER = f"""
+WITH RECURSIVE {{under}}
+SELECT m.path, wanted.place, m.ordinal, m.id, (SELECT id FROM members WHERE ordinal = m.parent), m.name,
+       m.kind, u.depth, wanted.usage_type,
+       coalesce(b.granted, 0), coalesce({_OWN}, 0), coalesce(b.consumed, 0), coalesce(b.reserved, 0),
+       coalesce(b.allocated_in - b.returned_out, 0), coalesce(b.allocated_out - b.returned_in, 0),
+       coalesce(b.traded_in - b.traded_out, 0), coalesce(b.used_own, 0), coalesce(b.used, 0),
+       coalesce(b.overage, 0), coalesce(b.charges, 0), coalesce(b.rejected, 0)
+FROM under u
+CROSS JOIN {each("members", "ordinal = u.ordinal")} AS m
+CROSS JOIN unnest(%(usage_types)s::text[]) WITH ORDINALITY AS wanted (usage_type, place)
+LEFT JOIN {
+    each("balances", "period = %(period)s AND usage_type = wanted.usage_type AND ordinal = u.ordinal")
+} AS b ON true
+UNION ALL
+SELECT NULL, NULL, above.ordinal, NULL, NULL, NULL, NULL, NULL, b.usage_type,
+       sum(b.granted)::bigint, sum({_OWN})::bigint, sum(b.consumed)::bigint, sum(b.reserved)::bigint,
+       0, 0, 0, 0, 0, 0, 0, 0
+FROM balances b
+CROSS JOIN {each("members", "ordinal = b.ordinal")} AS m
+CROSS JOIN unnest(m.path) AS above (ordinal)
+WHERE b.period = %(period)s AND b.usage_type = ANY(%(usage_types)s::text[])
+  AND m.path[(SELECT cardinality(path) FROM root)] = (SELECT ordinal FROM root)
+  AND (b.granted > 0 OR b.allocated_in > 0 OR b.returned_in > 0 OR b.traded_in > 0)
+GROUP BY above.ordinal, b.usage_type
+"""

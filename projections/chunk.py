@@ -1,0 +1,84 @@
+"""A chunk of the log, sorted once by what it tells of, for all views that fold it.
+
+Events name members by id, views know them by ordinal: `Ordinals` knows both, as of the chunk's
+end. It is fed by the events themselves, so no view asks the database anything per event.
+"""
+
+from collections.abc import Iterable
+
+from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
+from ..domain.events import Recorded
+from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+
+ROOT = -1
+"""The parent of who has none."""
+
+
+class Ordinals:
+    """Every member's ordinal by its id, and its parent's ordinal; `seq` is the last event told."""
+
+    def __init__(self, seq: int = 0) -> None:
+        self.seq = seq
+        self.of: dict[str, int] = {}
+        self.parents: list[int] = []
+
+    def enter(self, ident: str, ordinal: int, parent: int) -> None:
+        assert ordinal == len(self.parents)
+        self.of[ident] = ordinal
+        self.parents.append(parent)
+
+    def path(self, ordinal: int) -> list[int]:
+        """From the root down to the member itself."""
+        path = []
+        while ordinal != ROOT:
+            path.append(ordinal)
+            ordinal = self.parents[ordinal]
+        path.reverse()
+        return path
+
+    def tell(self, event: object) -> int:
+        """Follow the hierarchy; the ordinal of the node that a resource leaves, if it does."""
+        match event:
+            case NodeAdded(node, ordinal, parent):
+                self.enter(node, ordinal, self.of[parent] if parent else ROOT)
+            case ResourceAdded(resource, ordinal, node):
+                self.enter(resource, ordinal, self.of[node])
+            case ResourceMoved(resource, node):
+                ordinal = self.of[resource]
+                left, self.parents[ordinal] = self.parents[ordinal], self.of[node]
+                return left
+            case ResourceEnded(resource):
+                return self.parents[self.of[resource]]
+        return ROOT
+
+
+class Chunk:
+    """Events of consecutive seqs: usage by its outcome, and the rest in order."""
+
+    __slots__ = ("charged", "left", "ordinals", "others", "rejected", "suspended")
+
+    def __init__(self, events: Iterable[Recorded], ordinals: Ordinals) -> None:
+        self.charged: list[tuple[Recorded, UsageCharged]] = []
+        self.rejected: list[tuple[Recorded, UsageRejected]] = []
+        self.suspended: list[tuple[Recorded, UsageSuspended]] = []
+        self.others: list[Recorded] = []
+        self.ordinals = ordinals
+        self.left: dict[int, int] = {}
+        """Seq of a move or an end -> ordinal of the node that the resource left."""
+        for told in events:
+            self._sort(told)
+            ordinals.seq = told.seq
+
+    def _sort(self, told: Recorded) -> None:
+        event = told.event
+        if type(event) is UsageCharged:
+            self.charged.append((told, event))
+        elif isinstance(event, UsageRejected):
+            self.rejected.append((told, event))
+        elif isinstance(event, UsageSuspended):
+            self.suspended.append((told, event))
+        else:
+            self.others.append(told)
+            left = self.ordinals.tell(event)
+            if left != ROOT:
+                self.left[told.seq] = left

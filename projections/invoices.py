@@ -1,0 +1,166 @@
+"""Invoices: what a period costs so far, line by line, by cost centre.
+
+A line adds up the charges of one node, usage type, direction and rate; the invoice adds up its
+lines. So it is the sum of its rated events, exactly. The node is the one that the resource was
+on when it happened. Amounts are micro-units of the tenant's currency.
+"""
+
+from collections.abc import Sequence
+from itertools import groupby
+from typing import Any
+
+from msgspec import Struct
+
+from ..domain.tariff import TariffPublished
+from ..domain.tenant import TenantOpened
+from .chunk import Chunk
+from .members import each
+from .tables import Connection, Table
+
+LINES = Table(
+    "invoice_lines",
+    {
+        "period": "text",
+        "node": "integer",
+        "usage_type": "text",
+        "direction": "text",
+        "zone": "text",
+        "tariff": "integer",
+        "rate": "integer",
+    },
+    dict.fromkeys(("records", "quantity", "billed", "from_allowance", "overage", "amount"), "bigint"),
+)
+FACTS = Table(
+    "tenant_facts",
+    {"seq": "bigint"},
+    {"name": "text", "time_zone": "text", "currency": "text", "carrier": "text"},
+)
+TARIFFS = Table(
+    "tariffs",
+    {"version": "integer"},
+    {"tariff": "text", "valid_from": "bigint", "currency": "text", "seq": "bigint"},
+)
+TABLES = (LINES, FACTS, TARIFFS)
+VERSION = 1
+
+
+class Facts(Struct, frozen=True):
+    """Who the invoice is for, and in what currency."""
+
+    name: str
+    time_zone: str
+    currency: str
+    carrier: str
+
+
+class Tariff(Struct, frozen=True):
+    """A tariff version; its rates stand in the event."""
+
+    version: int
+    tariff: str
+    valid_from: int
+    currency: str
+    seq: int
+
+
+class InvoiceLine(Struct, frozen=True):
+    usage_type: str
+    direction: str
+    zone: str
+    tariff: int
+    rate: int
+    """Which of the tariff version's rates."""
+    records: int
+    quantity: int
+    billed: int
+    """`quantity`, each record rounded up to its increment."""
+    from_allowance: int
+    overage: int
+    amount: int
+
+
+class InvoiceNode(Struct, frozen=True):
+    """The part of one cost centre."""
+
+    ordinal: int
+    id: str
+    name: str
+    records: int
+    amount: int
+    lines: list[InvoiceLine]
+
+
+class Invoice(Struct, frozen=True):
+    name: str
+    currency: str
+    period: str
+    nodes: list[InvoiceNode]
+    """In pre-order of the hierarchy; only where something was charged."""
+    records: int
+    total: int
+
+
+def apply(chunk: Chunk, db: Connection) -> None:
+    sums: dict[Any, list[int]] = {}
+    for _, charge in chunk.charged:
+        key = (
+            *(charge.period, charge.path[1], charge.usage_type),
+            *(charge.direction, charge.zone, charge.tariff, charge.rate),
+        )
+        line = sums.get(key)
+        if line is None:
+            line = sums[key] = [0, 0, 0, 0, 0, 0]
+        line[0] += 1
+        line[1] += charge.quantity
+        line[2] += charge.billed
+        line[3] += charge.billed - charge.overage
+        line[4] += charge.overage
+        line[5] += charge.amount
+    LINES.add(db, sums)
+    for told in chunk.others:
+        match told.event:
+            case TenantOpened(name, time_zone, currency, carrier):
+                FACTS.insert(db, [(told.seq, name, time_zone, currency, carrier)])
+            case TariffPublished(tariff, version, valid_from, currency):
+                TARIFFS.insert(db, [(version, tariff, valid_from, currency, told.seq)])
+
+
+# --- queries ---------------------------------------------------------------------------------
+
+
+def facts(db: Connection) -> Facts | None:
+    found = db.execute("SELECT name, time_zone, currency, carrier FROM tenant_facts ORDER BY seq").fetchone()
+    return Facts(*found) if found else None
+
+
+def tariffs(db: Connection) -> list[Tariff]:
+    found = db.execute(f"SELECT {', '.join(TARIFFS.columns)} FROM tariffs ORDER BY version")
+    return [Tariff(*row) for row in found]
+
+
+def invoice(db: Connection, period: str) -> Invoice:
+    """The invoice as it stands; empty where nothing was charged yet."""
+    about = facts(db)
+    columns = ", ".join(f"l.{column}" for column in LINES.columns if column not in ("period", "node"))
+    found = db.execute(
+        f"SELECT m.ordinal, m.id, m.name, {columns} "
+        f"FROM invoice_lines l CROSS JOIN {each('members', 'ordinal = l.node')} AS m WHERE l.period = %s "
+        "ORDER BY m.path, l.usage_type, l.direction, l.zone, l.tariff, l.rate",
+        (period,),
+    ).fetchall()
+    nodes = [_node(list(rows)) for _, rows in groupby(found, key=lambda row: row[0])]
+    return Invoice(
+        about.name if about else "",
+        about.currency if about else "",
+        period,
+        nodes,
+        sum(node.records for node in nodes),
+        sum(node.amount for node in nodes),
+    )
+
+
+def _node(rows: Sequence[tuple[Any, ...]]) -> InvoiceNode:
+    ordinal, ident, name = rows[0][:3]
+    lines = [InvoiceLine(*row[3:]) for row in rows]
+    records, amount = sum(line.records for line in lines), sum(line.amount for line in lines)
+    return InvoiceNode(ordinal, ident, name, records, amount, lines)

@@ -1,0 +1,214 @@
+"""Members: the enterprise's nodes and the resources on them, as they stand.
+
+A path leads from the root down to the member itself; sorted by it, members come in pre-order,
+children in the order in which they were added. Names of resources stay sealed.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+from ..domain.hierarchy import DEPTH_MAX, NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from .chunk import ROOT, Chunk, Ordinals
+from .tables import Connection, Table, int8_array, text_array
+
+MEMBERS = Table(
+    "members",
+    {"ordinal": "integer"},
+    {
+        "id": "text",
+        "parent": "integer",
+        "name": "text",
+        "kind": "text",
+        "is_node": "boolean",
+        "path": "integer[]",
+        "since": "bigint",
+        "until": "bigint",
+        "sealed": "bytea[]",
+        "tokens": "bytea[]",
+    },
+)
+TABLES = (MEMBERS,)
+VERSION = 1
+
+
+class Member(Struct, frozen=True):
+    """A node, or a resource with its stay on its node."""
+
+    ordinal: int
+    id: str
+    parent_id: str | None
+    name: str
+    kind: str
+    is_node: bool
+    path: list[int]
+    """Ordinals from the root down to the member itself."""
+    depth: int
+    """Below the root of what was asked for; of a single member, below the enterprise."""
+    since: int | None
+    """Of a resource: since when it is on this node; microseconds."""
+    until: int | None
+    """Of a resource that has ended: when."""
+    sealed: list[bytes]
+    """Of a resource: the names under which the network knows it, sealed ..."""
+    tokens: list[bytes]
+    """... and the keyed hash of each, which is also the subject that it is sealed under."""
+
+
+def apply(chunk: Chunk, db: Connection) -> None:
+    added: dict[int, list[Any]] = {}
+    changed: dict[int, _Change] = {}
+    ordinals = chunk.ordinals
+    for told in chunk.others:
+        match told.event:
+            case NodeAdded(node, ordinal, parent, name, kind):
+                above = ordinals.of[parent] if parent else None
+                added[ordinal] = [node, above, name, kind, True, (), None, None, (), ()]
+            case ResourceAdded(resource, ordinal, node, kind, since, identities):
+                sealed = [identity.sealed for identity in identities]
+                tokens = [identity.token for identity in identities]
+                on = ordinals.of[node]
+                added[ordinal] = [resource, on, "", kind, False, (), since, None, sealed, tokens]
+            case ResourceMoved(resource, node, since):
+                change = changed.setdefault(ordinals.of[resource], _Change())
+                change.parent, change.since, change.until = ordinals.of[node], since, None
+            case ResourceEnded(resource, at):
+                changed.setdefault(ordinals.of[resource], _Change()).until = at
+    _insert(db, added, changed, ordinals)
+    _change(db, changed, ordinals)
+
+
+class _Change:
+    """What a move, or an end, changes of a resource; its end always."""
+
+    def __init__(self) -> None:
+        self.parent: int | None = None
+        self.since: int | None = None
+        self.until: int | None = None
+
+
+def _insert(
+    db: Connection, added: dict[int, list[Any]], changed: dict[int, _Change], ordinals: Ordinals
+) -> None:
+    for ordinal, row in added.items():
+        change = changed.pop(ordinal, None)
+        if change is not None:
+            row[1] = row[1] if change.parent is None else change.parent
+            row[6] = row[6] if change.since is None else change.since
+            row[7] = change.until
+        row[5] = ordinals.path(ordinal)
+    MEMBERS.insert(db, [(ordinal, *row) for ordinal, row in added.items()])
+
+
+def _change(db: Connection, changed: dict[int, _Change], ordinals: Ordinals) -> None:
+    if changed:
+        paths = [",".join(map(str, ordinals.path(ordinal))) for ordinal in changed]
+        arrays = [
+            int8_array(list(changed)),
+            int8_array([change.parent for change in changed.values()]),
+            text_array("{" + path + "}" for path in paths),
+            int8_array([change.since for change in changed.values()]),
+            int8_array([change.until for change in changed.values()]),
+        ]
+        db.execute(_CHANGE, arrays, prepare=False)
+
+
+def load(db: Connection, seq: int) -> Ordinals:
+    """The ordinals of all members; the view must stand at this seq."""
+    ordinals = Ordinals(seq)
+    for ident, ordinal, parent in db.execute("SELECT id, ordinal, parent FROM members ORDER BY ordinal"):
+        ordinals.enter(ident, ordinal, ROOT if parent is None else parent)
+    return ordinals
+
+
+# --- queries ---------------------------------------------------------------------------------
+
+
+def member(db: Connection, ident: str) -> Member | None:
+    rows = _members(db, "WHERE m.id = %(id)s", {"id": ident})
+    return rows[0] if rows else None
+
+
+def members_by_ordinal(db: Connection, ordinals: list[int]) -> dict[int, Member]:
+    """Several at once, such as those that an event's path names."""
+    rows = _members(db, "WHERE m.ordinal = ANY(%(ordinals)s::int[])", {"ordinals": ordinals})
+    return {row.ordinal: row for row in rows}
+
+
+def ancestors(db: Connection, ident: str) -> list[Member]:
+    """The nodes above a member, the enterprise first."""
+    above = "SELECT path[:cardinality(path) - 1] FROM members WHERE id = %(id)s"
+    return _members(db, f"WHERE m.ordinal = ANY(({above})::int[])", {"id": ident})
+
+
+def is_under(db: Connection, ident: str, root: str) -> bool:
+    """Whether a member is this root, or somewhere below it."""
+    found = db.execute(
+        "SELECT m.path[cardinality(r.path)] = r.ordinal FROM members m, members r "
+        "WHERE m.id = %s AND r.id = %s",
+        (ident, root),
+    ).fetchone()
+    return bool(found and found[0])
+
+
+def members_under(
+    db: Connection, root: str | None = None, depth: int | None = None, *, resources: bool = False
+) -> list[Member]:
+    """A root and what is below it, to a depth, in pre-order; no root means the enterprise."""
+    found = db.execute(
+        f"WITH RECURSIVE {under(root, resources=resources)} "
+        f"SELECT {_COLUMNS}, u.depth FROM under u CROSS JOIN {each('members', 'ordinal = u.ordinal')} AS m "
+        "ORDER BY m.path",
+        {"root": root, "depth": DEPTH_MAX + 1 if depth is None else depth},
+    )
+    return [_member(row[:-1], row[-1]) for row in found]
+
+
+def under(root: str | None, *, resources: bool) -> str:
+    """For WITH RECURSIVE: `root`, and `under`, the ordinals below it; takes %(root)s and %(depth)s."""
+    which = "parent IS NULL" if root is None else "id = %(root)s"
+    kind = "" if resources else " AND is_node"
+    return (
+        f"root AS (SELECT ordinal, path FROM members WHERE {which}), under AS ("
+        "SELECT ordinal, 0 AS depth FROM root "
+        "UNION ALL SELECT m.ordinal, u.depth + 1 "
+        f"FROM under u CROSS JOIN {each('members', f'parent = u.ordinal{kind}')} AS m "
+        "WHERE u.depth < %(depth)s)"
+    )
+
+
+def each(table: str, condition: str) -> str:
+    """A look-up for each row before it, always by index.
+
+    How many rows a recursion gives, or a table filled a moment ago, the planner cannot know: left
+    to itself it compares every row with every other. OFFSET 0 keeps it from joining otherwise.
+    """
+    return f"LATERAL (SELECT * FROM {table} WHERE {condition} OFFSET 0)"
+
+
+def _members(db: Connection, where: str, values: dict[str, Any]) -> list[Member]:
+    found = db.execute(
+        f"SELECT {_COLUMNS} FROM members m {where} ORDER BY m.path",
+        values,
+    )
+    return [_member(row, len(row[6]) - 1) for row in found]
+
+
+def _member(row: tuple[Any, ...], depth: int) -> Member:
+    ordinal, ident, parent_id, name, kind, is_node, path, *rest = row
+    return Member(ordinal, ident, parent_id, name, kind, is_node, path, depth, *rest)
+
+
+_COLUMNS = (
+    "m.ordinal, m.id, (SELECT id FROM members WHERE ordinal = m.parent), m.name, m.kind, m.is_node, m.path, "
+    "m.since, m.until, m.sealed, m.tokens"
+)
+
+_CHANGE = """
+UPDATE members m
+SET parent = coalesce(c.parent, m.parent), path = c.path::integer[],
+    since = coalesce(c.since, m.since), until = c.until
+FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[])
+     AS c (ordinal, parent, path, since, until)
+WHERE m.ordinal = c.ordinal
+"""

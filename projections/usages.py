@@ -1,0 +1,205 @@
+"""Usages: one row for each usage record, whatever became of it.
+
+A row is the event's own figures and its seq; the sealed line and counterpart stay in the log.
+Rows are only ever added, so "as of seq n" is the rows up to n.
+"""
+
+from typing import Any
+
+from msgspec import Struct
+
+from .chunk import Chunk
+from .members import each
+from .tables import Connection, Table
+
+STATUSES = ("charged", "rejected", "suspended")
+
+USAGES = Table(
+    "usages",
+    {"seq": "bigint"},
+    {
+        "usage_id": "bytea",
+        "status": "text",
+        "source": "text",
+        "record_id": "text",
+        "ordinal": "integer",
+        "node": "integer",
+        "usage_type": "text",
+        "period": "text",
+        "started_at": "bigint",
+        "direction": "text",
+        "quantity": "bigint",
+        "billed": "bigint",
+        "overage": "bigint",
+        "amount": "bigint",
+        "zone": "text",
+        "reason": "text",
+        "recorded_at": "bigint",
+    },
+)
+TABLES = (USAGES,)
+VERSION = 1
+
+
+class Usage(Struct, frozen=True):
+    """What became of one usage record. Texts are empty and members None where nothing is known."""
+
+    seq: int
+    usage_id: bytes
+    status: str
+    source: str
+    record_id: str
+    ordinal: int | None
+    """The resource that used it ..."""
+    node: int | None
+    """... and the node that it was on: the cost centre."""
+    usage_type: str
+    period: str
+    started_at: int
+    direction: str
+    quantity: int
+    billed: int
+    overage: int
+    amount: int
+    zone: str
+    reason: str
+    """Why it was rejected or suspended: a stable code."""
+    recorded_at: int
+    resource_id: str | None
+    node_id: str | None
+    node_name: str | None
+
+
+class UsageFilter(Struct, frozen=True):
+    """Which usages; everything given must hold."""
+
+    under: str | None = None
+    """Used by this resource, or on this node or a node below it, at the time."""
+    status: str | None = None
+    usage_type: str | None = None
+    period: str | None = None
+    reason: str | None = None
+
+
+ALL = UsageFilter()
+
+
+def apply(chunk: Chunk, db: Connection) -> None:
+    rows: list[tuple[Any, ...]] = [
+        (
+            *(told.seq, told.command_key, "charged", event.source, event.record_id, event.path[0]),
+            *(event.path[1], event.usage_type, event.period, event.started_at, event.direction),
+            *(event.quantity, event.billed, event.overage, event.amount, event.zone, "", told.recorded_at),
+        )
+        for told, event in chunk.charged
+    ]
+    rows += [
+        (
+            *(told.seq, told.command_key, "rejected", denied.source, denied.record_id, denied.path[0]),
+            *(denied.path[1], denied.usage_type, denied.period, denied.started_at, denied.direction),
+            *(denied.quantity, denied.billed, 0, 0, "", denied.reason, told.recorded_at),
+        )
+        for told, denied in chunk.rejected
+    ]
+    rows += [
+        (
+            *(told.seq, told.command_key, "suspended", waiting.source, waiting.record_id, None, None),
+            *(waiting.usage_type, "", waiting.started_at, waiting.direction),
+            *(waiting.quantity, 0, 0, 0, "", waiting.reason, told.recorded_at),
+        )
+        for told, waiting in chunk.suspended
+    ]
+    USAGES.insert(db, rows)
+
+
+# --- queries ---------------------------------------------------------------------------------
+
+
+def usages_page(
+    db: Connection, first: int, before: int | None = None, wanted: UsageFilter = ALL
+) -> list[Usage]:
+    """The newest usages before a seq, newest first; as of seq n is before n + 1."""
+    conditions = ["seq < %(before)s"]
+    values: dict[str, Any] = {"before": 2**62 if before is None else before, "first": first}
+    for column in ("usage_type", "period", "reason"):
+        value = getattr(wanted, column)
+        if value is not None:
+            conditions.append(f"{column} = %({column})s")
+            values[column] = value
+    if wanted.status is not None:
+        if wanted.status not in STATUSES:
+            return []
+        # Written out, not a parameter: what is not charged has an index of its own.
+        conditions.append(f"status = '{wanted.status}'")
+    newest = f"WHERE {' AND '.join(conditions)} {{}}ORDER BY seq DESC LIMIT %(first)s"
+    if wanted.under is None:
+        return _usages(db, f"SELECT * FROM usages {newest.format('')}", values)
+    columns = _places(db, wanted.under)
+    if columns is None:
+        return []
+    column, values["places"] = columns
+    if column == "node" and len(values["places"]) > PLACES_MAX:
+        some = newest.format("AND node = ANY(%(places)s::int[]) ")
+        return _usages(db, f"SELECT * FROM usages {some}", values)
+    each = newest.format(f"AND {column} = places.ordinal ")
+    return _usages(
+        db,
+        "SELECT page.* FROM unnest(%(places)s::int[]) AS places (ordinal) CROSS JOIN LATERAL "
+        f"(SELECT * FROM usages {each}) AS page ORDER BY page.seq DESC LIMIT %(first)s",
+        values,
+    )
+
+
+PLACES_MAX = 200
+"""Nodes whose newest usages are merged; for more, all usages are walked and theirs picked."""
+
+
+def usage(db: Connection, usage_id: bytes) -> Usage | None:
+    """One usage, by the key of its record: the log itself knows where that stands."""
+    stands = "SELECT u.* FROM events e JOIN usages u ON u.seq = e.seq WHERE e.command_key = %(usage_id)s"
+    found = _usages(db, stands, {"usage_id": usage_id})
+    return found[0] if found else None
+
+
+def usages_by_seq(db: Connection, seqs: list[int]) -> dict[int, Usage]:
+    found = _usages(db, "SELECT * FROM usages WHERE seq = ANY(%(seqs)s::bigint[])", {"seqs": seqs})
+    return {row.seq: row for row in found}
+
+
+def suspense_page(
+    db: Connection, first: int, before: int | None = None, reason: str | None = None
+) -> list[Usage]:
+    """What waits to be corrected, newest first."""
+    return usages_page(db, first, before, UsageFilter(status="suspended", reason=reason))
+
+
+def suspense_counts(db: Connection) -> dict[str, int]:
+    """How many wait, by reason."""
+    found = db.execute(
+        "SELECT reason, count(*) FROM usages WHERE status = 'suspended' GROUP BY reason ORDER BY reason"
+    )
+    return dict(found.fetchall())
+
+
+def _places(db: Connection, ident: str) -> tuple[str, list[int]] | None:
+    """Where to look for a member's usage: its own ordinal, or those of all nodes at and below it."""
+    found = db.execute(
+        "WITH RECURSIVE under AS (SELECT ordinal, is_node FROM members WHERE id = %s "
+        f"UNION ALL SELECT m.ordinal, m.is_node FROM under u "
+        f"CROSS JOIN {each('members', 'parent = u.ordinal AND is_node')} AS m) "
+        "SELECT ordinal, is_node FROM under",
+        (ident,),
+    ).fetchall()
+    if not found:
+        return None
+    return ("node" if found[0][1] else "ordinal"), [row[0] for row in found]
+
+
+def _usages(db: Connection, rows: str, values: dict[str, Any]) -> list[Usage]:
+    columns = ", ".join(f"u.{column}" for column in USAGES.columns)
+    names = ("id", "u.ordinal"), ("id", "u.node"), ("name", "u.node")
+    told = ", ".join(f"(SELECT {name} FROM members WHERE ordinal = {at})" for name, at in names)
+    found = db.execute(
+        f"SELECT {columns}, {told} FROM ({rows}) AS u ORDER BY u.seq DESC", values, binary=True
+    )
+    return [Usage(*row) for row in found]

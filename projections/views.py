@@ -1,0 +1,42 @@
+"""All views: each a pure function of the log, with a version that says which function.
+
+A view's rows and its position are committed together. When `apply` or the tables of a view
+change, its version is raised, and it is built again from event 1.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from msgspec import Struct
+
+from . import balances, invoices, limits, members, timeline, usages
+from .chunk import Chunk
+from .tables import Connection, Table
+
+
+class View(Struct, frozen=True):
+    name: str
+    version: int
+    tables: tuple[Table, ...]
+    apply: Callable[[Chunk, Connection], None]
+    reads: tuple[str, ...] = ()
+    """Views that its queries read as well."""
+
+
+VIEWS = (
+    View("members", members.VERSION, members.TABLES, members.apply),
+    View("balances", balances.VERSION, balances.TABLES, balances.apply, ("members",)),
+    View("limits", limits.VERSION, limits.TABLES, limits.apply, ("members", "balances")),
+    View("usages", usages.VERSION, usages.TABLES, usages.apply, ("members",)),
+    View("invoices", invoices.VERSION, invoices.TABLES, invoices.apply, ("members",)),
+    View("timeline", timeline.VERSION, timeline.TABLES, timeline.apply, ("members", "usages")),
+)
+
+
+def views_for(names: Iterable[str]) -> Sequence[View]:
+    """The views of these names, with those that their queries read."""
+    wanted = set(names)
+    unknown = wanted - {view.name for view in VIEWS}
+    if unknown:
+        raise ValueError(f"no view is called {sorted(unknown)}, there are {[view.name for view in VIEWS]}")
+    wanted |= {read for view in VIEWS if view.name in wanted for read in view.reads}
+    return [view for view in VIEWS if view.name in wanted]

@@ -39,9 +39,7 @@ lock: .venv/installed ## pin every dependency anew (LOCK_ARGS="--upgrade" for th
 		--no-emit-index-url --no-annotate --no-header --quiet $(LOCK_ARGS) --output-file requirements.lock
 
 docs: .venv/installed ## renew the files that are printed from the code
-	$(BIN)/allotment schema > .venv/schema.graphql && cp .venv/schema.graphql graphql/schema.graphql
-	$(BIN)/python -c 'from allotment.backend.settings import settings_document as d; print(d(), end="")' \
-		> .venv/settings.md && cp .venv/settings.md docs/settings.md
+	$(BIN)/python -m allotment.backend.documents
 
 clean: ## back to a bare checkout
 	rm -rf .venv allotment.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

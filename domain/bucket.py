@@ -23,6 +23,8 @@ NEVER = 1 << 63
 
 
 class Granted(Struct, frozen=True, array_like=True):
+    """Units have entered the enterprise's bucket from the contract."""
+
     topic: ClassVar[str] = "bucket.granted"
     node: str
     usage_type: str
@@ -31,6 +33,8 @@ class Granted(Struct, frozen=True, array_like=True):
 
 
 class Transferred(Struct, frozen=True, array_like=True):
+    """Quantity has moved from one bucket to another, whole."""
+
     topic: ClassVar[str] = "bucket.transferred"
     source: str
     target: str

@@ -26,6 +26,8 @@ STEERING_DEFAULT = "default"
 
 
 class UsageCharged(Struct, frozen=True, array_like=True, gc=False):
+    """A record has been charged: who paid what, and why."""
+
     topic: ClassVar[str] = "usage.charged"
     source: str
     record_id: str

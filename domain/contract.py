@@ -26,6 +26,8 @@ class Grant(Struct, frozen=True, array_like=True):
 
 
 class ContractSigned(Struct, frozen=True, array_like=True):
+    """What is granted in each period from a date on: a new version of the contract."""
+
     topic: ClassVar[str] = "contract.signed"
     contract: str
     version: int
@@ -35,6 +37,8 @@ class ContractSigned(Struct, frozen=True, array_like=True):
 
 
 class PeriodOpened(Struct, frozen=True, array_like=True):
+    """A month of the tenant's calendar has begun to count, with its bounds and its contract."""
+
     topic: ClassVar[str] = "contract.period_opened"
     period: str
     starts_at: int

@@ -29,6 +29,8 @@ class Identity(Struct, frozen=True, array_like=True):
 
 
 class NodeAdded(Struct, frozen=True, array_like=True):
+    """An organization node has entered the hierarchy, below its parent."""
+
     topic: ClassVar[str] = "hierarchy.node_added"
     node: str
     ordinal: int
@@ -38,6 +40,8 @@ class NodeAdded(Struct, frozen=True, array_like=True):
 
 
 class ResourceAdded(Struct, frozen=True, array_like=True):
+    """A resource stands on a node from a date on, under its identities."""
+
     topic: ClassVar[str] = "hierarchy.resource_added"
     resource: str
     ordinal: int
@@ -48,6 +52,8 @@ class ResourceAdded(Struct, frozen=True, array_like=True):
 
 
 class ResourceMoved(Struct, frozen=True, array_like=True):
+    """A resource stands on another node from a date on."""
+
     topic: ClassVar[str] = "hierarchy.resource_moved"
     resource: str
     node: str
@@ -55,6 +61,8 @@ class ResourceMoved(Struct, frozen=True, array_like=True):
 
 
 class ResourceEnded(Struct, frozen=True, array_like=True):
+    """A resource is nobody's from this moment on."""
+
     topic: ClassVar[str] = "hierarchy.resource_ended"
     resource: str
     at: int

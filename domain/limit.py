@@ -20,6 +20,8 @@ THRESHOLDS_MAX = 20
 
 
 class LimitSet(Struct, frozen=True, array_like=True):
+    """A limit holds at a member from a period on, or is lifted."""
+
     topic: ClassVar[str] = "limit.set"
     node: str
     usage_type: str
@@ -39,6 +41,8 @@ class InForce(Struct, frozen=True):
 
 
 class ThresholdCrossed(Struct, frozen=True, array_like=True):
+    """Usage has reached a percentage of a limit: told once per crossing and period."""
+
     topic: ClassVar[str] = "limit.threshold_crossed"
     node: str
     usage_type: str

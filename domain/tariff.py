@@ -45,6 +45,8 @@ class Rate(Struct, frozen=True, array_like=True):
 
 
 class TariffPublished(Struct, frozen=True, array_like=True):
+    """A tariff version holds for usage from a moment on."""
+
     topic: ClassVar[str] = "tariff.published"
     tariff: str
     version: int

@@ -39,6 +39,8 @@ from .usage import MONEY, USAGE_TYPES
 
 
 class TenantOpened(Struct, frozen=True, array_like=True):
+    """The first event of every log."""
+
     topic: ClassVar[str] = "tenant.opened"
     name: str
     time_zone: str

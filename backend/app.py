@@ -1,0 +1,70 @@
+"""The HTTP app: which door leads where, and what every answer carries.
+
+It serves an engine and does not own it: whoever made the engine closes it, in the same event loop.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from litestar import Litestar
+from litestar.types import Message, Scope
+
+from ..tenants.identity import TokenVerifier
+from ..tenants.issuer import DevelopmentIssuer
+from .engine import Engine
+from .settings import Settings
+from .web.bearer import Callers
+from .web.graphql_door import graphql_routes
+from .web.oauth import oauth_routes
+from .web.operations import operations_routes
+from .web.problem_details import handle, request_id
+from .web.usage_door import usage_route
+
+SECURITY_HEADERS = {
+    b"x-content-type-options": b"nosniff",
+    b"x-frame-options": b"DENY",
+    b"referrer-policy": b"no-referrer",
+    b"cross-origin-resource-policy": b"same-origin",
+    b"strict-transport-security": b"max-age=63072000",
+    b"cache-control": b"no-store",
+}
+"""On every answer that does not say otherwise itself."""
+CONTENT_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+
+
+def create_app(
+    engine: Engine,
+    *,
+    verifier: TokenVerifier,
+    issuer: DevelopmentIssuer | None,
+    settings: Settings,
+    lifespan: Sequence[Any] = (),
+) -> Litestar:
+    """`lifespan`: what else begins and ends with the app, in its event loop; the engine may be."""
+    callers = Callers(engine, verifier)
+    return Litestar(
+        route_handlers=[
+            *graphql_routes(engine, callers, explorer=not settings.production),
+            usage_route(engine, callers),
+            *oauth_routes(issuer, settings),
+            *operations_routes(engine),
+        ],
+        exception_handlers={Exception: handle},
+        before_send=[_finish],
+        lifespan=list(lifespan),
+        openapi_config=None,
+        logging_config=None,
+        debug=False,
+    )
+
+
+async def _finish(message: Message, scope: Scope) -> None:
+    if message["type"] != "http.response.start":
+        return
+    headers = list(message.get("headers", ()))
+    given = {name.lower(): value for name, value in headers}
+    headers += [(name, value) for name, value in SECURITY_HEADERS.items() if name not in given]
+    if not given.get(b"content-type", b"").startswith(b"text/html"):
+        headers.append((b"content-security-policy", CONTENT_POLICY))
+    headers.append((b"x-request-id", request_id(scope).encode()))
+    message["headers"] = headers

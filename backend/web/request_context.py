@@ -1,0 +1,182 @@
+"""What a GraphQL request can do: the engine, bound to one principal and the tenant of its token."""
+
+import asyncio
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TypeVar
+from uuid import UUID
+
+import psycopg
+
+from ...domain.events import Recorded
+from ...domain.tenant import Command, Tenant
+from ...graphql.context import TryAgain, Unreadable
+from ...tenants.access import NotPermitted
+from ...tenants.identity import Principal
+from ...tenants.isolation import Connection, Isolation
+from ..deciding import Answer
+from ..engine import Engine
+from ..following import past, seq_at
+from ..log import LogUnavailable, PostgresLog, Row, answer_of, recorded
+from ..writer import Busy, Halted, Unavailable
+
+VIEWS_SECONDS_MAX = 5.0
+"""How long an answer waits for the views to show a write."""
+RETRY_AFTER_MS = 500
+HALTED_RETRY_AFTER_MS = 60_000
+
+PRESENT_AT_ONCE = 8
+PAST_AT_ONCE = 2
+"""Readings in threads. Commits need threads too, and looking far back takes long."""
+
+R = TypeVar("R")
+
+
+class Turns:
+    """Who may read now: made once for an app."""
+
+    def __init__(self) -> None:
+        self.present = asyncio.Semaphore(PRESENT_AT_ONCE)
+        self.past = asyncio.Semaphore(PAST_AT_ONCE)
+
+
+class RequestContext:
+    """One request's `allotment.graphql.context.Context`."""
+
+    def __init__(self, engine: Engine, principal: Principal, turns: Turns) -> None:
+        self._engine = engine
+        self._principal = principal
+        self._turns = turns
+
+    @property
+    def principal(self) -> Principal:
+        return self._principal
+
+    @property
+    def tenant_id(self) -> UUID:
+        tenant_id = self._principal.tenant_id
+        if tenant_id is None:
+            raise NotPermitted("read", "none", "use a token that names a tenant")
+        return tenant_id
+
+    def now(self) -> int:
+        return self._engine.clock()
+
+    async def state(self) -> Tenant:
+        try:
+            return await self._engine.state(self.tenant_id)
+        except (Unavailable, LogUnavailable) as error:
+            raise _unavailable() from error
+
+    async def submit(self, command: Command, idempotency_key: str) -> Answer:
+        try:
+            # Under a prefix: no caller's key can be one that we give to commands of our own.
+            answer = await self._engine.submit(
+                self.tenant_id, command, f"api:{idempotency_key}", self._principal.actor
+            )
+        except Busy as busy:
+            raise TryAgain("busy", str(busy), busy.retry_after_ms) from None
+        except (Unavailable, LogUnavailable) as error:
+            raise _unavailable() from error
+        except Halted as error:
+            raise TryAgain(
+                "halted", "the tenant takes no changes until its operator has looked", HALTED_RETRY_AFTER_MS
+            ) from error
+        await self._visible(answer.last_seq)
+        return answer
+
+    async def read(
+        self,
+        query: Callable[[Connection], R],
+        views: Sequence[str],
+        *,
+        as_of: int | None = None,
+        at_least: int = 0,
+    ) -> tuple[int, R]:
+        if as_of is None:
+            await self._visible(at_least)
+            return await self._in_thread(lambda: self._present(query, views))
+        return await self._in_thread(lambda: self._past(query, views, as_of), self._turns.past)
+
+    def _present(self, query: Callable[[Connection], R], views: Sequence[str]) -> tuple[int, R]:
+        with _snapshot(self._engine.isolation, self.tenant_id) as db:
+            found = db.execute(
+                "SELECT min(seq) FROM projection_positions WHERE projection = ANY(%s)", (list(views),)
+            ).fetchone()
+            seq = found[0] if found and found[0] is not None else 0
+            return seq, query(db)
+
+    def _past(self, query: Callable[[Connection], R], views: Sequence[str], seq: int) -> tuple[int, R]:
+        try:
+            with past(self._engine.isolation, self.tenant_id, seq, views) as db:
+                return seq, query(db)
+        except LookupError as error:
+            raise Unreadable(str(error)) from error
+
+    async def seq_at(self, recorded_at: int) -> int:
+        return await self._in_thread(lambda: seq_at(self._engine.isolation, self.tenant_id, recorded_at))
+
+    async def events(self, seqs: Sequence[int]) -> list[Recorded]:
+        if not seqs:
+            return []
+        return await self._in_thread(lambda: self._events(seqs))
+
+    def _events(self, seqs: Sequence[int]) -> list[Recorded]:
+        with self._engine.isolation.transaction(self.tenant_id) as db:
+            found = db.execute(_EVENTS, (list(seqs),), binary=True).fetchall()
+        return [recorded(Row(*row)) for row in found]
+
+    async def answer_to(self, command_key: bytes) -> list[Recorded]:
+        log = PostgresLog(self._engine.isolation, self.tenant_id)
+        return await self._in_thread(lambda: answer_of(log, command_key))
+
+    async def opened(self, subjects: Sequence[bytes], sealed: bytes, context: bytes) -> bytes | None:
+        sealer = await self._engine.sealer(self.tenant_id)
+        for subject in subjects:
+            plain = sealer.open(subject, sealed, context)
+            if plain is not None:
+                return plain
+        return None
+
+    async def _visible(self, seq: int) -> None:
+        follower = self._engine.follower(self.tenant_id)
+        try:
+            await follower.wait_for(seq, VIEWS_SECONDS_MAX)
+        except TimeoutError:
+            raise TryAgain(
+                "not_visible_yet", f"the views have not reached event {seq} yet: ask again", RETRY_AFTER_MS
+            ) from None
+
+    async def _in_thread(self, work: Callable[[], R], turn: asyncio.Semaphore | None = None) -> R:
+        async def taken() -> R:
+            async with turn or self._turns.present:
+                return await self._engine.in_thread(work)
+
+        try:
+            # A thread cannot be stopped: whoever gives up waiting leaves its turn taken until it ends.
+            return await asyncio.shield(taken())
+        except (LogUnavailable, psycopg.OperationalError) as error:
+            raise _unavailable() from error
+
+
+@contextmanager
+def _snapshot(isolation: Isolation, tenant: UUID) -> Iterator[Connection]:
+    """A transaction in which all queries see the views at one moment."""
+    with isolation.connection("app") as db:
+        bound = f"SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)"
+        db.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {bound}", prepare=False)
+        try:
+            yield db
+        finally:
+            if not db.closed and not db.broken:
+                db.execute("ROLLBACK")
+
+
+def _unavailable() -> TryAgain:
+    return TryAgain("unavailable", "the log cannot be reached: send the same again", RETRY_AFTER_MS)
+
+
+_EVENTS = (
+    "SELECT seq, topic, state, (extract(epoch FROM recorded_at) * 1000000)::bigint, command_key, leaf_hash "
+    "FROM events WHERE seq = ANY(%s) ORDER BY seq"
+)

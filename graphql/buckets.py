@@ -1,0 +1,98 @@
+"""Buckets: handing quantity down and back up, and trading it between equals."""
+
+from typing import Annotated
+
+import strawberry
+from strawberry import ID
+
+from ..domain.bucket import Allocate, Return, Trade, Transferred
+from ..tenants.access import Verb
+from .changing import change, changed, seqs_of
+from .context import Info
+from .hierarchy import Member
+from .problems import (
+    IdempotencyMismatch,
+    InsufficientAllowance,
+    InvalidInput,
+    NotPermitted,
+    ProblemType,
+    TryAgain,
+    UnknownNode,
+)
+from .scalars import Quantity, Seq
+
+
+@strawberry.input(description="What moves, from whom to whom.")
+class TransferInput:
+    idempotency_key: ID = strawberry.field(
+        description="Yours; sent again with the same input it changes nothing."
+    )
+    source: ID = strawberry.field(description="Who gives.")
+    target: ID = strawberry.field(description="Who gets.")
+    usage_type: str = strawberry.field(description="data, voice, messaging, video or money.")
+    quantity: Quantity = strawberry.field(
+        description="In the usage type's unit; all of it moves, or nothing."
+    )
+    period: str | None = strawberry.field(default=None, description='Such as "2026-11"; else what runs.')
+    note: str = strawberry.field(
+        default="", description="For the history. No personal data: it cannot be erased."
+    )
+
+
+@strawberry.type(description="The quantity has moved, durably.")
+class TransferDone:
+    source: Member = strawberry.field(description="As it stands now.")
+    target: Member = strawberry.field(description="As it stands now.")
+    quantity: Quantity
+    period: str
+    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
+    repeated: bool = strawberry.field(
+        description="It had been done before under this key: the first answer again."
+    )
+
+
+TransferPayload = Annotated[
+    TransferDone
+    | InsufficientAllowance
+    | InvalidInput
+    | UnknownNode
+    | NotPermitted
+    | IdempotencyMismatch
+    | TryAgain,
+    strawberry.union("TransferPayload"),
+]
+
+
+async def allocate(info: Info, input: TransferInput) -> TransferPayload:
+    return await _transfer(info, input, Allocate, "allocate")
+
+
+async def return_allowance(info: Info, input: TransferInput) -> TransferPayload:
+    return await _transfer(info, input, Return, "allocate")
+
+
+async def trade(info: Info, input: TransferInput) -> TransferPayload:
+    return await _transfer(info, input, Trade, "trade")
+
+
+async def _transfer(
+    info: Info, input: TransferInput, order: type[Allocate | Return | Trade], verb: Verb
+) -> TransferDone | ProblemType:
+    command = order(
+        input.source, input.target, input.usage_type, input.period or "", input.quantity, input.note
+    )
+    nodes = {"source": str(input.source), "target": str(input.target)}
+    answer = await change(info.context, verb, command, input.idempotency_key, nodes)
+    if isinstance(answer, ProblemType):
+        return answer
+    moved = next(event for event in answer.events if isinstance(event, Transferred))
+    ends = [moved.source, moved.target]
+    source, target = await changed(info.context, answer, ends, moved.period, moved.usage_type)
+    return TransferDone(
+        source=source,
+        target=target,
+        quantity=Quantity(moved.quantity),
+        period=moved.period,
+        event_seqs=seqs_of(answer),
+        repeated=answer.repeated,
+    )

@@ -1,0 +1,104 @@
+"""What the API needs of whoever runs it. `backend` implements it; tests may too.
+
+A request acts for one principal in one tenant, both from its token. Reading happens in threads,
+one read per answer; changing happens through `submit`, which returns when the outcome is stored.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, Protocol, TypeVar
+from uuid import UUID
+
+from strawberry.types import Info as StrawberryInfo
+
+from ..domain.events import Recorded
+from ..domain.tenant import Command, Event, Tenant
+from ..tenants.identity import Principal
+from ..tenants.isolation import Connection
+
+R = TypeVar("R")
+
+
+class Answer(Protocol):
+    """What a command led to, and where it stands in the log."""
+
+    @property
+    def events(self) -> tuple[Event, ...]: ...
+    @property
+    def first_seq(self) -> int: ...
+    @property
+    def last_seq(self) -> int: ...
+    @property
+    def repeated(self) -> bool: ...
+
+
+class TryAgain(Exception):
+    """Nothing is known to have happened; the same request, with the same key, may be sent again."""
+
+    def __init__(self, code: str, message: str, retry_after_ms: int) -> None:
+        super().__init__(message)
+        self.code = code
+        self.retry_after_ms = retry_after_ms
+        self.extensions = {"code": code, "retryAfterMs": retry_after_ms}
+
+
+class Unreadable(Exception):
+    """What was asked about the past cannot be answered; says why."""
+
+    extensions: ClassVar[dict[str, str]] = {"code": "unreadable"}
+
+
+class Context(Protocol):
+    """One request."""
+
+    @property
+    def principal(self) -> Principal: ...
+
+    @property
+    def tenant_id(self) -> UUID:
+        """The token's tenant. Every reading and change below is bound to it."""
+        ...
+
+    def now(self) -> int:
+        """Microseconds since the epoch, UTC."""
+        ...
+
+    async def state(self) -> Tenant:
+        """What the tenant's next decision is made on, for a look: who exists, which tariffs there are."""
+        ...
+
+    async def submit(self, command: Command, idempotency_key: str) -> Answer:
+        """Carry out a command once and let later reads see it; raises Refused or TryAgain."""
+        ...
+
+    async def read(
+        self,
+        query: Callable[[Connection], R],
+        views: Sequence[str],
+        *,
+        as_of: int | None = None,
+        at_least: int = 0,
+    ) -> tuple[int, R]:
+        """A query on these views, and the seq it tells of: now, as of a seq, or not before one.
+
+        Raises Unreadable for a seq that is not in the log, TryAgain when views lag too long.
+        """
+        ...
+
+    async def seq_at(self, recorded_at: int) -> int:
+        """The last seq recorded at or before a moment; 0 before the first."""
+        ...
+
+    async def events(self, seqs: Sequence[int]) -> list[Recorded]:
+        """Stored events by seq, in order."""
+        ...
+
+    async def answer_to(self, command_key: bytes) -> list[Recorded]:
+        """The events that the command with this key led to, from the log."""
+        ...
+
+    async def opened(self, subjects: Sequence[bytes], sealed: bytes, context: bytes) -> bytes | None:
+        """A sealed field under whichever subject's key fits; None when the person was erased."""
+        ...
+
+
+Info = StrawberryInfo[Context, Any]

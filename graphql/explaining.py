@@ -1,0 +1,396 @@
+"""Explain: how one record came to its charge, or why there is none, read straight from the log.
+
+The charge is computed again from what the log holds, by the code that charged it. Were the two
+ever to differ, that would be an error of ours, and it is not explained away.
+"""
+
+import functools
+from enum import Enum
+from fractions import Fraction
+
+import msgspec
+import strawberry
+from strawberry import ID
+
+from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
+from ..domain.events import Recorded
+from ..domain.hierarchy import Path
+from ..domain.limit import LimitSet, ThresholdCrossed
+from ..domain.refusals import InvariantBroken
+from ..domain.tariff import MICRO, CompiledRate, TariffPublished
+from ..domain.tenant import Tenant
+from ..domain.usage import MONEY
+from ..projections import timeline
+from ..tenants.access import may
+from .asking import Reach, permit, usage_id_of
+from .context import Context, Info
+from .hierarchy import UNITS
+from .scalars import Moment, Money, Quantity, Seq
+from .telling import Teller
+from .usage import Place, UsageStatus
+
+EXACT_DECIMALS = 12
+LIMIT_PAGE = 100
+LIMIT_PAGES_MAX = 50
+"""How far back a limit is looked for among a member's events."""
+
+Outcome = UsageCharged | UsageRejected | UsageSuspended
+
+
+@strawberry.enum
+class Personal(Enum):
+    """What you may know of the line and the other party."""
+
+    CLEAR = "clear"
+    MASKED = strawberry.enum_value("masked", description="Your role does not include personal data.")
+    ERASED = strawberry.enum_value("erased", description="The person's key was deleted; nobody can read it.")
+    SEALED = strawberry.enum_value("sealed", description="Belongs to no known resource, and stays sealed.")
+
+
+@strawberry.type(description="Which rule chose the payer.")
+class Steering:
+    rule: str
+    payer: str
+
+
+@strawberry.type(description="The rate that was applied, and the arithmetic.")
+class Rating:
+    tariff: str
+    tariff_version: int
+    valid_from: Moment
+    rate_index: int = strawberry.field(description="Which of the version's rates, counted from 0.")
+    prefix: str = strawberry.field(description="What the other party's number begins with; the longest wins.")
+    zone: str
+    price: str = strawberry.field(description="Of `per` units, in `currency`.")
+    per: Quantity
+    connect_fee: str
+    currency: str
+    increment: Quantity
+    minimum: Quantity
+    included: bool = strawberry.field(description="Whether the allowance covers it.")
+    billed: Quantity = strawberry.field(description="The quantity rounded up to the increment.")
+    overage: Quantity = strawberry.field(description="billed less what the buckets paid: this costs money.")
+    exact_fraction: str = strawberry.field(
+        description="The amount before rounding, in micro-units: 1250000/3."
+    )
+    exact_amount: str = strawberry.field(description="The same in `currency`, cut after 12 decimals.")
+    rounding_method: str
+    rounding_decimals: int
+    amount: Money = strawberry.field(description="Rounded once.")
+
+
+@strawberry.type(description="What one bucket paid.")
+class Drawn:
+    node: Place | None = strawberry.field(description="Null where it is beyond your reach.")
+    quantity: Quantity
+
+
+@strawberry.type(description="A limit that was looked at.")
+class LimitChecked:
+    node: Place
+    usage_type: str
+    quantity: Quantity
+    set_by: Seq = strawberry.field(description="The event that had set it.")
+
+
+@strawberry.type(description="A threshold that this record crossed.")
+class Crossing:
+    node: Place | None = strawberry.field(description="Null where it is beyond your reach.")
+    usage_type: str
+    percent: int
+    used: Quantity
+    limit: Quantity
+    seq: Seq
+
+
+@strawberry.type(description="What stopped the record.")
+class Stop:
+    reason: str = strawberry.field(description="`limit_exceeded` or `insufficient_allowance`.")
+    node: Place | None = strawberry.field(description="Whose limit or bucket; null beyond your reach.")
+    counted: str = strawberry.field(description="What the limit counts: a usage type, or money.")
+    used: Quantity
+    limit: Quantity
+    billed: Quantity = strawberry.field(description="What the record would have added, before money.")
+    may_raise: list[Place] = strawberry.field(
+        description="Managers of these nodes may raise it, nearest first."
+    )
+
+
+@strawberry.type(description="Why the record waits.")
+class Suspension:
+    reason: str
+    field: str
+    detail: str = strawberry.field(description="What is wrong, and what to do about it.")
+    position: str = strawberry.field(description="Where it stood: calls.csv:12.")
+
+
+@strawberry.type(description="How one record came to its charge, or why there is none.")
+class Explanation:
+    usage_id: ID
+    status: UsageStatus
+    sentence: str
+    source: str
+    record_id: str
+    usage_type: str | None
+    unit: str | None
+    direction: str | None
+    started_at: Moment | None
+    period: str | None
+    quantity: Quantity
+    personal: Personal
+    line: str | None
+    counterpart: str | None
+    path: list[Place] = strawberry.field(
+        description="From the resource up, as it was then, within your reach."
+    )
+    steering: Steering | None
+    rating: Rating | None
+    drawn: list[Drawn] = strawberry.field(description="What each bucket paid, in the order of consumption.")
+    amount: Money
+    currency: str
+    limits: list[LimitChecked] = strawberry.field(description="Those in force on the path then.")
+    crossings: list[Crossing]
+    stop: Stop | None
+    suspension: Suspension | None
+    event_seqs: list[Seq]
+    recorded_at: Moment
+    actor: str
+
+
+async def explain(info: Info, usage_id: ID) -> Explanation | None:
+    """How a record came to its charge; null when there is none in reach."""
+    context = info.context
+    permit(context, "read")
+    key = usage_id_of(usage_id)
+    answer = await context.answer_to(key) if key is not None else []
+    if not answer or not isinstance(answer[0].event, Outcome):
+        return None
+    state = await context.state()
+    reach = Reach(context.principal, state)
+    if not _seen(answer[0].event, reach):
+        return None
+    return await _Explaining(context, state, reach, usage_id, answer).explanation()
+
+
+def _seen(event: Outcome, reach: Reach) -> bool:
+    return reach.whole if isinstance(event, UsageSuspended) else reach.sees_path(event.path)
+
+
+class _Explaining:
+    """One record, for one reader."""
+
+    def __init__(
+        self, context: Context, state: Tenant, reach: Reach, usage_id: ID, answer: list[Recorded]
+    ) -> None:
+        self.context = context
+        self.state = state
+        self.reach = reach
+        self.usage_id = usage_id
+        self.answer = answer
+        self.recorded = answer[0]
+        event = answer[0].event
+        assert isinstance(event, Outcome)
+        self.event: Outcome = event
+
+    async def explanation(self) -> Explanation:
+        event = self.event
+        path: Path = () if isinstance(event, UsageSuspended) else event.path
+        personal, line, counterpart = await self._personal(path)
+        return Explanation(
+            usage_id=self.usage_id,
+            status=UsageStatus(event.topic.removeprefix("usage.")),
+            sentence=Teller(self.state, self.reach).sentence(event),
+            source=event.source,
+            record_id=event.record_id,
+            usage_type=event.usage_type or None,
+            unit=UNITS.get(event.usage_type),
+            direction=event.direction or None,
+            started_at=Moment(event.started_at) if event.started_at else None,
+            period=None if isinstance(event, UsageSuspended) else event.period,
+            quantity=Quantity(event.quantity),
+            personal=personal,
+            line=line,
+            counterpart=counterpart,
+            path=[place for ordinal in path if (place := self._place(ordinal)) is not None],
+            steering=Steering(rule=event.steering, payer=event.payer)
+            if isinstance(event, UsageCharged)
+            else None,
+            rating=self._rating(event) if isinstance(event, UsageCharged) else None,
+            drawn=self._drawn(event) if isinstance(event, UsageCharged) else [],
+            amount=Money(event.amount if isinstance(event, UsageCharged) else 0),
+            currency=self.state.opened.currency if self.state.opened else "",
+            limits=await self._limits(path),
+            crossings=self._crossings(),
+            stop=self._stop(event) if isinstance(event, UsageRejected) else None,
+            suspension=_suspension(event) if isinstance(event, UsageSuspended) else None,
+            event_seqs=[Seq(told.seq) for told in self.answer],
+            recorded_at=Moment(self.recorded.recorded_at),
+            actor=self.recorded.actor,
+        )
+
+    def _place(self, ordinal: int) -> Place | None:
+        # A resource that has left is still named: the reader sees the usage it made here.
+        member = self.state.hierarchy.members[ordinal]
+        used_it = not isinstance(self.event, UsageSuspended) and ordinal == self.event.path[0]
+        if not used_it and not self.reach.sees(ordinal):
+            return None
+        return Place(id=ID(member.id), name=member.name or member.id, kind=member.kind)
+
+    async def _personal(self, path: Path) -> tuple[Personal, str | None, str | None]:
+        if not may(self.context.principal, "read_personal"):
+            return Personal.MASKED, None, None
+        if not path:
+            return Personal.SEALED, None, None
+        subjects = [identity.token for identity in self.state.hierarchy.members[path[0]].identities]
+        key = self.recorded.command_key
+        assert key is not None
+        opened = await self.context.opened(subjects, self.event.sealed, key)
+        if opened is None:
+            return Personal.ERASED, None, None
+        line, counterpart = msgspec.msgpack.decode(opened, type=tuple[str, str])
+        return Personal.CLEAR, line, counterpart or None
+
+    def _rating(self, event: UsageCharged) -> Rating:
+        published = self.state.tariffs.versions[event.tariff - 1].published
+        rate = published.rates[event.rate]
+        self._rate_again(event, published)
+        return Rating(
+            tariff=published.tariff,
+            tariff_version=published.version,
+            valid_from=Moment(published.valid_from),
+            rate_index=event.rate,
+            prefix=event.prefix,
+            zone=event.zone,
+            price=rate.price,
+            per=Quantity(rate.per),
+            connect_fee=rate.connect_fee,
+            currency=published.currency,
+            increment=Quantity(rate.increment),
+            minimum=Quantity(rate.minimum),
+            included=rate.included,
+            billed=Quantity(event.billed),
+            overage=Quantity(event.overage),
+            exact_fraction=f"{event.exact[0]}/{event.exact[1]}",
+            exact_amount=exact_text(Fraction(*event.exact) / MICRO),
+            rounding_method=published.method,
+            rounding_decimals=published.decimals,
+            amount=Money(event.amount),
+        )
+
+    def _rate_again(self, event: UsageCharged, published: TariffPublished) -> None:
+        compiled = CompiledRate(published.rates[event.rate], event.rate, published)
+        billed = compiled.billed(event.quantity)
+        rated = compiled.rate(billed - sum(part for _, part in event.drawn))
+        stored = (
+            event.tariff,
+            event.prefix,
+            event.billed,
+            event.overage,
+            event.amount,
+            Fraction(*event.exact),
+        )
+        again = (
+            published.version,
+            compiled.prefix,
+            billed,
+            rated.overage,
+            rated.amount,
+            Fraction(*rated.exact),
+        )
+        if stored != again:
+            raise InvariantBroken("a charge rated again is the same", seq=self.recorded.seq)
+
+    def _drawn(self, event: UsageCharged) -> list[Drawn]:
+        return [Drawn(node=self._place(ordinal), quantity=Quantity(part)) for ordinal, part in event.drawn]
+
+    def _crossings(self) -> list[Crossing]:
+        by_id = self.state.hierarchy.by_id
+        return [
+            Crossing(
+                node=self._place(by_id[told.event.node].ordinal),
+                usage_type=told.event.usage_type,
+                percent=told.event.percent,
+                used=Quantity(told.event.used),
+                limit=Quantity(told.event.limit),
+                seq=Seq(told.seq),
+            )
+            for told in self.answer
+            if isinstance(told.event, ThresholdCrossed)
+        ]
+
+    def _stop(self, event: UsageRejected) -> Stop:
+        above = self.state.hierarchy.members[event.stopped_by].path
+        return Stop(
+            reason=event.reason,
+            node=self._place(event.stopped_by),
+            counted=event.counted,
+            used=Quantity(event.used),
+            limit=Quantity(event.limit),
+            billed=Quantity(event.billed),
+            may_raise=[
+                place
+                for ordinal in above
+                if self.state.hierarchy.members[ordinal].is_node
+                and (place := self._place(ordinal)) is not None
+            ],
+        )
+
+    async def _limits(self, path: Path) -> list[LimitChecked]:
+        """The limits that were in force on the path when the record was decided."""
+        checked = []
+        for ordinal in path:
+            for usage_type in (self.event.usage_type, MONEY):
+                # Most members never had a limit: only the others' history is read.
+                if ordinal in self.state.limits.by_type.get(usage_type, {}) and self.reach.sees(ordinal):
+                    checked += await self._limit_then(ordinal, usage_type)
+        return checked
+
+    async def _limit_then(self, ordinal: int, usage_type: str) -> list[LimitChecked]:
+        place, before = self._place(ordinal), self.recorded.seq
+        assert place is not None
+        for _ in range(LIMIT_PAGES_MAX):
+            query = functools.partial(
+                timeline.member_page, ident=str(place.id), first=LIMIT_PAGE, before=before, usage=False
+            )
+            _, seqs = await self.context.read(query, ("timeline",))
+            for told in reversed(await self.context.events(seqs)):
+                if self._held(told, usage_type, str(place.id)):
+                    return _checked(place, told)
+            if len(seqs) < LIMIT_PAGE:
+                return []
+            before = seqs[-1]
+        return []
+
+    def _held(self, told: Recorded, usage_type: str, node: str) -> bool:
+        limit = told.event
+        return (
+            isinstance(limit, LimitSet)
+            and limit.node == node
+            and limit.usage_type == usage_type
+            and not isinstance(self.event, UsageSuspended)
+            and limit.from_period <= self.event.period
+        )
+
+
+def exact_text(exact: Fraction) -> str:
+    """An exact amount as a decimal number, cut after 12 decimals."""
+    whole, rest = divmod(exact.numerator * 10**EXACT_DECIMALS // exact.denominator, 10**EXACT_DECIMALS)
+    return f"{whole}.{rest:0{EXACT_DECIMALS}d}"
+
+
+def _checked(place: Place, told: Recorded) -> list[LimitChecked]:
+    assert isinstance(told.event, LimitSet)
+    if told.event.quantity is None:
+        return []
+    return [
+        LimitChecked(
+            node=place,
+            usage_type=told.event.usage_type,
+            quantity=Quantity(told.event.quantity),
+            set_by=Seq(told.seq),
+        )
+    ]
+
+
+def _suspension(event: UsageSuspended) -> Suspension:
+    return Suspension(reason=event.reason, field=event.field, detail=event.detail, position=event.position)

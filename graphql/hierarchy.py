@@ -1,0 +1,300 @@
+"""The hierarchy with its balances and limits, a whole screen in one round trip."""
+
+import functools
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+import strawberry
+from msgspec import Struct
+from strawberry import ID
+from strawberry.types.nodes import InlineFragment, SelectedField
+
+from ..domain.usage import MONEY, USAGE_TYPES
+from ..projections import balances, limits, members
+from ..tenants.access import in_scope
+from ..tenants.isolation import Connection
+from .asking import (
+    AsOf,
+    Looking,
+    looking,
+    period_of,
+    permit,
+    reach_of,
+    usage_types_of,
+)
+from .context import Context, Info
+from .refusals import QueryRefused
+from .scalars import Moment, Quantity, Seq
+
+MEMBERS_MAX = 2_000
+DEPTH_USUAL = 4
+VIEWS = ("members", "balances", "limits")
+UNITS = {**USAGE_TYPES, MONEY: "micro-unit"}
+
+
+@strawberry.type(description="The sum of all buckets at and below a member, and of all usage there.")
+class SubtreeBalance:
+    granted: Quantity
+    remaining: Quantity
+    reserved: Quantity
+    available: Quantity
+    consumed: Quantity
+    used: Quantity = strawberry.field(description="All usage, covered by an allowance or not.")
+    overage: Quantity = strawberry.field(description="Of `used`: what no allowance covered.")
+    charges: Quantity = strawberry.field(description="Usage records charged.")
+    rejected: Quantity = strawberry.field(description="Usage records denied.")
+
+
+@strawberry.type(description="A member's bucket of one usage type in one period, in the type's unit.")
+class Balance:
+    usage_type: str
+    unit: str
+    period: str
+    granted: Quantity = strawberry.field(description="Put in by the contract.")
+    received: Quantity = strawberry.field(description="Handed down to it, less what it gave back.")
+    allocated: Quantity = strawberry.field(description="Handed down by it, less what came back.")
+    traded: Quantity = strawberry.field(description="Received in trades less given in trades.")
+    own: Quantity = strawberry.field(
+        description="Held and not handed on: granted + received + traded - allocated."
+    )
+    consumed: Quantity = strawberry.field(description="Of `own`: what usage has drawn.")
+    remaining: Quantity = strawberry.field(description="own - consumed.")
+    reserved: Quantity = strawberry.field(description="Set aside for sessions that are running.")
+    available: Quantity = strawberry.field(description="remaining - reserved: what can be used or moved.")
+    used_own: Quantity = strawberry.field(description="Used by the member itself.")
+    subtree: SubtreeBalance
+
+
+@strawberry.type(description="A percentage of a limit at which somebody is told.")
+class Threshold:
+    percent: int
+    crossed: bool
+    crossed_at: Moment | None
+    seq: Seq | None = strawberry.field(description="The event that tells of it.")
+
+
+@strawberry.type(description="What may be used at and below a member in a period.")
+class Limit:
+    usage_type: str
+    quantity: Quantity
+    used: Quantity
+    remaining: Quantity = strawberry.field(description="What may still be used; 0 once it is reached.")
+    from_period: str
+    set_by: Seq = strawberry.field(description="The event that set it.")
+    thresholds: list[Threshold]
+
+
+@strawberry.type(description="A node of the enterprise, or a resource on one.")
+class Member:
+    id: ID
+    name: str
+    kind: str
+    is_node: bool
+    depth: int = strawberry.field(description="Below the root of what was asked for.")
+    parent_id: ID | None = strawberry.field(description="Null where your reach ends.")
+    since: Moment | None = strawberry.field(description="Of a resource: since when it is on its node.")
+    until: Moment | None = strawberry.field(description="Of a resource that has ended: when.")
+    balances: list[Balance]
+    limits: list[Limit]
+    children: list["Member"] = strawberry.field(description="As deep as was asked for.")
+
+
+@strawberry.type(description="A part of the hierarchy as of one seq, in pre-order.")
+class Hierarchy:
+    seq: Seq = strawberry.field(description="The last event that is counted in.")
+    period: str
+    root: Member
+    nodes: list[Member] = strawberry.field(description="Everything asked for, flat, parents first.")
+
+
+class Wanted(Struct, frozen=True):
+    """Which part of the tree, and which figures."""
+
+    roots: list[str | None]
+    depth: int | None
+    period: str
+    usage_types: list[str]
+    resources: bool
+    balances: bool
+    limits: bool
+
+
+async def hierarchy(
+    info: Info,
+    under: Annotated[ID | None, strawberry.argument(description="Leave it out for all you may see.")] = None,
+    depth: Annotated[int, strawberry.argument(description="Levels below `under`.")] = DEPTH_USUAL,
+    period: Annotated[
+        str | None, strawberry.argument(description='Such as "2026-11"; else what runs.')
+    ] = None,
+    usage_types: list[str] | None = None,
+    resources: Annotated[bool, strawberry.argument(description="With the devices on the nodes.")] = False,
+    as_of: AsOf | None = None,
+    at_least: Annotated[Seq | None, strawberry.argument(description="To see your own write.")] = None,
+) -> Hierarchy | None:
+    context = info.context
+    permit(context, "read")
+    if depth < 0:
+        raise QueryRefused("bad_depth", "depth: ask for 0 or more levels")
+    from_where = await looking(context, as_of)
+    wanted = Wanted(
+        [under] if under is not None else (await reach_of(context)).roots(),
+        depth,
+        period_of(await context.state(), period, from_where.at),
+        usage_types_of(usage_types),
+        resources,
+        asks_for(info.selected_fields, "balances"),
+        asks_for(info.selected_fields, "limits"),
+    )
+    seq, found = await read_tree(context, wanted, from_where, at_least or 0)
+    if not found:
+        return None
+    return Hierarchy(seq=Seq(seq), period=wanted.period, root=found[0], nodes=found)
+
+
+async def node(info: Info, id: ID, period: str | None = None, as_of: AsOf | None = None) -> Member | None:
+    """A node or resource with its balances and limits; null when there is none in reach."""
+    context = info.context
+    permit(context, "read")
+    from_where = await looking(context, as_of)
+    wanted = Wanted(
+        [id],
+        1,
+        period_of(await context.state(), period, from_where.at),
+        usage_types_of(None),
+        resources=False,
+        balances=True,
+        limits=True,
+    )
+    _, found = await read_tree(context, wanted, from_where)
+    return found[0] if found else None
+
+
+async def read_tree(
+    context: Context, wanted: Wanted, from_where: Looking, at_least: int = 0
+) -> tuple[int, list[Member]]:
+    """The members in reach, in pre-order; none where a root is not to be seen."""
+    query = functools.partial(_tree, context=context, wanted=wanted)
+    return await context.read(query, VIEWS, as_of=from_where.seq, at_least=at_least)
+
+
+def asks_for(selections: Iterable[Any], name: str) -> bool:
+    """Whether a field of this name stands anywhere in the question."""
+    return any(
+        (isinstance(selected, SelectedField) and selected.name == name) or asks_for(selected.selections, name)
+        for selected in selections
+        if isinstance(selected, SelectedField | InlineFragment) or hasattr(selected, "selections")
+    )
+
+
+def _tree(db: Connection, *, context: Context, wanted: Wanted) -> list[Member]:
+    found: list[Member] = []
+    for root in wanted.roots:
+        # By the hierarchy as of what is read. Unknown and out of reach take the same queries.
+        above = [] if root is None else [member.id for member in members.ancestors(db, root)]
+        if not in_scope(context.principal, above if root is None else [*above, root]):
+            continue
+        listed = members.members_under(db, root, wanted.depth, resources=wanted.resources)
+        if len(found) + len(listed) > MEMBERS_MAX:
+            raise QueryRefused(
+                "too_many_members",
+                f"more than {MEMBERS_MAX} members: ask for less depth, or under a lower node",
+            )
+        told = _with_figures(db, root, listed, wanted)
+        if told and not in_scope(context.principal, above):
+            told[0].parent_id = None
+        found += told
+    return found
+
+
+def _with_figures(
+    db: Connection, root: str | None, listed: list[members.Member], wanted: Wanted
+) -> list[Member]:
+    part = (root, wanted.depth, wanted.period, wanted.usage_types)
+    figures: dict[str, list[Balance]] = {}
+    if wanted.balances:
+        for balance in balances.balances_under(db, *part, resources=wanted.resources):
+            figures.setdefault(balance.id, []).append(balance_told(balance))
+    bounds: dict[str, list[Limit]] = {}
+    if wanted.limits:
+        for limit in limits.limits_under(db, *part, resources=wanted.resources):
+            bounds.setdefault(limit.id, []).append(limit_told(limit))
+    return _nested(
+        [_member(member, figures.get(member.id, []), bounds.get(member.id, [])) for member in listed]
+    )
+
+
+def _nested(told: list[Member]) -> list[Member]:
+    """The same members, each with its children."""
+    by_id = {member.id: member for member in told}
+    for member in told[1:]:
+        if member.parent_id in by_id:
+            by_id[member.parent_id].children.append(member)
+    return told
+
+
+def _member(member: members.Member, figures: list[Balance], bounds: list[Limit]) -> Member:
+    return Member(
+        id=ID(member.id),
+        name=member.name or member.id,
+        kind=member.kind,
+        is_node=member.is_node,
+        depth=member.depth,
+        parent_id=ID(member.parent_id) if member.parent_id is not None else None,
+        since=None if member.since is None else Moment(member.since),
+        until=None if member.until is None else Moment(member.until),
+        balances=figures,
+        limits=bounds,
+        children=[],
+    )
+
+
+def balance_told(balance: balances.Balance) -> Balance:
+    own, all_below = balance.bucket, balance.subtree
+    return Balance(
+        usage_type=balance.usage_type,
+        unit=UNITS[balance.usage_type],
+        period=balance.period,
+        granted=Quantity(own.granted),
+        received=Quantity(balance.received),
+        allocated=Quantity(balance.allocated),
+        traded=Quantity(balance.traded),
+        own=Quantity(own.own),
+        consumed=Quantity(own.consumed),
+        remaining=Quantity(own.remaining),
+        reserved=Quantity(own.reserved),
+        available=Quantity(own.available),
+        used_own=Quantity(balance.used_own),
+        subtree=SubtreeBalance(
+            granted=Quantity(all_below.granted),
+            remaining=Quantity(all_below.remaining),
+            reserved=Quantity(all_below.reserved),
+            available=Quantity(all_below.available),
+            consumed=Quantity(all_below.consumed),
+            used=Quantity(balance.used),
+            overage=Quantity(balance.overage),
+            charges=Quantity(balance.charges),
+            rejected=Quantity(balance.rejected),
+        ),
+    )
+
+
+def limit_told(limit: limits.Limit) -> Limit:
+    crossed = {crossing.percent: crossing for crossing in limit.crossed}
+    return Limit(
+        usage_type=limit.usage_type,
+        quantity=Quantity(limit.quantity),
+        used=Quantity(limit.used),
+        remaining=Quantity(max(0, limit.quantity - limit.used)),
+        from_period=limit.from_period,
+        set_by=Seq(limit.seq),
+        thresholds=[_threshold(percent, crossed.get(percent)) for percent in limit.thresholds],
+    )
+
+
+def _threshold(percent: int, crossing: limits.Crossing | None) -> Threshold:
+    return Threshold(
+        percent=percent,
+        crossed=crossing is not None,
+        crossed_at=Moment(crossing.recorded_at) if crossing else None,
+        seq=Seq(crossing.seq) if crossing else None,
+    )

@@ -1,0 +1,98 @@
+"""Invoices: what a period costs so far, by cost centre. Preview and invoice are one computation."""
+
+import functools
+
+import strawberry
+from strawberry import ID
+
+from ..projections import invoices as views
+from .asking import AsOf, Reach, looking, period_of, permit, reach_of
+from .context import Info
+from .hierarchy import UNITS
+from .scalars import Money, Quantity, Seq
+
+
+@strawberry.type(description="The charges of one node, usage type, direction and rate, added up.")
+class InvoiceLine:
+    usage_type: str
+    unit: str
+    direction: str
+    zone: str
+    tariff_version: int
+    rate_index: int = strawberry.field(description="Which of the tariff version's rates, counted from 0.")
+    records: Quantity
+    quantity: Quantity
+    billed: Quantity = strawberry.field(description="Each record's quantity rounded up to its increment.")
+    from_allowance: Quantity
+    overage: Quantity
+    amount: Money
+
+
+@strawberry.type(description="The part of one cost centre.")
+class InvoiceNode:
+    node_id: ID
+    name: str
+    records: Quantity
+    amount: Money
+    lines: list[InvoiceLine]
+
+
+@strawberry.type(description="A period's invoice as it stands, of the part of the enterprise in your reach.")
+class Invoice:
+    seq: Seq = strawberry.field(description="The last event that is counted in.")
+    name: str
+    period: str
+    currency: str
+    records: Quantity
+    total: Money
+    nodes: list[InvoiceNode]
+
+
+async def invoice_preview(info: Info, period: str | None = None, as_of: AsOf | None = None) -> Invoice:
+    """The invoice so far; empty where nothing was charged."""
+    context = info.context
+    permit(context, "read")
+    from_where = await looking(context, as_of)
+    wanted = period_of(await context.state(), period, from_where.at)
+    query = functools.partial(views.invoice, period=wanted)
+    seq, found = await context.read(query, ("invoices",), as_of=from_where.seq)
+    return _told(seq, found, await reach_of(context))
+
+
+def _told(seq: int, found: views.Invoice, reach: Reach) -> Invoice:
+    nodes = [node for node in found.nodes if reach.sees(node.ordinal)]
+    return Invoice(
+        seq=Seq(seq),
+        name=found.name,
+        period=found.period,
+        currency=found.currency,
+        records=Quantity(sum(node.records for node in nodes)),
+        total=Money(sum(node.amount for node in nodes)),
+        nodes=[
+            InvoiceNode(
+                node_id=ID(node.id),
+                name=node.name,
+                records=Quantity(node.records),
+                amount=Money(node.amount),
+                lines=[_line(line) for line in node.lines],
+            )
+            for node in nodes
+        ],
+    )
+
+
+def _line(line: views.InvoiceLine) -> InvoiceLine:
+    return InvoiceLine(
+        usage_type=line.usage_type,
+        unit=UNITS[line.usage_type],
+        direction=line.direction,
+        zone=line.zone,
+        tariff_version=line.tariff,
+        rate_index=line.rate,
+        records=Quantity(line.records),
+        quantity=Quantity(line.quantity),
+        billed=Quantity(line.billed),
+        from_allowance=Quantity(line.from_allowance),
+        overage=Quantity(line.overage),
+        amount=Money(line.amount),
+    )

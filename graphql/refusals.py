@@ -1,0 +1,143 @@
+"""Refusals: the one place where the rules' "no" becomes the API's.
+
+Every code the domain refuses with stands in `TOLD` (a test reads them out of its source), with
+the input field it is about and a sentence. Nothing here tells of anything but the caller's input
+and what the caller may see.
+"""
+
+from typing import Any, NamedTuple
+
+from graphql import GraphQLError
+from strawberry import ID
+
+from ..domain.refusals import Refused
+from ..tenants import access
+from . import context, problems
+from .problems import ProblemType
+from .scalars import Quantity
+
+
+class Told(NamedTuple):
+    """What a refusal says: the field of the input, and the sentence, with the refusal's facts."""
+
+    field: str
+    message: str
+
+
+TOLD: dict[str, Told] = {
+    # buckets
+    "insufficient_allowance": Told(
+        "quantity", "{node} has {available} of {usage_type} that can move: ask for that or less"
+    ),
+    "not_positive": Told("quantity", "the quantity must be 1 or more"),
+    "same_node": Told("target", "source and target are the same node"),
+    "not_below": Told("target", "{target} is not below {source}: allocate goes down, trade goes sideways"),
+    "not_above": Told("target", "{target} is not above {source}: return goes up, trade goes sideways"),
+    "not_a_trade": Told("target", "one of the two is below the other: use {remedy}"),
+    # contract
+    "no_contract": Told("period", "no contract covers the period {period}"),
+    "granted_twice": Told("grants", "each usage type may be granted once: {usage_types}"),
+    "unknown_usage_type": Told("usageType", "{usage_type} is no usage type: use one of {known}"),
+    "quantity_out_of_range": Told("quantity", "the quantity must be 0 to {quantity_max}"),
+    "period_open_already": Told("period", "the period {period} is open already"),
+    "period_too_far_ahead": Told("period", "{period} starts more than {days_max} days from now"),
+    "not_a_period": Told("period", "{period} is not a period such as {example}"),
+    "not_a_date": Told("startsOn", "{date} is not a date such as {example}"),
+    # any text; the fact says which
+    "bad_text": Told("", "{field} must have {remedy}"),
+    # hierarchy
+    "no_hierarchy": Told("node", "the tenant has no nodes yet: add the enterprise first"),
+    "unknown_node": Told("node", "there is no node {node}"),
+    "unknown_resource": Told("resource", "there is no resource {resource}"),
+    "not_after_last_move": Told("since", "{resource} moved at {since}: choose a later time"),
+    "unknown_kind": Told("kind", "{kind} is no kind: use one of {known}"),
+    "second_root": Told("parent", "name a parent: {root} is the enterprise"),
+    "too_deep": Told("parent", "the hierarchy may have {depth_max} levels"),
+    "no_identity": Told("lines", "{resource} has no line: name at least one"),
+    "identity_in_use": Told("lines", "a line of {resource} belongs to {holder}: end that first"),
+    "exists_already": Told("id", "{id} exists already: choose another id"),
+    "too_many_members": Told("id", "the hierarchy may have {members_max} members"),
+    # limits
+    "bad_thresholds": Told("thresholds", "thresholds are at most {thresholds_max} percentages from 1 to 100"),
+    # tariffs
+    "bad_tariff": Told("tariff", "{field} cannot be used"),
+    "wrong_currency": Told("currency", "the tenant's currency is {expected}, not {currency}"),
+    # tenant
+    "tenant_not_open": Told("tenant", "the tenant is not open yet"),
+    "tenant_open_already": Told("tenant", "the tenant is open already"),
+    "unknown_time_zone": Told("timeZone", "{time_zone} is no time zone such as {example}"),
+    "unknown_currency": Told("currency", "{currency} is no currency such as {example}"),
+    # commands
+    "idempotency_mismatch": Told(
+        "idempotencyKey", "this key was used for something else: take a new key for another command"
+    ),
+}
+
+
+def problem_of(error: Refused | context.TryAgain | access.NotPermitted) -> ProblemType:
+    """The API's word for why a change was not made."""
+    if isinstance(error, context.TryAgain):
+        return problems.TryAgain(
+            code=error.code, message=str(error), path=[], retry_after_ms=error.retry_after_ms
+        )
+    if isinstance(error, access.NotPermitted):
+        return problems.NotPermitted(code=error.code, message=str(error), path=[], verb=error.verb)
+    return _refused(error.code, error.facts)
+
+
+def unknown_node(node: str, field: str = "node") -> problems.UnknownNode:
+    """The same for a node that does not exist and for one that is not the caller's to see."""
+    return problems.UnknownNode(
+        code="unknown_node",
+        message=TOLD["unknown_node"].message.format(node=node),
+        path=["input", field],
+        node=ID(node),
+    )
+
+
+def invalid(field: str, message: str, code: str = "invalid_input") -> problems.InvalidInput:
+    return problems.InvalidInput(code=code, message=message, path=["input", field], field=field)
+
+
+def _refused(code: str, facts: dict[str, Any]) -> ProblemType:
+    told = TOLD[code]
+    message = told.message.format_map(_Facts(facts))
+    field = told.field or camel(facts["field"])
+    path = ["input", field]
+    match code:
+        case "insufficient_allowance":
+            return problems.InsufficientAllowance(
+                code=code,
+                message=message,
+                path=path,
+                node=ID(facts["node"]),
+                usage_type=facts["usage_type"],
+                period=facts["period"],
+                available=Quantity(facts["available"]),
+                reserved=Quantity(facts["reserved"]),
+            )
+        case "unknown_node":
+            return unknown_node(facts["node"])
+        case "idempotency_mismatch":
+            return problems.IdempotencyMismatch(code=code, message=message, path=path)
+    return problems.InvalidInput(code=code, message=message, path=path, field=field)
+
+
+def camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+class _Facts(dict[str, Any]):
+    """Facts as people read them; one that is not there leaves no hole in the answer."""
+
+    def __getitem__(self, name: str) -> str:
+        fact = self.get(name, "?")
+        return ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
+
+
+class QueryRefused(GraphQLError):
+    """A question that cannot be answered: a top-level error with a stable code."""
+
+    def __init__(self, code: str, message: str, **facts: Any) -> None:
+        super().__init__(message, extensions={"code": code, **facts})

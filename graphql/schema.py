@@ -1,0 +1,115 @@
+"""The schema: every query and mutation, what a request may cost, and the SDL that clients rely on."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import strawberry
+import structlog
+from graphql import GraphQLError, lexicographic_sort_schema, print_schema
+from strawberry.extensions import (
+    AddValidationRules,
+    MaskErrors,
+    MaxTokensLimiter,
+    ParserCache,
+    SchemaExtension,
+    ValidationCache,
+)
+from strawberry.schema.config import StrawberryConfig
+from strawberry.types import ExecutionContext
+
+from .bounds import NamedOperation, WithinBounds
+from .buckets import allocate, return_allowance, trade
+from .context import TryAgain, Unreadable
+from .cost import CostLimiter
+from .explaining import explain
+from .hierarchy import hierarchy, node
+from .history import node_history, record_history
+from .invoices import invoice_preview
+from .limits import set_limit
+from .problems import Problem
+from .scalars import SCALARS
+from .tenant import me, periods, tenant
+from .usage import suspense, usage, usages
+
+TOKENS_MAX = 1_000
+DOCUMENTS_REMEMBERED_MAX = 500
+SDL_FILE = Path(__file__).with_name("schema.graphql")
+
+log = structlog.get_logger()
+
+
+@strawberry.type
+class Query:
+    me = strawberry.field(me, description="Who your token says you are.")
+    tenant = strawberry.field(tenant, description="The enterprise your token is for.")
+    periods = strawberry.field(periods, description="The periods opened so far.")
+    hierarchy = strawberry.field(
+        hierarchy,
+        description="A part of the hierarchy with balances and limits, in one read; null out of reach.",
+    )
+    node = strawberry.field(node, description="A node or resource, and what is right below it.")
+    node_history = strawberry.field(node_history, description="What happened to it, newest first.")
+    usages = strawberry.field(usages, description="Usage records, newest first.")
+    usage = strawberry.field(usage, description="One usage record.")
+    record_history = strawberry.field(record_history, description="What became of a usage record.")
+    suspense = strawberry.field(suspense, description="Records that wait to be corrected.")
+    invoice_preview = strawberry.field(invoice_preview, description="What a period costs so far.")
+    explain = strawberry.field(explain, description="How a record came to its charge.")
+
+
+@strawberry.type
+class Mutation:
+    allocate = strawberry.mutation(allocate, description="Hand quantity down to a member below.")
+    return_allowance = strawberry.mutation(return_allowance, description="Hand quantity back up.")
+    trade = strawberry.mutation(
+        trade, description="Give quantity to a member that is neither above nor below."
+    )
+    set_limit = strawberry.mutation(set_limit, description="Limit usage at and below a member.")
+
+
+class Schema(strawberry.Schema):
+    def process_errors(
+        self, errors: list[GraphQLError], execution_context: ExecutionContext | None = None
+    ) -> None:
+        """Log our own mistakes, once, and never the document: it holds the tenant's data."""
+        for error in errors:
+            if is_ours(error):
+                log.error("query failed", path=error.path, exc_info=error.original_error)
+
+
+def is_ours(error: GraphQLError) -> bool:
+    """Whether it is a mistake of ours, of which nothing is told."""
+    answered = (GraphQLError, TryAgain, Unreadable)
+    return error.original_error is not None and not isinstance(error.original_error, answered)
+
+
+EXTENSIONS: Sequence[Callable[[], SchemaExtension]] = (
+    lambda: ParserCache(maxsize=DOCUMENTS_REMEMBERED_MAX),
+    lambda: ValidationCache(maxsize=DOCUMENTS_REMEMBERED_MAX),
+    lambda: MaxTokensLimiter(max_token_count=TOKENS_MAX),
+    lambda: AddValidationRules([WithinBounds]),
+    NamedOperation,
+    CostLimiter,
+    lambda: MaskErrors(
+        should_mask_error=is_ours, error_message="Something went wrong here. Try again later."
+    ),
+)
+
+
+def make_schema(*, extensions: Sequence[Any] = EXTENSIONS) -> Schema:
+    return Schema(
+        Query,
+        Mutation,
+        types=[Problem],
+        config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
+        extensions=list(extensions),
+    )
+
+
+schema = make_schema()
+
+
+def schema_sdl() -> str:
+    """The SDL, sorted: `sort_schema` itself would break unions at run time."""
+    return print_schema(lexicographic_sort_schema(schema._schema)) + "\n"

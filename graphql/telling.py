@@ -1,0 +1,153 @@
+"""Telling: an event of the log as a person reads it, and as clear fields.
+
+Sealed fields never leave this way. Members out of the reader's reach have neither name nor id.
+"""
+
+from typing import Any
+
+import msgspec
+
+from ..domain.bucket import Granted, Transferred
+from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
+from ..domain.contract import ContractSigned, PeriodOpened
+from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from ..domain.limit import LimitSet, ThresholdCrossed
+from ..domain.tariff import TariffPublished
+from ..domain.tenant import Event, Tenant, TenantOpened
+from ..domain.usage import MONEY
+from .asking import Reach
+from .hierarchy import UNITS
+from .refusals import camel
+from .scalars import Json, moment_text, money_text
+
+BEYOND = "a member beyond your reach"
+
+_SEALED = ("sealed", "identities")
+_IDS = ("node", "source", "target", "parent", "resource")
+_MOMENTS = ("started_at", "since", "at", "starts_at", "ends_at", "valid_from")
+_ORDINALS = ("stopped_by",)
+_QUANTITIES = ("quantity", "billed", "overage", "used", "limit", "amount")
+_OUTCOMES = UsageCharged | UsageRejected | UsageSuspended
+
+
+class Teller:
+    """Tells one reader."""
+
+    def __init__(self, tenant: Tenant, reach: Reach) -> None:
+        self._tenant = tenant
+        self._reach = reach
+
+    def sees(self, event: Event) -> bool:
+        """Whether a reader bound to nodes may know of this at all."""
+        match event:
+            case UsageCharged() | UsageRejected():
+                return self._reach.sees_path(event.path)
+            case UsageSuspended():
+                return self._reach.whole
+        return self._reach.whole or any(self._reach.sees_id(getattr(event, name, "")) for name in _IDS)
+
+    def name(self, ident: str) -> str:
+        if not self._reach.sees_id(ident):
+            return BEYOND
+        return self._tenant.hierarchy.by_id[ident].name or ident
+
+    def member_name(self, ordinal: int) -> str:
+        return self.name(self._tenant.hierarchy.members[ordinal].id)
+
+    def facts(self, event: Event) -> Json:
+        """The event's own fields, camel case, without what is sealed."""
+        told: dict[str, Any] = {}
+        for name in event.__struct_fields__:
+            if name not in _SEALED:
+                told[camel(name)] = self._fact(event, name, getattr(event, name))
+        return Json(told)
+
+    def _fact(self, event: Event, name: str, value: Any) -> Any:
+        members = self._tenant.hierarchy.members
+        if name == "path":
+            return [members[ordinal].id for ordinal in value if self._reach.sees(ordinal)]
+        if name == "drawn":
+            return [[self._id(members[ordinal].id), str(part)] for ordinal, part in value]
+        if name in _ORDINALS:
+            return self._id(members[value].id)
+        if name in _IDS and not isinstance(event, _OUTCOMES):
+            return self._id(value)
+        if name in _MOMENTS and isinstance(value, int):
+            return moment_text(value) if value else None
+        if name in _QUANTITIES and isinstance(value, int):
+            return str(value)
+        if name == "exact":
+            return f"{value[0]}/{value[1]}"
+        if name == "rates":
+            return len(value)
+        return msgspec.to_builtins(value)
+
+    def _id(self, ident: str) -> str | None:
+        return ident if self._reach.sees_id(ident) else None
+
+    def sentence(self, event: Event) -> str:
+        match event:
+            case TenantOpened():
+                return f"{event.name} was opened, with {event.currency} and the time zone {event.time_zone}."
+            case NodeAdded():
+                under = f" under {self.name(event.parent)}" if event.parent else ""
+                return f"{self.name(event.node)} ({event.kind}) was added{under}."
+            case ResourceAdded():
+                return f"{event.resource} ({event.kind}) was put on {self.name(event.node)}."
+            case ResourceMoved():
+                return f"{event.resource} moved to {self.name(event.node)} on {moment_text(event.since)}."
+            case ResourceEnded():
+                return f"{event.resource} ended on {moment_text(event.at)}."
+            case ContractSigned():
+                return (
+                    f"Contract {event.contract} (version {event.version}) was signed, from {event.starts_on}."
+                )
+            case PeriodOpened():
+                return f"The period {event.period} was opened under contract {event.contract}."
+            case TariffPublished():
+                return f"Tariff {event.tariff} was published as version {event.version}."
+            case Granted():
+                much = quantity_text(event.quantity, event.usage_type)
+                return f"{self.name(event.node)} was granted {much} for {event.period}."
+            case Transferred():
+                return self._transferred(event)
+            case LimitSet():
+                return self._limit_set(event)
+            case ThresholdCrossed():
+                return (
+                    f"{self.name(event.node)} reached {event.percent} % of its limit for {event.period}: "
+                    f"{quantity_text(event.used, event.usage_type)} of {event.limit}."
+                )
+            case UsageCharged() | UsageRejected() | UsageSuspended():
+                return self._usage(event)
+
+    def _transferred(self, event: Transferred) -> str:
+        verb = {"allocate": "allocated", "return": "returned", "trade": "traded"}[event.reason]
+        much = quantity_text(event.quantity, event.usage_type)
+        return f"{self.name(event.source)} {verb} {much} to {self.name(event.target)} for {event.period}."
+
+    def _limit_set(self, event: LimitSet) -> str:
+        name = self.name(event.node)
+        if event.quantity is None:
+            return f"The limit of {name} for {event.usage_type} was lifted from {event.from_period} on."
+        much = quantity_text(event.quantity, event.usage_type)
+        return f"{name} was limited to {much} per period from {event.from_period} on."
+
+    def _usage(self, event: UsageCharged | UsageRejected | UsageSuspended) -> str:
+        if isinstance(event, UsageSuspended):
+            why = event.detail.rstrip(".?")
+            return f"Record {event.record_id} of {event.source} waits in suspense: {why}."
+        who = self.member_name(event.path[0])
+        much = quantity_text(event.quantity, event.usage_type)
+        if isinstance(event, UsageCharged):
+            return f"{who} used {much}; {event.billed} billed, {money_text(event.amount)} charged."
+        stopper = self.member_name(event.stopped_by)
+        cause = "the limit" if event.reason == "limit_exceeded" else "the allowance"
+        return f"{who} was denied {much} by {cause} of {stopper}: {event.used} of {event.limit} used."
+
+
+def quantity_text(quantity: int, usage_type: str) -> str:
+    if usage_type == MONEY:
+        return f"{money_text(quantity)} of money"
+    unit = UNITS.get(usage_type, "unit")
+    return f"{quantity} {unit}{'' if quantity == 1 else 's'} of {usage_type or 'usage'}"

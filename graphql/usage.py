@@ -1,0 +1,200 @@
+"""Usage: what became of each record, newest first; and what waits in suspense."""
+
+import functools
+from enum import Enum
+from heapq import merge
+from itertools import islice
+
+import strawberry
+from strawberry import ID
+
+from ..projections import usages as views
+from ..tenants.isolation import Connection
+from .asking import (
+    PAGE_USUAL,
+    AsOf,
+    PageInfo,
+    Reach,
+    cursor_of,
+    looking,
+    page_size,
+    permit,
+    reach_of,
+    seq_before,
+    usage_id_of,
+)
+from .context import Context, Info
+from .hierarchy import UNITS
+from .scalars import Moment, Money, Quantity, Seq
+
+
+@strawberry.enum
+class UsageStatus(Enum):
+    CHARGED = "charged"
+    REJECTED = strawberry.enum_value("rejected", description="Denied by a limit or an empty allowance.")
+    SUSPENDED = strawberry.enum_value("suspended", description="Waits to be corrected.")
+
+
+@strawberry.type(description="A node or resource, named as it was then.")
+class Place:
+    id: ID
+    name: str
+    kind: str
+
+
+@strawberry.type(description="One usage record and what became of it.")
+class Usage:
+    id: ID = strawberry.field(description="For `explain`.")
+    seq: Seq
+    status: UsageStatus
+    source: str
+    record_id: str
+    resource_id: ID | None
+    node_id: ID | None = strawberry.field(description="The node that the resource was on.")
+    node_name: str | None
+    usage_type: str | None
+    unit: str | None
+    period: str | None
+    started_at: Moment | None
+    direction: str | None
+    quantity: Quantity
+    billed: Quantity
+    overage: Quantity
+    amount: Money
+    zone: str | None
+    reason: str | None = strawberry.field(description="Why it was rejected or suspended.")
+    recorded_at: Moment
+
+
+@strawberry.type
+class UsageConnection:
+    nodes: list[Usage]
+    page_info: PageInfo
+
+
+@strawberry.input(description="Everything given must hold.")
+class UsageFilter:
+    under: ID | None = strawberry.field(
+        default=None, description="Used by this resource, or at or below this node."
+    )
+    status: UsageStatus | None = None
+    usage_type: str | None = None
+    period: str | None = None
+    reason: str | None = None
+
+
+async def usages(
+    info: Info,
+    filter: UsageFilter | None = None,
+    first: int = PAGE_USUAL,
+    after: str | None = None,
+    as_of: AsOf | None = None,
+) -> UsageConnection:
+    """Newest first. Those in suspense belong to nobody yet: who is bound to nodes sees none."""
+    permit(info.context, "read")
+    asked = filter or UsageFilter()
+    wanted = views.UsageFilter(
+        asked.under,
+        asked.status.value if asked.status else None,
+        asked.usage_type,
+        asked.period,
+        asked.reason,
+    )
+    return await _page(info.context, wanted, first, after, as_of)
+
+
+async def suspense(
+    info: Info, first: int = PAGE_USUAL, after: str | None = None, reason: str | None = None
+) -> UsageConnection:
+    """What waits to be corrected, newest first: only for whoever sees the whole enterprise."""
+    permit(info.context, "read")
+    wanted = views.UsageFilter(status="suspended", reason=reason)
+    return await _page(info.context, wanted, first, after, None)
+
+
+async def usage(info: Info, id: ID) -> Usage | None:
+    """One usage record; null when there is none in reach."""
+    context = info.context
+    permit(context, "read")
+    key = usage_id_of(id)
+    if key is None:
+        return None
+    _, found = await context.read(functools.partial(views.usage, usage_id=key), ("usages",))
+    reach = await reach_of(context)
+    return told(found) if found is not None and _seen(reach, found) else None
+
+
+async def _page(
+    context: Context, wanted: views.UsageFilter, first: int, after: str | None, as_of: AsOf | None
+) -> UsageConnection:
+    size, before = page_size(first), seq_before(after)
+    from_where = await looking(context, as_of)
+    if from_where.seq is not None:
+        # Rows are only ever added: the past is what has a lower seq.
+        before = min(before or from_where.seq + 1, from_where.seq + 1)
+    reach = await reach_of(context)
+    roots = reach.roots()
+    if wanted.under is not None:
+        roots = [wanted.under] if reach.sees_id(wanted.under) else []
+    query = functools.partial(_newest, roots=roots, first=size + 1, before=before, wanted=wanted)
+    _, rows = await context.read(query, ("usages",), at_least=from_where.seq or 0)
+    page = rows[:size]
+    return UsageConnection(
+        nodes=[told(row) for row in page if _seen(reach, row)],
+        page_info=PageInfo(
+            has_next_page=len(rows) > size, end_cursor=cursor_of(page[-1].seq) if page else None
+        ),
+    )
+
+
+def _newest(
+    db: Connection,
+    *,
+    roots: list[str | None],
+    first: int,
+    before: int | None,
+    wanted: views.UsageFilter,
+) -> list[views.Usage]:
+    """The newest under any of the roots."""
+    pages = [
+        views.usages_page(
+            db,
+            first,
+            before,
+            views.UsageFilter(root, wanted.status, wanted.usage_type, wanted.period, wanted.reason),
+        )
+        for root in roots
+    ]
+    return list(islice(merge(*pages, key=lambda row: -row.seq), first))
+
+
+def _seen(reach: Reach, row: views.Usage) -> bool:
+    """By the node that the resource was on then, not by where it is now."""
+    if row.node is None or row.ordinal is None:
+        return reach.whole
+    return reach.sees_stay(row.ordinal, row.node)
+
+
+def told(row: views.Usage) -> Usage:
+    return Usage(
+        id=ID(row.usage_id.hex()),
+        seq=Seq(row.seq),
+        status=UsageStatus(row.status),
+        source=row.source,
+        record_id=row.record_id,
+        resource_id=ID(row.resource_id) if row.resource_id is not None else None,
+        node_id=ID(row.node_id) if row.node_id is not None else None,
+        node_name=row.node_name,
+        usage_type=row.usage_type or None,
+        unit=UNITS.get(row.usage_type),
+        period=row.period or None,
+        started_at=Moment(row.started_at) if row.started_at else None,
+        direction=row.direction or None,
+        quantity=Quantity(row.quantity),
+        billed=Quantity(row.billed),
+        overage=Quantity(row.overage),
+        amount=Money(row.amount),
+        zone=row.zone or None,
+        reason=row.reason or None,
+        recorded_at=Moment(row.recorded_at),
+    )

@@ -1,0 +1,203 @@
+"""The whole product behind its HTTP doors, for tests from outside: real PostgreSQL, real tokens.
+
+One app serves the session; every test that changes something gets tenants of its own.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from litestar.testing import TestClient
+
+from allotment.backend.app import create_app
+from allotment.backend.engine import Engine
+from allotment.backend.settings import Settings
+from allotment.tenants.identity import IssuerKeys, TokenVerifier
+from allotment.tenants.isolation import Isolation
+from allotment.tenants.issuer import DevelopmentIssuer
+from allotment.tenants.onboarding import TenantEntry, parse_definition
+from allotment.tenants.sealing import RootKey
+
+NOON = 1_794_744_000_000_000
+"""2026-11-15T12:00:00Z, in microseconds: what the product takes for now."""
+ISSUER = "http://issuer.test"
+
+DEFINITION = {
+    "region": "GB",
+    "nodes": [
+        {"id": "acme", "kind": "enterprise", "name": "Acme"},
+        {"id": "emea", "kind": "division", "parent": "acme", "name": "EMEA"},
+        {"id": "sales", "kind": "cost_centre", "parent": "emea", "name": "Sales"},
+        {"id": "apac", "kind": "division", "parent": "acme", "name": "APAC"},
+    ],
+    "resources": [
+        {"id": "anna", "node": "sales", "kind": "msisdn", "lines": ["+442071838750"]},
+        {"id": "chen", "node": "apac", "kind": "msisdn", "lines": ["+442071838751"]},
+    ],
+    "contracts": [{"id": "main", "starts_on": "2026-01-01", "grants": {"voice": 600, "data": 1_000_000}}],
+    "tariffs": [
+        {
+            "id": "standard",
+            "valid_from": "2026-01-01",
+            "currency": "EUR",
+            "rates": [
+                {
+                    "usage_type": "voice",
+                    "zone": "uk",
+                    "price": "0.05",
+                    "per": 60,
+                    "prefix": "+44",
+                    "increment": 60,
+                },
+                {
+                    "usage_type": "voice",
+                    "zone": "us",
+                    "price": "0.10",
+                    "per": 7,
+                    "prefix": "+1",
+                    "increment": 60,
+                    "connect_fee": "0.01",
+                },
+                {"usage_type": "data", "zone": "any", "price": "2", "per": 1_000_000, "increment": 1000},
+            ],
+        }
+    ],
+    "allocations": [
+        {"source": "acme", "target": "emea", "usage_type": "voice", "quantity": 300, "period": "2026-11"},
+        {"source": "emea", "target": "sales", "usage_type": "voice", "quantity": 60, "period": "2026-11"},
+    ],
+}
+
+
+class Portal:
+    """The product as its clients see it, and a hand on its clock."""
+
+    def __init__(
+        self, client: TestClient[Any], engine: Engine, issuer: DevelopmentIssuer, clock: list[int]
+    ) -> None:
+        self.client = client
+        self.engine = engine
+        self.issuer = issuer
+        self.clock = clock
+
+    def run(self, function: Callable[..., Any], *args: Any) -> Any:
+        """Call something in the app's event loop."""
+        with self.client.portal() as loop:
+            return loop.call(function, *args)
+
+    def tenant(self, definition: dict[str, Any] = DEFINITION, name: str = "Acme") -> "Company":
+        entry = TenantEntry(uuid4(), f"t{uuid4().hex}", name, "carrier", "Europe/Berlin", "EUR")
+        self.run(self.engine.create_tenant, entry, "carrier:test")
+        self.run(
+            self.engine.apply_definition,
+            entry.tenant_id,
+            parse_definition(json.dumps(definition).encode()),
+            "carrier:test",
+        )
+        company = Company(self, entry.tenant_id)
+        company.settle()
+        return company
+
+    def token(
+        self, tenant: UUID | None, *roles: str, nodes: tuple[str, ...] = (), subject: str = "u-1"
+    ) -> str:
+        return self.issuer.mint(subject, tenant, roles, nodes)
+
+
+class Company:
+    """One tenant, seen by principals of its own."""
+
+    def __init__(self, portal: Portal, tenant_id: UUID) -> None:
+        self.portal = portal
+        self.id = tenant_id
+
+    def token(self, *roles: str, nodes: tuple[str, ...] = ()) -> str:
+        return self.portal.token(self.id, *(roles or ("telecoms_manager",)), nodes=nodes)
+
+    def post(self, query: str, *roles: str, nodes: tuple[str, ...] = (), **variables: Any) -> Any:
+        return self.portal.client.post(
+            "/graphql",
+            json={"query": query, "variables": variables},
+            headers={"Authorization": f"Bearer {self.token(*roles, nodes=nodes)}"},
+        )
+
+    def ask(self, query: str, *roles: str, nodes: tuple[str, ...] = (), **variables: Any) -> Any:
+        """The data of a query that must succeed."""
+        answer = self.post(query, *roles, nodes=nodes, **variables).json()
+        assert "errors" not in answer, answer["errors"]
+        return answer["data"]
+
+    def refused(self, query: str, *roles: str, nodes: tuple[str, ...] = (), **variables: Any) -> str:
+        """The code of a query that must fail."""
+        answer = self.post(query, *roles, nodes=nodes, **variables).json()
+        return str(answer["errors"][0]["extensions"]["code"])
+
+    def use(self, *records: dict[str, Any], **parameters: Any) -> Any:
+        """Send usage, and wait until the views show it; what the door answered."""
+        lines = b"".join(json.dumps(record).encode() + b"\n" for record in records)
+        answer = self.portal.client.post(
+            "/v1/usage",
+            content=lines,
+            params=parameters,
+            headers={"Authorization": f"Bearer {self.token('mediation')}"},
+        )
+        assert answer.status_code == 200, answer.text
+        self.settle()
+        return answer.json()
+
+    def settle(self) -> int:
+        """Wait until the views show the whole log; its end."""
+
+        async def wait() -> int:
+            writer = await self.portal.engine.writer(self.id)
+            await self.portal.engine.follower(self.id).wait_for(writer.seq, 10)
+            return writer.seq
+
+        return int(self.portal.run(wait))
+
+
+def call(
+    record_id: str, seconds: int, to: str = "+442079460000", line: str = "+442071838750", **more: Any
+) -> dict[str, Any]:
+    return {
+        "source": "switch-1",
+        "id": record_id,
+        "line": line,
+        "type": "voice",
+        "quantity": seconds,
+        "start": "2026-11-15T10:00:00Z",
+        "counterpart": to,
+        **more,
+    }
+
+
+@pytest.fixture(scope="session")
+def portal(servers, migrated) -> Iterator[Portal]:
+    from fixtures_database import _create
+
+    address = _create(servers.database_url, f"portal_{uuid4().hex}", "migrated")
+    isolation = Isolation(address)
+    clock = [NOON]
+    engine = Engine(isolation, RootKey(b"r" * 32), clock=lambda: clock[0])
+    issuer = DevelopmentIssuer(ISSUER, environment="development")
+    verifier = TokenVerifier(ISSUER, issuer.audience, IssuerKeys(issuer.jwks))
+    settings = Settings.from_env({"ALLOTMENT_HOME": "/tmp/allotment-unused"})
+    app = create_app(engine, verifier=verifier, issuer=issuer, settings=settings, lifespan=[lambda _: engine])
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield Portal(client, engine, issuer, clock)
+    isolation.close()
+
+
+@pytest.fixture
+def company(portal) -> Company:
+    """A tenant of this test's own."""
+    portal.clock[0] = NOON
+    return portal.tenant()
+
+
+@pytest.fixture(name="call")
+def call_fixture() -> Callable[..., dict[str, Any]]:
+    """Makes a call's record."""
+    return call

@@ -1,0 +1,234 @@
+"""Makes golden files for what is new. Run by hand, never in CI; what exists is never written again.
+
+    python tests/golden/make_golden.py
+
+A new event type gets a line in SAMPLES; one that gained fields gets another version there. The
+new files' checksums are added to CHECKSUMS. Only `logs/<name>.state`, the digest of the canonical
+state, is written anew each time: see README.md.
+"""
+
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from story import DECIDED_AT, play
+
+from allotment.backend.log import Group, MemoryLog
+from allotment.domain import proof
+from allotment.domain.bucket import Granted, Transferred
+from allotment.domain.canonical import lines
+from allotment.domain.charging import UsageCharged, UsageRejected, UsageSuspended
+from allotment.domain.contract import ContractSigned, Grant, PeriodOpened
+from allotment.domain.events import decode, encode
+from allotment.domain.hierarchy import Identity, NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from allotment.domain.limit import LimitSet, ThresholdCrossed
+from allotment.domain.tariff import Rate, TariffPublished
+from allotment.domain.tenant import Event, Tenant, TenantOpened
+
+HERE = Path(__file__).parent
+CHECKSUMS = HERE / "CHECKSUMS"
+ACTOR, DIGEST = "telecoms_manager:u-17", bytes(range(8))
+TENANT = UUID("11111111-2222-3333-4444-555555555555")
+BIG, NOON = 2**62, 1_795_000_000_000_000
+
+SAMPLES: dict[str, list[Event]] = {
+    "tenant.opened/v1": [TenantOpened("Zürich 東京", "Europe/Zurich", "CHF", "carrier")],
+    "hierarchy.node_added/v1": [
+        NodeAdded("acme", 0, "", "Acme", "enterprise"),
+        NodeAdded("sales", 4_000_000, "acme", "Sales", "cost_centre"),
+    ],
+    "hierarchy.resource_added/v1": [
+        ResourceAdded(
+            "r-1", 5, "sales", "msisdn", -1, (Identity(b"\x00token", b"\xffsealed"), Identity(b"t", b""))
+        )
+    ],
+    "hierarchy.resource_moved/v1": [ResourceMoved("r-1", "apac", NOON)],
+    "hierarchy.resource_ended/v1": [ResourceEnded("r-1", NOON)],
+    "contract.signed/v1": [
+        ContractSigned("frame", 2, "2026-01-01", (Grant("voice", BIG), Grant("money", 0)), overage=False),
+        ContractSigned("empty", 1, "2026-01-01", (), overage=True),
+    ],
+    "contract.period_opened/v1": [
+        PeriodOpened("2026-11", 1_793_487_600_000_000, 1_796_079_600_000_000, "frame", 2, overage=True)
+    ],
+    "bucket.granted/v1": [Granted("acme", "data", "2026-11", BIG)],
+    "bucket.transferred/v1": [
+        Transferred("acme", "emea", "voice", "2026-11", 1, "allocate", "a note"),
+        Transferred("emea", "acme", "voice", "2026-11", 2, "return", ""),
+        Transferred("emea", "apac", "voice", "2026-11", BIG, "trade", ""),
+    ],
+    "limit.set/v1": [
+        LimitSet("sales", "money", 5_000_000, (50, 80, 100), "2026-11"),
+        LimitSet("sales", "voice", None, (), "2026-12"),
+        LimitSet("sales", "data", 0, (100,), "2026-12"),
+    ],
+    "limit.threshold_crossed/v1": [ThresholdCrossed("sales", "voice", "2026-11", 80, 410, 500)],
+    "tariff.published/v1": [
+        TariffPublished(
+            "standard",
+            3,
+            NOON,
+            "EUR",
+            "half_even",
+            2,
+            (
+                Rate("voice", "UK", "0.123456789", 60, "+44", "outbound", 6, 30, "0.10", included=False),
+                Rate("data", "any", "0.01"),
+            ),
+        )
+    ],
+    "usage.charged/v1": [
+        UsageCharged(
+            source="pbx-1",
+            record_id="c-7",
+            path=(4, 2, 1, 0),
+            usage_type="voice",
+            period="2026-11",
+            started_at=NOON,
+            direction="outbound",
+            quantity=61,
+            billed=120,
+            tariff=1,
+            rate=3,
+            prefix="+49",
+            zone="Germany",
+            payer="corporate",
+            steering="default",
+            drawn=((4, 30), (1, 60)),
+            overage=30,
+            amount=33_333,
+            exact=(100_000, 3),
+            sealed=b"\x00sealed\xff",
+        )
+    ],
+    "usage.rejected/v1": [
+        UsageRejected(
+            source="pbx-1",
+            record_id="c-8",
+            path=(4, 2, 1, 0),
+            usage_type="voice",
+            period="2026-11",
+            started_at=NOON,
+            direction="inbound",
+            quantity=100,
+            billed=120,
+            reason="limit_exceeded",
+            stopped_by=2,
+            counted="money",
+            used=410,
+            limit=500,
+            sealed=b"sealed",
+        )
+    ],
+    "usage.suspended/v1": [
+        UsageSuspended(
+            source="pbx-1",
+            record_id="c-9",
+            reason="unknown_line",
+            field="line",
+            detail="nobody has this line: add the resource",
+            position="calls.csv:12",
+            usage_type="data",
+            quantity=2**53,
+            started_at=NOON,
+            direction="outbound",
+            attributes=(("network", "fixed"), ("place", "Köln")),
+            sealed=b"sealed",
+            readable=True,
+        )
+    ],
+}
+
+FIGURES = {
+    "amount": 850_000,
+    "counts": {"charged": 5, "rejected": 1, "suspended": 2},
+    "voice 2026-11": {
+        "granted": 600,
+        "remaining": {},
+        "consumed": {"r-1": 30, "emea": 150, "acme": 405, "apac": 15},
+        "used": {"acme": 660, "emea": 410, "sales": 410, "apac": 250, "r-1": 410, "r-2": 250},
+    },
+    "voice 2026-10": {
+        "granted": 600,
+        "remaining": {"acme": 540},
+        "consumed": {"acme": 60},
+        "used": {"acme": 60, "emea": 60, "sales": 60, "r-1": 60},
+    },
+    "messaging 2026-11": {
+        "granted": 0,
+        "remaining": {},
+        "consumed": {},
+        "used": {"acme": 3, "apac": 3, "r-2": 3},
+    },
+    "money 2026-11": {
+        "granted": 0,
+        "remaining": {},
+        "consumed": {},
+        "used": {"acme": 850_000, "apac": 850_000, "r-2": 850_000},
+    },
+}
+"""Worked out by hand, not by the rules: see README.md."""
+
+
+def plain(value: Any) -> Any:
+    """As JSON has it; bytes in hex, structs by their fields' names."""
+    if isinstance(value, bytes):
+        return {"hex": value.hex()}
+    if isinstance(value, msgspec.Struct):
+        return {name: plain(told) for name, told in msgspec.structs.asdict(value).items()}
+    if isinstance(value, tuple | list):
+        return [plain(told) for told in value]
+    return value
+
+
+def sample(event: Event) -> dict[str, Any]:
+    return {"state": encode(event, ACTOR, DIGEST).hex(), "event": plain(event)}
+
+
+def golden_log() -> dict[str, Any]:
+    log = MemoryLog()
+    for number, events in enumerate(play()):
+        group = Group(TENANT, log.claim(), DECIDED_AT + number)
+        for place, event in enumerate(events):
+            key = None if place else sha256(f"command {number}".encode()).digest()[:16]
+            group.add(event.topic, encode(event, ACTOR, DIGEST), key)
+        log.append(group)
+    rows = [
+        {name: told.hex() if isinstance(told, bytes) else told for name, told in row._asdict().items()}
+        for row in log.read()
+    ]
+    root = proof.root_of(log.head().peaks).hex()
+    return {"tenant": str(TENANT), "root": root, "figures": FIGURES, "rows": rows}
+
+
+def state_of(path: Path) -> str:
+    tenant = Tenant()
+    for row in msgspec.json.decode(path.read_bytes())["rows"]:
+        tenant.apply(decode(row["topic"], bytes.fromhex(row["state"])).event)
+    return sha256(b"".join(lines(tenant))).hexdigest()
+
+
+def write_new(path: Path, content: dict[str, Any]) -> None:
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n")
+    with CHECKSUMS.open("a", encoding="utf-8") as checksums:
+        digest = sha256(path.read_bytes()).hexdigest()
+        checksums.write(f"{digest}  {path.relative_to(HERE).as_posix()}\n")
+
+
+def main() -> None:
+    for name, events in SAMPLES.items():
+        content: dict[str, Any] = {"topic": events[0].topic, "actor": ACTOR, "digest": DIGEST.hex()}
+        content["samples"] = [sample(event) for event in events]
+        write_new(HERE / "events" / f"{name}.json", content)
+    write_new(HERE / "logs" / "month.json", golden_log())
+    for path in (HERE / "logs").glob("*.json"):
+        path.with_suffix(".state").write_text(state_of(path) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,315 @@
+"""The command line, as people and scripts meet it: the real program, as a process of its own."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from allotment.backend.running import newest_version
+from allotment.migrations.run import head_revision
+
+SECONDS_MAX = 60
+COUNTS = ("received", "charged", "duplicate", "suspended", "rejected")
+TARIFF = {
+    "id": "standard",
+    "valid_from": "2026-01-01",
+    "currency": "GBP",
+    "rates": [
+        {"usage_type": "voice", "zone": "uk", "prefix": "+44", "price": "0.02", "per": 60, "minimum": 30},
+        {
+            "usage_type": "voice",
+            "zone": "world",
+            "prefix": "+",
+            "price": "0.20",
+            "per": 60,
+            "connect_fee": "0.05",
+        },
+    ],
+}
+
+
+class Program:
+    """`allotment`, with an environment of its own."""
+
+    def __init__(self, **environment: str) -> None:
+        kept = {
+            name: value for name, value in os.environ.items() if not name.startswith(("ALLOTMENT_", "NATS_"))
+        }
+        kept.pop("DATABASE_URL", None)
+        self.environment = kept | environment
+
+    def __call__(
+        self, *arguments: str, stdin: str = "", **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            self.command(*arguments),
+            input=stdin,
+            env=self.environment | environment,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_MAX,
+            check=False,
+        )
+
+    def json(self, *arguments: str, code: int = 0, stdin: str = "") -> Any:
+        """The one document on stdout."""
+        ended = self(*arguments, "--json", stdin=stdin)
+        assert ended.returncode == code, ended.stderr
+        return json.loads(ended.stdout)
+
+    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+        return subprocess.Popen(
+            self.command(*arguments),
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    @staticmethod
+    def command(*arguments: str) -> list[str]:
+        return [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            "from allotment.backend.cli import main; main()",
+            *arguments,
+        ]
+
+
+@pytest.fixture(scope="module")
+def allotment(servers, tmp_path_factory) -> Program:
+    """With servers that run already, so that a command is only the command."""
+    return Program(
+        DATABASE_URL=servers.database_url,
+        NATS_URL=servers.nats_url,
+        ALLOTMENT_HOME=str(tmp_path_factory.mktemp("home")),
+    )
+
+
+@pytest.fixture(scope="module")
+def offline() -> Program:
+    """With nothing it could start or reach."""
+    return Program(ALLOTMENT_HOME="/proc/nowhere", DATABASE_URL="postgresql://127.0.0.1:1/none")
+
+
+@pytest.fixture(scope="module")
+def acme(allotment, tmp_path_factory) -> str:
+    """A tenant made from the example definition."""
+    file = tmp_path_factory.mktemp("acme") / "acme.json"
+    file.write_text(allotment("tenant", "example").stdout, encoding="utf-8")
+    slug = f"acme-{uuid4().hex[:8]}"
+    about = ("--name", "Acme plc", "--time-zone", "Europe/London", "--currency", "GBP")
+    made = allotment.json("tenant", "create", slug, *about, "--file", str(file))
+    assert made["steps"] == 10
+    assert allotment.json("tenant", "apply", slug, str(file))["new_steps"] == 0
+    return slug
+
+
+def call(ident: str, line: str = "+447700900123", **more: Any) -> str:
+    about = {"source": "test", "id": ident, "line": line, "type": "voice", "quantity": 61}
+    return (
+        json.dumps({**about, "counterpart": "+442079460000", "start": "2026-10-05T10:00:00Z", **more}) + "\n"
+    )
+
+
+# --- without any server ---------------------------------------------------------------------------
+
+
+def test_help_needs_nothing_and_names_every_command(offline):
+    told = offline("--help").stdout
+    for name in (
+        "demo",
+        "serve",
+        "migrate",
+        "doctor",
+        "tenant",
+        "usage",
+        "rate",
+        "dump",
+        "verify",
+        "rebuild",
+    ):
+        assert re.search(rf"\b{name}\b", told), name
+
+
+def test_a_record_is_rated_with_its_working_and_without_a_server(offline, tmp_path):
+    tariff, usage = tmp_path / "tariff.json", tmp_path / "usage.ndjson"
+    tariff.write_text(json.dumps(TARIFF), encoding="utf-8")
+    records = [call("short", quantity=7), call("far", counterpart="+33199001234"), call("none", type="video")]
+    usage.write_text("".join(records) + "torn\n", encoding="utf-8")
+    ended = offline("rate", "--tariff", str(tariff), "--usage", str(usage))
+    short, far, none, torn = map(json.loads, ended.stdout.splitlines())
+    assert ended.returncode == 0, ended.stderr
+    assert (short["quantity"], short["billed"], short["prefix"], short["amount"]) == (7, 30, "+44", "0.0100")
+    assert [part["exact"] for part in far["components"]] == ["61/300", "0.05"]
+    assert (far["zone"], far["unrounded"], far["amount"]) == ("world", "19/75", "0.2533")
+    assert (none["problem"], torn["problem"]) == ("no_rate", "malformed")
+    assert "2 records cannot be rated" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (("usage", "import", "x.csv"), 2, "Missing option '--tenant'"),
+        (("usage", "import", "/nowhere.csv", "-t", "acme"), 2, "/nowhere.csv: No such file"),
+        (("usage", "import", "-", "-t", "acme", "-f", "betamax"), 2, "format 'betamax' is not known"),
+        (("rate", "--tariff", "-", "--usage", "-"), 2, "the tariff cannot be used"),
+        (("tenant", "list"), 1, "Is DATABASE_URL right?"),
+        (("demo", "--json"), 2, "go with --once"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_no_traceback(offline, arguments, code, sentence):
+    ended = offline(*arguments)
+    assert ended.returncode == code
+    assert sentence in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not ended.stdout
+
+
+def test_the_schema_version_is_read_from_the_names_of_the_migrations():
+    assert newest_version() == head_revision()
+
+
+# --- with a tenant --------------------------------------------------------------------------------
+
+
+def test_usage_is_charged_once_and_the_counts_add_up(allotment, acme):
+    stream = call("one") + call("two") + call("one") + call("lost", line="+447700900999") + "{torn\n"
+    said = allotment.json("usage", "import", "-", "--tenant", acme, "--dry-run", stdin=stream)
+    done = allotment.json("import", "-", "--tenant", acme, stdin=stream)
+    assert {name: done[name] for name in COUNTS} == {
+        "received": 5, "charged": 2, "duplicate": 1, "suspended": 2, "rejected": 0,
+    }  # fmt: skip
+    assert {name: said[name] for name in COUNTS} == {name: done[name] for name in COUNTS}
+    again = allotment.json("usage", "import", "-", "--tenant", acme, stdin=stream)
+    assert (again["charged"], again["suspended"], again["duplicate"]) == (0, 0, 5)
+    waiting = allotment.json("usage", "suspense", "--tenant", acme)
+    assert waiting["reasons"] == {"malformed": 1, "unknown_line": 1}
+    told = allotment("explain", "--tenant", acme, "test/one").stdout
+    assert "standard v1" in told
+    assert "61 second -> 61" in told
+
+
+def test_the_state_is_the_same_bytes_each_time_and_verifies(allotment, acme):
+    allotment("usage", "import", "-", "--tenant", acme, stdin=call("three"))
+    first, second = (allotment("dump", "--tenant", acme) for _ in range(2))
+    other = allotment("dump", "--tenant", acme, PYTHONHASHSEED="7", TZ="Asia/Tokyo")
+    digests = {hashlib.sha256(one.stdout.encode()).hexdigest() for one in (first, second, other)}
+    assert first.stdout
+    assert len(digests) == 1
+    report = allotment.json("verify", "--tenant", acme)
+    assert report["ok"]
+    assert report["seq"] == report["checks"]["events"] > 0
+    assert allotment.json("rebuild", "--tenant", acme, "--check")["ok"]
+
+
+def test_an_invoice_preview_tells_money_as_text(allotment, acme):
+    preview = allotment.json("invoice", "preview", "--tenant", acme, "--period", "2026-10")
+    assert preview["currency"] == "GBP"
+    assert re.fullmatch(r"\d+\.\d{2,6}", preview["total"])
+
+
+def test_a_tenant_that_cannot_be_opened_leaves_nothing_behind(allotment):
+    ended = allotment(
+        "tenant", "create", "half", "--name", "x", "--time-zone", "Mars/Base", "--currency", "EUR"
+    )
+    assert ended.returncode == 1
+    assert "unknown_time_zone" in ended.stderr
+    assert "half" not in [one["slug"] for one in allotment.json("tenant", "list")]
+
+
+def test_production_is_told_to_migrate_and_not_migrated(allotment, database_without_tables):
+    environment = {
+        "DATABASE_URL": database_without_tables,
+        "ALLOTMENT_ENV": "production",
+        "ALLOTMENT_ROOT_KEY": "MDEyMzQ1Njc4OTAxMjM0NTY3ODkwMTIzNDU2Nzg5MDE=",
+    }
+    ended = allotment("tenant", "list", **environment)
+    assert ended.returncode == 2
+    assert "Run `allotment migrate` first" in ended.stderr
+    assert allotment("migrate", **environment).returncode == 0
+    assert allotment("tenant", "list", **environment).returncode == 0
+
+
+@pytest.fixture
+def database_without_tables(servers) -> str:
+    import psycopg
+
+    name = f"empty_{uuid4().hex}"
+    with psycopg.connect(servers.database_url, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name} TEMPLATE template0")
+    return servers.database_url.replace("/allotment?", f"/{name}?")
+
+
+def test_doctor_looks_at_everything(allotment):
+    told = allotment.json("doctor")
+    looked = {finding["what"]: finding["ok"] for finding in told["findings"]}
+    assert looked.keys() >= {"python", "settings", "home", "port", "database", "migrations", "nats"}
+    assert looked["database"]
+    assert looked["nats"]
+
+
+def test_serve_answers_who_has_a_token_and_stops_when_told(allotment, acme):
+    port = str(_free_port())
+    program = Program(**allotment.environment | {"ALLOTMENT_PORT": port})
+    token = program(
+        "token", "--tenant", acme, "--role", "telecoms_manager", "--node", "london"
+    ).stdout.strip()
+    serving = program.start("serve")
+    try:
+        answer = _asked(f"http://127.0.0.1:{port}/graphql", token, "{ me { roles } tenant { name } }")
+        assert answer["data"]["tenant"]["name"] == "Acme plc"
+        serving.send_signal(signal.SIGTERM)
+        _, said = serving.communicate(timeout=SECONDS_MAX)
+    finally:
+        serving.kill()
+    assert serving.returncode == 0, said
+    assert said.rstrip().endswith("Stopped.")
+
+
+def _free_port() -> int:
+    import socket
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _asked(address: str, token: str, query: str) -> Any:
+    """The answer, once the server answers at all."""
+    headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
+    request = urllib.request.Request(address, json.dumps({"query": query}).encode(), headers)
+    deadline = time.monotonic() + SECONDS_MAX
+    while True:
+        try:
+            with urllib.request.urlopen(request, timeout=10) as answer:
+                return json.load(answer)
+        except urllib.error.HTTPError as error:
+            with error:
+                raise AssertionError(error.read()) from None
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
+def test_a_definition_file_is_read_before_anything_is_made(allotment, tmp_path):
+    file = Path(tmp_path, "broken.json")
+    file.write_text('{"nodes": [{"id": "acme"}]}', encoding="utf-8")
+    about = ("--name", "x", "--time-zone", "UTC", "--currency", "EUR")
+    ended = allotment("tenant", "create", "broken", *about, "--file", str(file))
+    assert ended.returncode == 2
+    assert "`kind`" in ended.stderr

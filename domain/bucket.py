@@ -18,8 +18,8 @@ Reason = Literal["allocate", "return", "trade"]
 Drawn = tuple[tuple[int, int], ...]
 """What buckets paid, in the order of consumption: (ordinal, quantity)."""
 
-NEVER = 1 << 63
-"""A counter's next interesting value when nothing is waiting for it."""
+NEVER = 1 << 62
+"""A counter's next interesting value when nothing is waiting for it; no counter gets that far."""
 
 
 class Granted(Struct, frozen=True, array_like=True):
@@ -126,6 +126,8 @@ class Family:
 
         Narrowest scope first; what nobody on the path has is left over.
         """
+        if quantity <= 0:
+            return (), 0
         remaining, reserved = self.remaining, self.reserved
         drawn: Drawn = ()
         left = quantity
@@ -206,9 +208,16 @@ class Family:
                 raise InvariantBroken("0 <= reserved <= remaining", member=ordinal, remaining=remaining)
 
 
-def decide_transfer(
-    command: Allocate | Return | Trade, family: Family, hierarchy: Hierarchy
-) -> list[Transferred]:
+class Movement(Struct, frozen=True):
+    """A transfer that may be asked for: between whom, and which way."""
+
+    source: Member
+    target: Member
+    reason: Reason
+
+
+def check_transfer(command: Allocate | Return | Trade, hierarchy: Hierarchy, now: int) -> Movement:
+    """Refuses what no bucket could make right."""
     check_text("note", command.note, empty=True)
     source = hierarchy.member(command.source)
     target = hierarchy.member(command.target)
@@ -216,28 +225,36 @@ def decide_transfer(
         raise Refused("not_positive", quantity=command.quantity)
     if source is target:
         raise Refused("same_node", node=source.id)
-    reason = _reason(command, source, target)
+    return Movement(source, target, _reason(command, source, target, now))
+
+
+def decide_transfer(command: Allocate | Return | Trade, movement: Movement, family: Family) -> Transferred:
+    source, target = movement.source, movement.target
     available = family.available(source.ordinal)
     if command.quantity > available:
         # Refuse all of it: moving what is left would look like success to who asked for more.
         raise Refused(
             "insufficient_allowance",
             node=source.id,
-            usage_type=command.usage_type,
-            period=command.period,
+            usage_type=family.usage_type,
+            period=family.period,
             available=available,
             reserved=family.reserved[source.ordinal],
         )
-    return [
-        Transferred(
-            source.id, target.id, family.usage_type, family.period, command.quantity, reason, command.note
-        )
-    ]
+    return Transferred(
+        source.id,
+        target.id,
+        family.usage_type,
+        family.period,
+        command.quantity,
+        movement.reason,
+        command.note,
+    )
 
 
-def _reason(command: Allocate | Return | Trade, source: Member, target: Member) -> Reason:
-    below = source.ordinal in target.path
-    above = target.ordinal in source.path
+def _reason(command: Allocate | Return | Trade, source: Member, target: Member, now: int) -> Reason:
+    below = source.ordinal in target.standing(now)
+    above = target.ordinal in source.standing(now)
     match command:
         case Allocate():
             if not below:

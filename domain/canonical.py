@@ -27,12 +27,7 @@ def lines(tenant: Tenant) -> Iterator[bytes]:
 def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
     opened = tenant.opened
     if opened is not None:
-        yield {
-            "is": "tenant",
-            "name": opened.name,
-            "time_zone": opened.time_zone,
-            "currency": opened.currency,
-        }
+        yield {"is": "tenant", **msgspec.structs.asdict(opened)}
     for member in tenant.hierarchy.members:
         yield _member(member)
     for signed in tenant.contracts.signed:

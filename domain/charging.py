@@ -9,12 +9,12 @@ from typing import ClassVar
 
 from msgspec import Struct
 
-from .bucket import Drawn, Family
+from .bucket import NEVER, Drawn, Family
 from .contract import Contracts
 from .hierarchy import Hierarchy, Path
 from .limit import Limits, ThresholdCrossed
 from .refusals import InvariantBroken
-from .tariff import NOTHING, CompiledRate, Rated, Tariffs
+from .tariff import EXACT_MAX, NOTHING, CompiledRate, Rated, Tariffs
 from .usage import MONEY, UsageRecord
 
 FUTURE_MAX = 86_400_000_000
@@ -71,7 +71,7 @@ class UsageRejected(Struct, frozen=True, array_like=True, gc=False):
     quantity: int
     billed: int
     reason: str
-    """"limit_exceeded" or "insufficient_allowance"."""
+    """"limit_exceeded", or "insufficient_allowance": then `limit` is what the path still had."""
     stopped_by: int
     """The ordinal of the member whose limit, or bucket, stopped it."""
     counted: str
@@ -98,6 +98,8 @@ class UsageSuspended(Struct, frozen=True, array_like=True, gc=False):
     attributes: tuple[tuple[str, str], ...]
     sealed: bytes
     """The line and the other party, or the raw record where it could not be read."""
+    subject: bytes
+    """Whose key it is sealed with: it opens even if nobody ever has this line."""
     readable: bool
 
 
@@ -120,6 +122,7 @@ class SuspendUsage(Struct, frozen=True, gc=False):
     detail: str
     position: str
     sealed: bytes
+    subject: bytes
     started_at: int = 0
 
 
@@ -175,11 +178,15 @@ class Charging:
         drawn, taken = family.draw(path, billed) if billed and rate.included else ((), 0)
         rated = rate.rate(billed - taken) if taken < billed else NOTHING
         if rated.overage and rate.included and not period.overage:
-            stop = Stop("insufficient_allowance", path[-1], family, family.granted_total)
+            stop = Stop("insufficient_allowance", path[-1], family, taken)
             return [_rejected(command, path, family, billed, stop)]
         if not billed:
             return [_charged(command, path, family, billed, rate, drawn, rated)]
-        money = self._families[MONEY, period.period] if rated.amount else None
+        money = None
+        if rated.amount:
+            money = self._families[MONEY, period.period]
+            if max(rated.exact) >= EXACT_MAX:
+                return [_suspended(command, "beyond_counting")]
         if not family.is_near(path, billed) and (money is None or not money.is_near(path, rated.amount)):
             return [_charged(command, path, family, billed, rate, drawn, rated)]
         return self._decide_near(
@@ -194,6 +201,8 @@ class Charging:
         if money is not None:
             counted.append((money, charged.amount))
         for counter, quantity in counted:
+            if counter.used[charged.path[-1]] + quantity >= NEVER:
+                return [_suspended(command, "beyond_counting")]
             stop = self._stop(counter, charged.path, quantity)
             if stop is not None:
                 return [_rejected(command, charged.path, family, charged.billed, stop)]
@@ -251,6 +260,7 @@ def suspended_unreadable(command: SuspendUsage) -> UsageSuspended:
         "",
         (),
         command.sealed,
+        command.subject,
         readable=False,
     )
 
@@ -258,6 +268,10 @@ def suspended_unreadable(command: SuspendUsage) -> UsageSuspended:
 SUSPENSE = {
     "unknown_line": ("line", "nobody has this line: add the resource"),
     "line_not_active": ("line", "nobody had this line at that time: check the dates"),
+    "beyond_counting": (
+        "quantity",
+        "it would cost or count more than anything can: check its unit and the tariff",
+    ),
     "in_the_future": ("started_at", "the record lies in the future: check its clock and time zone"),
     "no_contract": ("started_at", "no contract covers that day: sign one that does"),
     "no_rate": ("counterpart", "no tariff valid that day has a rate for this: publish one"),
@@ -281,6 +295,7 @@ def _suspended(command: ChargeUsage, reason: str) -> UsageSuspended:
         record.direction,
         record.attributes,
         command.sealed,
+        command.token,
         readable=True,
     )
 

@@ -5,6 +5,7 @@ and its grants, before anything is charged to it: replay never asks a calendar a
 Times are microseconds since the epoch, UTC; bounds are [starts_at, ends_at).
 """
 
+import re
 from bisect import bisect_right
 from datetime import date, datetime
 from typing import ClassVar
@@ -13,9 +14,11 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from .refusals import Refused, check_text
-from .usage import MONEY, USAGE_TYPES
+from .usage import USAGE_TYPES
 
-QUANTITY_MAX = 2**62
+QUANTITY_MAX = 2**60
+YEAR_MIN = 1970
+DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 PERIODS_AHEAD_DAYS = 45
 """A period that starts later than this is a typing mistake, not a plan."""
 
@@ -85,6 +88,8 @@ class Contracts:
         self._starts: list[int] = []
         self._opened: list[PeriodOpened] = []
         self._last: PeriodOpened | None = None
+        self._begins_at: int | None = None
+        """When the first contract begins."""
 
     def period_at(self, at: int) -> PeriodOpened | None:
         """The open period a moment belongs to."""
@@ -97,17 +102,25 @@ class Contracts:
         self._last = self._opened[index]
         return self._last
 
+    def check(self, period: str) -> None:
+        """Refuses what is no period, or one that no contract covers."""
+        if period not in self.periods:
+            bounds_of(period, self.zone)
+            if self._contract_for(period) is None:
+                raise Refused("no_contract", period=period)
+
     def require(self, period: str) -> PeriodOpened:
+        """The period, opened; asks for it to be opened first."""
         opened = self.periods.get(period)
-        if opened is not None:
-            return opened
-        starts_at, _ = bounds_of(period, self.zone)
-        if self._contract_for(period) is None:
-            raise Refused("no_contract", period=period)
-        raise PeriodNotOpen(name_of(starts_at, self.zone))
+        if opened is None:
+            self.check(period)
+            raise PeriodNotOpen(period)
+        return opened
 
     def period_for(self, at: int) -> PeriodOpened | None:
         """The period of a moment; asks for it to be opened, or None where no contract covers it."""
+        if self._begins_at is None or at < self._begins_at:
+            return None
         opened = self.period_at(at)
         if opened is None and (period := name_of(at, self.zone)) not in self.periods:
             if self._contract_for(period) is None:
@@ -124,15 +137,15 @@ class Contracts:
         return self._open(command.period, now)
 
     def _sign(self, command: SignContract) -> ContractSigned:
-        _date(command.starts_on)
+        if _date(command.starts_on).year < YEAR_MIN:
+            raise Refused("not_a_date", date=command.starts_on, example="2026-11-01")
         types = [grant.usage_type for grant in command.grants]
         check_text("contract", command.contract)
         if len(set(types)) != len(types):
             raise Refused("granted_twice", usage_types=types)
         for grant in command.grants:
-            if grant.usage_type not in USAGE_TYPES and grant.usage_type != MONEY:
-                known = [*USAGE_TYPES, MONEY]
-                raise Refused("unknown_usage_type", usage_type=grant.usage_type, known=known)
+            if grant.usage_type not in USAGE_TYPES:
+                raise Refused("unknown_usage_type", usage_type=grant.usage_type, known=[*USAGE_TYPES])
             if not 0 <= grant.quantity <= QUANTITY_MAX:
                 raise Refused("quantity_out_of_range", usage_type=grant.usage_type, quantity_max=QUANTITY_MAX)
         version = 1 + sum(1 for signed in self.signed if signed.contract == command.contract)
@@ -153,15 +166,19 @@ class Contracts:
         return opened, contract.grants
 
     def _contract_for(self, period: str) -> ContractSigned | None:
-        """The last contract signed that has begun before the period ends."""
+        """The contract that began last before the period ends."""
         _, ends_at = bounds_of(period, self.zone)
         begun = [signed for signed in self.signed if midnight(_date(signed.starts_on), self.zone) < ends_at]
-        return begun[-1] if begun else None
+        # Of two that begin on the same day, the one signed later.
+        return max(reversed(begun), key=lambda signed: signed.starts_on, default=None)
 
     def apply(self, event: ContractSigned | PeriodOpened) -> None:
         match event:
             case ContractSigned():
                 self.signed.append(event)
+                begins_at = midnight(_date(event.starts_on), self.zone)
+                if self._begins_at is None or begins_at < self._begins_at:
+                    self._begins_at = begins_at
             case PeriodOpened(period, starts_at):
                 index = bisect_right(self._starts, starts_at)
                 self.periods[period] = event
@@ -180,7 +197,7 @@ def bounds_of(period: str, zone: ZoneInfo) -> tuple[int, int]:
         first = date.fromisoformat(f"{period}-01") if len(period) == len("2026-11") else None
     except ValueError:
         first = None
-    if first is None or not 1971 <= first.year <= 9998:
+    if first is None or not YEAR_MIN <= first.year <= 9998:
         raise Refused("not_a_period", period=period, example="2026-11")
     following = date(first.year + first.month // 12, first.month % 12 + 1, 1)
     return midnight(first, zone), midnight(following, zone)
@@ -192,6 +209,9 @@ def midnight(day: date, zone: ZoneInfo) -> int:
 
 def _date(text: str) -> date:
     try:
+        # Other forms of ISO 8601 would be stored as they came, and not compare as text.
+        if not DATE.fullmatch(text):
+            raise ValueError(text)
         return date.fromisoformat(text)
     except ValueError:
         raise Refused("not_a_date", date=text, example="2026-11-01") from None

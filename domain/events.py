@@ -59,9 +59,18 @@ def decode(topic: str, state: bytes) -> Envelope[Event]:
     decoder = _decoders.get(topic)
     if decoder is None:
         raise UnknownEvent(f"topic {topic!r} is not known to this version: update allotment")
-    envelope = decoder.decode(state)
-    if envelope.schema != SCHEMA:
-        raise UnknownEvent(
-            f"{topic} has schema {envelope.schema}, this version reads {SCHEMA}: update allotment"
-        )
+    try:
+        envelope = decoder.decode(state)
+    except msgspec.ValidationError:
+        _check_schema(topic, _decode_head(state).schema)
+        raise
+    _check_schema(topic, envelope.schema)
     return envelope
+
+
+def _check_schema(topic: str, schema: int) -> None:
+    if schema != SCHEMA:
+        raise UnknownEvent(f"{topic} has schema {schema}, this version reads {SCHEMA}: update allotment")
+
+
+_decode_head = msgspec.msgpack.Decoder(Envelope[msgspec.Raw]).decode

@@ -127,6 +127,10 @@ class Member:
         index = bisect_right(stays, at, key=_since) - 1
         return stays[index][1] if index >= 0 else ()
 
+    def standing(self, now: int) -> Path:
+        """Where the member stands in the hierarchy now; a resource that does not, where it last did."""
+        return self.path if self.is_node else self.path_at(now) or self.path
+
 
 class Hierarchy:
     """Who exists, under whom, since when."""
@@ -183,16 +187,23 @@ class Hierarchy:
             case AddResource():
                 return [self._add_resource(command)]
             case MoveResource(resource, node, since):
-                moved = self.resource(resource)
+                moved = self._living(resource)
                 self.node(node)
                 if since <= moved.stays[-1][0]:
                     raise Refused("not_after_last_move", resource=resource, since=moved.stays[-1][0])
                 return [ResourceMoved(resource, node, since)]
             case EndResource(resource, at):
-                ended = self.resource(resource)
+                ended = self._living(resource)
                 if at <= ended.stays[-1][0]:
                     raise Refused("not_after_last_move", resource=resource, since=ended.stays[-1][0])
                 return [ResourceEnded(resource, at)]
+
+    def _living(self, ident: str) -> "Member":
+        resource = self.resource(ident)
+        ended_at, path = resource.stays[-1]
+        if not path:
+            raise Refused("resource_ended", resource=ident, ended_at=ended_at)
+        return resource
 
     def _add_node(self, command: AddNode) -> NodeAdded:
         self._check_new(command.node)
@@ -214,6 +225,8 @@ class Hierarchy:
             raise Refused("unknown_kind", kind=command.kind, known=list(RESOURCE_KINDS))
         if not command.identities:
             raise Refused("no_identity", resource=command.resource)
+        if len({identity.token for identity in command.identities}) != len(command.identities):
+            raise Refused("identity_twice", resource=command.resource)
         for identity in command.identities:
             for holder in self.by_token.get(identity.token, ()):
                 if holder.stays[-1][1] or holder.stays[-1][0] > command.since:

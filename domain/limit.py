@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from .bucket import NEVER, Family
 from .contract import QUANTITY_MAX
-from .hierarchy import Hierarchy, Path
+from .hierarchy import Hierarchy, Member, Path
 from .refusals import Refused
 from .usage import MONEY, USAGE_TYPES
 
@@ -77,16 +77,19 @@ class Limits:
 
     def of(self, ordinal: int, usage_type: str, period: str) -> InForce | None:
         """The limit in force at a member in a period, if it has one."""
-        for limit in reversed(self.by_type.get(usage_type, {}).get(ordinal, ())):
-            if limit.from_period <= period:
-                return _in_force(limit)
-        return None
+        last = self._last(ordinal, usage_type, period)
+        return None if last is None else _in_force(last)
+
+    def _last(self, ordinal: int, usage_type: str, period: str) -> LimitSet | None:
+        """The one that holds from the latest period on, and of several the one set later."""
+        limits = self.by_type.get(usage_type, {}).get(ordinal, ())
+        begun = [limit for limit in limits if limit.from_period <= period]
+        return max(reversed(begun), key=lambda limit: limit.from_period, default=None)
 
     def decide(
         self, command: SetLimit, hierarchy: Hierarchy, running: str, families: list[Family]
     ) -> list[LimitSet | ThresholdCrossed]:
-        member = hierarchy.member(command.node)
-        _check(command)
+        member = check_limit(command, hierarchy)
         event = LimitSet(
             member.id,
             command.usage_type,
@@ -98,9 +101,21 @@ class Limits:
             crossing
             for family in families
             if _concerns(event, family)
-            for crossing in _crossings(_in_force(event), family, family.used[member.ordinal], fired=0)
+            for crossing in self._passed(event, family, member.ordinal)
         ]
         return [event, *passed]
+
+    def _passed(self, event: LimitSet, family: Family, ordinal: int) -> list[ThresholdCrossed]:
+        """What a limit finds passed already, but for what was told of the very same one."""
+        before = self._last(ordinal, family.usage_type, family.period)
+        new = _in_force(event)
+        if before is not None and before.from_period > event.from_period:
+            return []
+        fired = self._fired(family, ordinal) if before and _same(_in_force(before), new) else 0
+        return _crossings(new, family, family.used[ordinal], fired)
+
+    def _fired(self, family: Family, ordinal: int) -> int:
+        return self.fired.get((family.usage_type, family.period, ordinal), 0)
 
     def crossed(self, family: Family, path: Path, quantity: int) -> list[ThresholdCrossed]:
         """The thresholds this usage crosses, from the foot of its path upwards."""
@@ -109,19 +124,20 @@ class Limits:
             total = family.used[ordinal] + quantity
             if total >= family.mark[ordinal]:
                 limit = self.of(ordinal, family.usage_type, family.period)
-                fired = self.fired.get((family.usage_type, family.period, ordinal), 0)
-                crossings += _crossings(limit, family, total, fired)
+                crossings += _crossings(limit, family, total, self._fired(family, ordinal))
         return crossings
 
     def apply(self, event: LimitSet | ThresholdCrossed, hierarchy: Hierarchy, families: list[Family]) -> None:
         ordinal = hierarchy.by_id[event.node].ordinal
         match event:
             case LimitSet(_, usage_type):
+                concerned = [family for family in families if _concerns(event, family)]
+                before = [self.of(ordinal, usage_type, family.period) for family in concerned]
                 self.by_type.setdefault(usage_type, {}).setdefault(ordinal, []).append(event)
-                for family in families:
-                    if _concerns(event, family):
+                for family, was in zip(concerned, before, strict=True):
+                    if not _same(was, self.of(ordinal, usage_type, family.period)):
                         self.fired.pop((usage_type, family.period, ordinal), None)
-                        self._arm(family, ordinal)
+                    self._arm(family, ordinal)
             case ThresholdCrossed(_, usage_type, period, percent):
                 self.fired[usage_type, period, ordinal] = percent
                 for family in families:
@@ -138,14 +154,16 @@ class Limits:
         if limit is None:
             family.mark[ordinal] = family.ceiling[ordinal] = NEVER
             return
-        fired = self.fired.get((family.usage_type, family.period, ordinal), 0)
+        fired = self._fired(family, ordinal)
         waiting = [_reached_at(limit.quantity, percent) for percent in limit.thresholds if percent > fired]
         family.mark[ordinal] = min([*waiting, limit.quantity + 1])
         # What was used before the limit came stays charged, so it may stand above the limit.
         family.ceiling[ordinal] = max(limit.quantity, family.used[ordinal])
 
 
-def _check(command: SetLimit) -> None:
+def check_limit(command: SetLimit, hierarchy: Hierarchy) -> Member:
+    """The member to be limited; refuses what no limit may be."""
+    member = hierarchy.member(command.node)
     if command.usage_type not in USAGE_TYPES and command.usage_type != MONEY:
         raise Refused("unknown_usage_type", usage_type=command.usage_type, known=[*USAGE_TYPES, MONEY])
     if command.quantity is not None and not 0 <= command.quantity <= QUANTITY_MAX:
@@ -153,6 +171,16 @@ def _check(command: SetLimit) -> None:
     wanted = command.thresholds
     if len(wanted) > THRESHOLDS_MAX or any(not 1 <= percent <= 100 for percent in wanted):
         raise Refused("bad_thresholds", thresholds=list(wanted), thresholds_max=THRESHOLDS_MAX)
+    return member
+
+
+def _same(one: InForce | None, other: InForce | None) -> bool:
+    """Whether two limits ask for the same: then what was told of one was told of the other."""
+    return (
+        one is not None
+        and other is not None
+        and (one.quantity, one.thresholds) == (other.quantity, other.thresholds)
+    )
 
 
 def _in_force(limit: LimitSet) -> InForce | None:

@@ -5,24 +5,44 @@ counters are lists of numbers and change with every charge. What follows from th
 compiled rates and the index of identities, is built again.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from operator import le
 
 import msgspec
-from msgspec import Struct
+from msgspec import Raw, Struct
 
-from .bucket import NEVER, Family
+from .bucket import NEVER, Family, Granted, Transferred
+from .charging import UsageCharged, UsageRejected, UsageSuspended
 from .contract import ContractSigned, PeriodOpened
+from .events import Envelope
 from .hierarchy import Identity, Member, Path
-from .limit import LimitSet
+from .limit import LimitSet, ThresholdCrossed
+from .refusals import InvariantBroken
 from .tariff import TariffPublished
 from .tenant import Tenant, TenantOpened
+from .usage import MONEY
 
-MEMBERS_AT_ONCE = 2_000
-"""Members encoded in one call: others get their turn in between."""
+BLOCK = 2_000
+"""Members, or limits, encoded in one call: others get their turn in between."""
 NOBODY = -1
+
+SHORT_RUN = 8
+"""A run of charges shorter than an eighth of the members is looked at charge by charge."""
+
+COUNTED = {
+    event.topic
+    for event in (
+        *(UsageCharged, UsageRejected, UsageSuspended),
+        *(Granted, Transferred, PeriodOpened, ThresholdCrossed),
+    )
+}
+"""The events that change counters only. Any other may change the structure."""
 
 
 class FamilyCounters(Struct, array_like=True):
+    """As in `Family`; of `mark` and `ceiling` only what is not `NEVER` is told."""
+
     usage_type: str
     period: str
     granted_total: int
@@ -32,8 +52,8 @@ class FamilyCounters(Struct, array_like=True):
     consumed: list[int]
     reserved: list[int]
     used: list[int]
-    armed: list[tuple[int, int, int]]
-    """(ordinal, mark, ceiling) of the members that have, or had, a limit."""
+    mark: dict[int, int]
+    ceiling: dict[int, int]
 
 
 class Counters(Struct, array_like=True):
@@ -59,61 +79,79 @@ class KeptMember(Struct, array_like=True, gc=False):
     identities: tuple[Identity, ...]
 
 
-class Structure(Struct, array_like=True):
-    """All but the members, which are many, and stand before it in blocks."""
+KeptLimits = tuple[str, int, list[LimitSet]]
+"""Usage type, ordinal, and what was set there, in order."""
 
-    ways: list[Path]
+
+class Structure(Struct, array_like=True):
     signed: list[ContractSigned]
     tariffs: list[TariffPublished]
-    limits: dict[str, dict[int, list[LimitSet]]]
+    ways: list[Path]
+    members: list[bytes]
+    """Blocks of `KeptMember`."""
+    limits: list[bytes]
+    """Blocks of `KeptLimits`."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_counters = msgspec.msgpack.Decoder(Counters).decode
 _decode_structure = msgspec.msgpack.Decoder(Structure).decode
 _decode_members = msgspec.msgpack.Decoder(list[KeptMember]).decode
-_decode_blocks = msgspec.msgpack.Decoder(list[bytes]).decode
+_decode_limits = msgspec.msgpack.Decoder(list[KeptLimits]).decode
 
 
-def copy_counters(tenant: Tenant) -> Counters:
+class CountersCopy(Struct):
+    """Counters as they stood at one moment: copied lists, not encoded yet."""
+
+    told: Counters
+    """Without the families."""
+    families: list[Family]
+
+
+def copy_counters(tenant: Tenant) -> CountersCopy:
     """What changes with every charge, copied. The state must stand still meanwhile."""
     fired: dict[str, list[tuple[str, int, int]]] = {}
     for (usage_type, period, ordinal), percent in tenant.limits.fired.items():
         fired.setdefault(usage_type, []).append((period, ordinal, percent))
-    return Counters(
+    told = Counters(
         tenant.opened,
         list(tenant.contracts.periods.values()),
-        [
-            _copy_family(family, tenant.limits.by_type.get(family.usage_type, {}))
-            for family in tenant.families.values()
-        ],
+        [],
         fired,
         dict(tenant.charging.counts),
         tenant.charging.amount_total,
     )
+    return CountersCopy(told, [_copy_family(family) for family in tenant.families.values()])
 
 
-def encode_counters(counters: Counters) -> bytes:
-    return _encode(counters)
+def encode_counters(copied: CountersCopy) -> bytes:
+    """List by list: nobody is held up for longer than one of them takes."""
+    told = copied.told
+    families = [Raw(_encode_family(family)) for family in copied.families]
+    return _encode([told.opened, told.periods, families, told.fired, told.counts, told.amount_total])
 
 
 def encode_structure(tenant: Tenant) -> bytes:
     """Members, contracts, tariffs and limits: right only if none of these changed meanwhile."""
-    places: dict[Path, int] = {}
-    blocks = [_encode(block) for block in _blocks(tenant.hierarchy.members, places)]
-    structure = Structure(
-        list(places),
-        tenant.contracts.signed,
-        [tariff.published for tariff in tenant.tariffs.versions],
-        tenant.limits.by_type,
+    ways: dict[Path, int] = {}
+    members, limits = tenant.hierarchy.members, list(_limits(tenant))
+    return _encode(
+        Structure(
+            tenant.contracts.signed,
+            [tariff.published for tariff in tenant.tariffs.versions],
+            members=[
+                _encode([_keep(member, ways) for member in members[first : first + BLOCK]])
+                for first in range(0, len(members), BLOCK)
+            ],
+            limits=[_encode(limits[first : first + BLOCK]) for first in range(0, len(limits), BLOCK)],
+            ways=list(ways),
+        )
     )
-    return _encode([*blocks, _encode(structure)])
 
 
 def restore(counters: bytes, structure: bytes) -> Tenant:
     """The state that both parts were taken of."""
-    *blocks, rest = _decode_blocks(structure)
-    kept, counted = _decode_structure(rest), _decode_counters(counters)
+    kept, counted = _decode_structure(structure), _decode_counters(counters)
     tenant = Tenant()
     if counted.opened is not None:
         tenant.apply(counted.opened)
@@ -123,11 +161,13 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
         tenant.contracts.apply(period)
     for tariff in kept.tariffs:
         tenant.tariffs.apply(tariff)
-    tenant.limits.by_type = kept.limits
+    for block in kept.limits:
+        for usage_type, ordinal, limits in _decode_limits(block):
+            tenant.limits.by_type.setdefault(usage_type, {})[ordinal] = limits
     for usage_type, all_fired in counted.fired.items():
         for period_name, ordinal, percent in all_fired:
             tenant.limits.fired[usage_type, period_name, ordinal] = percent
-    _restore_members(tenant, kept.ways, (member for block in blocks for member in _decode_members(block)))
+    _restore_members(tenant, kept.ways, chain.from_iterable(map(_decode_members, kept.members)))
     for family in counted.families:
         tenant.families[family.usage_type, family.period] = _restore_family(family)
     tenant.charging.counts.update(counted.counts)
@@ -135,19 +175,55 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     return tenant
 
 
+def count_all(tenant: Tenant, charges: Sequence[Envelope[UsageCharged]]) -> None:
+    """Apply a run of charges as `Charging.count` does, looking at ceilings once, at the end.
+
+    Usage only grows within a run, and no limit changes: what is within its ceiling then always was.
+    """
+    charging, families = tenant.charging, tenant.families
+    if len(charges) * SHORT_RUN < len(tenant.hierarchy.members):
+        for envelope in charges:
+            charging.count(envelope.event)
+        return
+    touched: dict[tuple[str, str], Family] = {}
+    for envelope in charges:
+        event = envelope.event
+        billed, amount, path = event.billed, event.amount, event.path
+        key = (event.usage_type, event.period)
+        family = touched.get(key)
+        if family is None:
+            family = touched[key] = families[key]
+        taken = family.consume(event.drawn) if event.drawn else 0
+        if taken + event.overage != billed:
+            raise InvariantBroken(
+                "the parts of a charge add up", taken=taken, overage=event.overage, billed=billed
+            )
+        used = family.used
+        for ordinal in path:
+            used[ordinal] += billed
+        if amount:
+            key = (MONEY, event.period)
+            family = touched.get(key)
+            if family is None:
+                family = touched[key] = families[key]
+            used = family.used
+            for ordinal in path:
+                used[ordinal] += amount
+            charging.amount_total += amount
+    charging.counts["charged"] += len(charges)
+    for family in touched.values():
+        if not all(map(le, family.used, family.ceiling)):
+            raise InvariantBroken("usage never passes a limit", usage_type=family.usage_type)
+
+
 # --- members -------------------------------------------------------------------------------------
 
 
-def _blocks(members: list[Member], places: dict[Path, int]) -> Iterator[list[KeptMember]]:
-    for first in range(0, len(members), MEMBERS_AT_ONCE):
-        yield [_keep(member, places) for member in members[first : first + MEMBERS_AT_ONCE]]
-
-
-def _keep(member: Member, places: dict[Path, int]) -> KeptMember:
+def _keep(member: Member, ways: dict[Path, int]) -> KeptMember:
     """Thousands of resources share the way from their node up: it is told once."""
-    above = places.setdefault(member.path[1:], len(places))
+    above = ways.setdefault(member.path[1:], len(ways))
     stays = [
-        (since, places.setdefault(path[1:], len(places)) if path else NOBODY) for since, path in member.stays
+        (since, ways.setdefault(path[1:], len(ways)) if path else NOBODY) for since, path in member.stays
     ]
     parent = member.parent.ordinal if member.parent else NOBODY
     return KeptMember(
@@ -179,22 +255,39 @@ def _restore_members(tenant: Tenant, ways: list[Path], kept: Iterable[KeptMember
             member.parent = members[parent]
 
 
+def _limits(tenant: Tenant) -> Iterator[KeptLimits]:
+    for usage_type, by_ordinal in list(tenant.limits.by_type.items()):
+        for ordinal, limits in list(by_ordinal.items()):
+            yield usage_type, ordinal, limits
+
+
 # --- families ------------------------------------------------------------------------------------
 
 
-def _copy_family(family: Family, limited: dict[int, list[LimitSet]]) -> FamilyCounters:
-    mark, ceiling = family.mark, family.ceiling
-    return FamilyCounters(
-        family.usage_type,
-        family.period,
-        family.granted_total,
-        family.remaining_total,
-        family.consumed_total,
-        family.remaining.copy(),
-        family.consumed.copy(),
-        family.reserved.copy(),
-        family.used.copy(),
-        [(ordinal, mark[ordinal], ceiling[ordinal]) for ordinal in limited],
+def _copy_family(family: Family) -> Family:
+    copied = Family(family.usage_type, family.period, 0)
+    copied.granted_total = family.granted_total
+    copied.remaining_total = family.remaining_total
+    copied.consumed_total = family.consumed_total
+    copied.remaining, copied.consumed = family.remaining.copy(), family.consumed.copy()
+    copied.reserved, copied.used = family.reserved.copy(), family.used.copy()
+    copied.mark, copied.ceiling = family.mark.copy(), family.ceiling.copy()
+    return copied
+
+
+def _encode_family(family: Family) -> bytes:
+    lists = (family.remaining, family.consumed, family.reserved, family.used)
+    return _encode(
+        [
+            family.usage_type,
+            family.period,
+            family.granted_total,
+            family.remaining_total,
+            family.consumed_total,
+            *(Raw(_encode(counters)) for counters in lists),
+            {ordinal: mark for ordinal, mark in enumerate(family.mark) if mark != NEVER},
+            {ordinal: ceiling for ordinal, ceiling in enumerate(family.ceiling) if ceiling != NEVER},
+        ]
     )
 
 
@@ -207,6 +300,7 @@ def _restore_family(kept: FamilyCounters) -> Family:
     family.reserved, family.used = kept.reserved, kept.used
     family.mark = [NEVER] * len(kept.used)
     family.ceiling = [NEVER] * len(kept.used)
-    for ordinal, mark, ceiling in kept.armed:
-        family.mark[ordinal], family.ceiling[ordinal] = mark, ceiling
+    for counters, told in ((family.mark, kept.mark), (family.ceiling, kept.ceiling)):
+        for ordinal, value in told.items():
+            counters[ordinal] = value
     return family

@@ -5,8 +5,10 @@ once, by the method and to the decimals its tariff names. Usage is rated with th
 was valid when it happened: versions are only ever added.
 """
 
-from decimal import Decimal, InvalidOperation
+import re
+from decimal import Decimal
 from fractions import Fraction
+from math import lcm
 from typing import ClassVar, Literal
 
 from msgspec import Struct
@@ -16,6 +18,11 @@ from .usage import USAGE_TYPES
 
 MICRO = 1_000_000
 DECIMALS_MAX = 6
+PRICE = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,12})?")
+UNITS_MAX = 10**12
+"""Of `per`, increment and minimum."""
+EXACT_MAX = 2**63
+"""Numerator and denominator of an exact amount are stored as integers of 64 bits."""
 RATES_MAX = 200_000
 LOOKUPS_REMEMBERED_MAX = 50_000
 
@@ -100,9 +107,9 @@ class CompiledRate:
     def __init__(self, rate: Rate, index: int, published: TariffPublished) -> None:
         price = Fraction(Decimal(rate.price)) * MICRO / rate.per
         fee = Fraction(Decimal(rate.connect_fee)) * MICRO
-        self.den = price.denominator * fee.denominator
-        self.num = price.numerator * fee.denominator
-        self.fee = fee.numerator * price.denominator
+        self.den = lcm(price.denominator, fee.denominator)
+        self.num = price.numerator * (self.den // price.denominator)
+        self.fee = fee.numerator * (self.den // fee.denominator)
         self.increment = rate.increment
         self.minimum = rate.minimum
         self.included = rate.included
@@ -139,7 +146,11 @@ class Tariff:
         self._prefixes: dict[tuple[str, str], dict[str, CompiledRate]] = {}
         self._longest: dict[tuple[str, str], int] = {}
         self._remembered: dict[tuple[str, str, str], CompiledRate | None] = {}
-        for rate, compiled in zip(published.rates, self.rates, strict=True):
+        by_direction = sorted(
+            zip(published.rates, self.rates, strict=True), key=lambda pair: not pair[0].direction
+        )
+        # A rate for one direction goes before one for both.
+        for rate, compiled in by_direction:
             for direction in [rate.direction] if rate.direction else ["outbound", "inbound"]:
                 key = (rate.usage_type, direction)
                 self._prefixes.setdefault(key, {}).setdefault(rate.prefix, compiled)
@@ -231,21 +242,13 @@ def check_tariff(command: PublishTariff) -> None:
 def _faults(rate: Rate) -> list[tuple[str, bool]]:
     return [
         ("usage_type", rate.usage_type not in USAGE_TYPES),
-        ("price", not _is_price(rate.price)),
-        ("connect_fee", not _is_price(rate.connect_fee)),
-        ("per", rate.per < 1),
-        ("increment", rate.increment < 1),
-        ("minimum", rate.minimum < 0),
+        ("price", not PRICE.fullmatch(rate.price)),
+        ("connect_fee", not PRICE.fullmatch(rate.connect_fee)),
+        ("per", not 1 <= rate.per <= UNITS_MAX),
+        ("increment", not 1 <= rate.increment <= UNITS_MAX),
+        ("minimum", not 0 <= rate.minimum <= UNITS_MAX),
         ("direction", rate.direction not in ("", "outbound", "inbound")),
     ]
-
-
-def _is_price(text: str) -> bool:
-    try:
-        price = Decimal(text)
-    except InvalidOperation:
-        return False
-    return price.is_finite() and 0 <= price < 10**9
 
 
 def round_up_to(increment: int, quantity: int) -> int:

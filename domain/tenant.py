@@ -4,13 +4,14 @@
 each event the invariants of DESIGN §4 that it could have touched are asserted.
 """
 
+import re
 from collections.abc import Sequence
 from typing import ClassVar
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
 
-from .bucket import Allocate, Family, Granted, Return, Trade, Transferred, decide_transfer
+from .bucket import Allocate, Family, Granted, Return, Trade, Transferred, check_transfer, decide_transfer
 from .charging import (
     ChargeUsage,
     Charging,
@@ -32,10 +33,13 @@ from .hierarchy import (
     ResourceEnded,
     ResourceMoved,
 )
-from .limit import Limits, LimitSet, SetLimit, ThresholdCrossed
+from .limit import Limits, LimitSet, SetLimit, ThresholdCrossed, check_limit
 from .refusals import InvariantBroken, Refused, check_text
 from .tariff import PublishTariff, TariffPublished, Tariffs
 from .usage import MONEY, USAGE_TYPES
+
+TIME_ZONE = re.compile(r"UTC|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+){1,2}")
+CURRENCY = re.compile(r"[A-Z]{3}")
 
 
 class TenantOpened(Struct, frozen=True, array_like=True):
@@ -109,18 +113,15 @@ class Tenant:
 
     def decide(self, command: Command, now: int) -> Sequence[Event]:
         """The events that follow from a command; raises Refused, or PeriodNotOpen first."""
-        if type(command) is ChargeUsage:
-            return self.charging.decide(command, now)
         if self.opened is None and not isinstance(command, OpenTenant):
             raise Refused("tenant_not_open")
+        if type(command) is ChargeUsage:
+            return self.charging.decide(command, now)
         match command:
             case Allocate() | Return() | Trade():
-                return [*decide_transfer(command, self._family(command, now), self.hierarchy)]
+                return [self._transfer(command, now)]
             case SetLimit():
-                running = name_of(now, self.contracts.zone)
-                if command.from_period and command.from_period not in self.contracts.periods:
-                    self.contracts.require(command.from_period)
-                return [*self.limits.decide(command, self.hierarchy, running, list(self.families.values()))]
+                return self._limit(command, now)
             case AddNode() | AddResource() | MoveResource() | EndResource():
                 return [*self.hierarchy.decide(command)]
             case PublishTariff():
@@ -139,10 +140,13 @@ class Tenant:
         check_text("name", command.name)
         check_text("carrier", command.carrier, empty=True)
         try:
+            # Neither a folder of zones nor what a machine calls its own is one.
+            if not TIME_ZONE.fullmatch(command.time_zone):
+                raise ValueError(command.time_zone)
             ZoneInfo(command.time_zone)
-        except (ZoneInfoNotFoundError, ValueError):
+        except (ZoneInfoNotFoundError, ValueError, OSError):
             raise Refused("unknown_time_zone", time_zone=command.time_zone, example="Europe/London") from None
-        if len(command.currency) != 3 or not command.currency.isalpha() or not command.currency.isupper():
+        if not CURRENCY.fullmatch(command.currency):
             raise Refused("unknown_currency", currency=command.currency, example="EUR")
         return TenantOpened(command.name, command.time_zone, command.currency, command.carrier)
 
@@ -158,12 +162,24 @@ class Tenant:
         ]
         return [event, *granted]
 
-    def _family(self, command: Allocate | Return | Trade, now: int) -> Family:
-        if command.usage_type not in USAGE_TYPES and command.usage_type != MONEY:
-            raise Refused("unknown_usage_type", usage_type=command.usage_type, known=[*USAGE_TYPES, MONEY])
+    def _transfer(self, command: Allocate | Return | Trade, now: int) -> Transferred:
+        if command.usage_type not in USAGE_TYPES:
+            raise Refused("unknown_usage_type", usage_type=command.usage_type, known=[*USAGE_TYPES])
         period = command.period or name_of(now, self.contracts.zone)
+        self.contracts.check(period)
+        movement = check_transfer(command, self.hierarchy, now)
+        # Last: what is refused anyway shall not open a period.
         self.contracts.require(period)
-        return self.families[command.usage_type, period]
+        return decide_transfer(command, movement, self.families[command.usage_type, period])
+
+    def _limit(self, command: SetLimit, now: int) -> list[Event]:
+        if command.from_period:
+            self.contracts.check(command.from_period)
+        check_limit(command, self.hierarchy)
+        if command.from_period:
+            self.contracts.require(command.from_period)
+        running = name_of(now, self.contracts.zone)
+        return [*self.limits.decide(command, self.hierarchy, running, list(self.families.values()))]
 
     # --- apply ----------------------------------------------------------------------------
 

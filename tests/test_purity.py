@@ -22,7 +22,6 @@ MODULES = {
 DOMAIN_MODULES = MODULES | {
     "eventsourcing",
     "litestar",
-    "math",
     "nats",
     "psycopg",
     "sqlalchemy",

@@ -46,7 +46,8 @@ class Model:
         self.granted = defaultdict(int)  # (type, period)
         self.used = defaultdict(int)
         self.limits = []  # (node, type, quantity, thresholds, from_period)
-        self.fired = []  # (how many limits had been set, node, type, period, percent)
+        self.fired = []  # (how often the limit had changed, node, type, period, percent)
+        self.changes = {}  # (node, type, period) -> how often the limit in force has changed
         self.tariffs = []  # (valid_from, method, decimals, rates)
         self.amount = 0
 
@@ -72,7 +73,8 @@ class Model:
 
     def limit(self, member, usage_type, period):
         held = [given for given in self.limits if given[:2] == (member, usage_type) and given[4] <= period]
-        return held[-1] if held and held[-1][2] is not None else None
+        last = max(reversed(held), key=lambda given: given[4], default=None)
+        return last if last is not None and last[2] is not None else None
 
     def rate(self, usage_type, counterpart, at):
         valid = [(tariff[0], i) for i, tariff in enumerate(self.tariffs) if tariff[0] <= at]
@@ -132,10 +134,10 @@ class Model:
         if limit is None:
             return []
         used = self.used[counter, period, member]
-        set_at = max(i for i, given in enumerate(self.limits) if given is limit)
+        change = self.changes.get((member, counter, period), 0)
         fired = []
         for percent in sorted(limit[3]):
-            key = (set_at, member, counter, period, percent)
+            key = (change, member, counter, period, percent)
             if used and used * 100 >= limit[2] * percent and key not in self.fired:
                 self.fired.append(key)
                 fired.append((member, counter, period, percent))
@@ -309,11 +311,17 @@ class AnyMonth(RuleBasedStateMachine):
         member = path[which // 7 % len(path)]
         if near is not None and quantity is not None:
             quantity = max(0, self.model.used[counter, since, member] + near)
+        before = [self.model.limit(member, counter, period) for period in PERIODS]
         events = self.do(SetLimit(member, counter, quantity, thresholds, since))
-        self.model.limits.append((member, counter, quantity, thresholds, since))
+        new = (member, counter, quantity, tuple(sorted(thresholds)), since)
+        self.model.limits.append(new)
         fired = []
-        for period in PERIODS:
-            if since <= period:
+        for period, was in zip(PERIODS, before, strict=True):
+            now = self.model.limit(member, counter, period)
+            if was is None or now is None or was[2:4] != now[2:4]:
+                key = (member, counter, period)
+                self.model.changes[key] = self.model.changes.get(key, 0) + 1
+            if now is new:
                 fired += self.model.fire(member, counter, period)
         assert told(events) == fired
 
@@ -384,7 +392,7 @@ class AnyMonth(RuleBasedStateMachine):
                 used, ceiling = family.used[member.ordinal], family.ceiling[member.ordinal]
                 assert used <= ceiling
                 limit = self.model.limit(member.id, usage_type, period)
-                assert ceiling == (1 << 63 if limit is None else max(limit[2], ceiling))
+                assert ceiling == (1 << 62 if limit is None else max(limit[2], ceiling))
 
     @invariant()
     def the_charges_sum_to_what_was_counted(self):

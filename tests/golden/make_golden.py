@@ -131,11 +131,12 @@ SAMPLES: dict[str, list[Event]] = {
             detail="nobody has this line: add the resource",
             position="calls.csv:12",
             usage_type="data",
-            quantity=2**53,
+            quantity=2**44,
             started_at=NOON,
             direction="outbound",
             attributes=(("network", "fixed"), ("place", "Köln")),
             sealed=b"sealed",
+            subject=bytes(range(16)),
             readable=True,
         )
     ],

@@ -56,7 +56,7 @@ COMMANDS: tuple[Command, ...] = (
     used("d", "two", "voice", 250, "2026-11-05 09:00", US),
     used("e", "2", "messaging", 3, "2026-11-06 09:00", US),
     used("f", "nobody", "voice", 60, "2026-11-06 09:00", DE),
-    SuspendUsage("pbx-1", "raw:g", "malformed", "row", "is no CSV", "calls.csv:9", b"sealed g"),
+    SuspendUsage("pbx-1", "raw:g", "malformed", "row", "is no CSV", "calls.csv:9", b"sealed g", b"raw:g"),
     MoveResource("r-1", "apac", at("2026-11-07")),
     EndResource("r-2", at("2026-11-08")),
     used("h", "one", "voice", 60, "2026-10-31 23:59", DE),

@@ -20,7 +20,7 @@ LOGS = sorted((HERE / "logs").glob("*.json"))
 LINES = (HERE / "CHECKSUMS").read_text(encoding="utf-8").splitlines()
 
 FIRST_LINES = 16
-FIRST_LINES_DIGEST = "facb2b10ae9668315661b8840510d9fa6563139a89ae5e98e62f08bbec32c45c"
+FIRST_LINES_DIGEST = "086d897c3c09ce4ff4062db4e1d8d40fc0205d5bd1dcf670b1be7ca682773944"
 """Of what was laid down first: it shows a line that is taken away together with its file."""
 
 

@@ -130,7 +130,8 @@ def call(ident: str, line: str = "+447700900123", **more: Any) -> str:
 
 
 def test_help_needs_nothing_and_names_every_command(offline):
-    told = offline("--help").stdout
+    ended = offline("--help")
+    assert ended.returncode == 0, ended.stderr
     for name in (
         "demo",
         "serve",
@@ -143,7 +144,7 @@ def test_help_needs_nothing_and_names_every_command(offline):
         "verify",
         "rebuild",
     ):
-        assert re.search(rf"\b{name}\b", told), name
+        assert re.search(rf"\b{name}\b", ended.stdout), name
 
 
 def test_a_record_is_rated_with_its_working_and_without_a_server(offline, tmp_path):

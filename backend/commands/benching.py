@@ -1,0 +1,41 @@
+"""`allotment bench charge`: how fast charging is, beside its baselines."""
+
+from typing import Any
+
+import rich_click as click
+
+from .output import note, say, settings_for_command, table, tell_json
+
+
+@click.group()
+def bench() -> None:
+    """Measure, on embedded servers of its own."""
+
+
+@bench.command()
+@click.option("--rounds", type=click.IntRange(1), help="Medians are of these.")
+@click.option("--records", type=click.IntRange(1), help="Charged in each round.")
+@click.option("--batch", type=click.IntRange(1), help="Records at once.")
+@click.option("--history", type=click.IntRange(0), help="Events in the log before the first round.")
+@click.option("--duplicates", type=click.IntRange(0, 100), help="Per cent of the records that come twice.")
+@click.option("--baselines/--no-baselines", default=None, help="Also measure what we compare with.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def charge(as_json: bool, **wanted: Any) -> None:
+    """Charge usage as fast as it goes, interleaved with its baselines on the same machine.
+
+    \b
+    allotment bench charge
+    allotment bench charge --rounds 3 --no-baselines --json
+    """
+    # Here, not above: the baselines load a library that the product itself stays clear of.
+    from ..bench.charge import Plan, run  # noqa: PLC0415
+
+    settings_for_command()
+    given = {name: value for name, value in wanted.items() if value is not None}
+    figures = run(Plan(**given), note)
+    if as_json:
+        tell_json(figures)
+        return
+    spread = figures["spread"]
+    rows = [(name, f"{figures[name]:,.3f}", *(f"{value:,.3f}" for value in spread[name])) for name in spread]
+    say(table(("figure", "median", "min", "max"), rows, right=(1, 2, 3)))

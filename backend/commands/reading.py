@@ -1,0 +1,189 @@
+"""`allotment invoice ...` and `explain`: what a period costs, and how one record came to its charge."""
+
+from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
+
+import msgspec
+import rich_click as click
+
+from ...domain.contract import bounds_of, name_of
+from ...projections.invoices import Invoice
+from ...projections.invoices import invoice as invoice_of
+from ...tenants.onboarding import TenantEntry, find_tenant
+from ..engine import wall_clock
+from ..explaining import explained
+from ..following import catch_up
+from ..running import Product, running
+from ..stopping import complete
+from .input import InputError
+from .output import amount, money, say, settings_for_command, table, tell_json
+
+_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+
+
+@click.group()
+def invoice() -> None:
+    """Look at invoices."""
+
+
+@invoice.command()
+@_TENANT
+@click.option("--period", help='Such as "2026-11"; else the month that is running.')
+@_JSON
+def preview(slug: str, period: str | None, as_json: bool) -> None:
+    """Show what a period costs so far, by cost centre.
+
+    \b
+    allotment invoice preview --tenant acme --period 2026-11
+    """
+    with running(settings_for_command()) as product:
+        entry = find_tenant(product.isolation, slug)
+        zone = ZoneInfo(entry.time_zone)
+        wanted = period or name_of(wall_clock(), zone)
+        bounds_of(wanted, zone)
+        seq = catch_up(product.isolation, entry.tenant_id)
+        with product.isolation.transaction(entry.tenant_id) as db:
+            found = invoice_of(db, wanted)
+    if as_json:
+        tell_json({"tenant": entry.slug, "seq": seq, **_invoice_told(found)})
+    else:
+        _say_invoice(found)
+
+
+def _invoice_told(found: Invoice) -> dict[str, Any]:
+    """Quantities and money as strings, as the API has them."""
+    nodes = []
+    for node in found.nodes:
+        lines = [
+            {
+                name: value if isinstance(value, str) else str(value)
+                for name, value in msgspec.structs.asdict(line).items()
+            }
+            | {"amount": money(line.amount)}
+            for line in node.lines
+        ]
+        nodes.append(
+            {
+                "id": node.id,
+                "name": node.name,
+                "records": node.records,
+                "amount": money(node.amount),
+                "lines": lines,
+            }
+        )
+    about = {"name": found.name, "currency": found.currency, "period": found.period}
+    return {**about, "records": found.records, "total": money(found.total), "nodes": nodes}
+
+
+def _say_invoice(found: Invoice) -> None:
+    say(
+        f"{found.name}, {found.period}, preview: {money(found.total, found.currency)}"
+        f" for {found.records:,} records"
+    )
+    rows = [
+        (
+            *(node.name or node.id, line.usage_type, line.direction, line.zone, f"{line.records:,}"),
+            *(
+                amount(line.billed, line.usage_type),
+                amount(line.from_allowance, line.usage_type),
+                money(line.amount),
+            ),
+        )
+        for node in found.nodes
+        for line in node.lines
+    ]
+    if rows:
+        head = ("cost centre", "type", "direction", "zone", "records", "billed", "from allowance", "amount")
+        say(table(head, rows, right=(4, 5, 6, 7)))
+
+
+@click.command()
+@_TENANT
+@click.argument("usage_id")
+@_JSON
+def explain(slug: str, usage_id: str, as_json: bool) -> None:
+    """Tell how a record came to its charge, or why there is none.
+
+    USAGE_ID is the record's id in the log, or SOURCE/RECORD_ID as its file had it.
+
+    \b
+    allotment explain --tenant acme 509d7a1c52c1b6e4b5a2a63a1b0f3c9e
+    allotment explain --tenant acme twilio/CAaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa
+    """
+    with running(settings_for_command()) as product:
+        entry = find_tenant(product.isolation, slug)
+        told = complete(_explained(product, entry, usage_id))
+    if told is None:
+        raise InputError(
+            f"{entry.slug} has no usage {usage_id!r}. Give its id, or SOURCE/RECORD_ID as it was sent;"
+            f" `allotment usage suspense --tenant {entry.slug}` lists what waits."
+        )
+    if as_json:
+        tell_json(told)
+    else:
+        say_explanation(told)
+
+
+async def _explained(product: Product, entry: TenantEntry, usage_id: str) -> dict[str, Any] | None:
+    async with product.engine(following=False) as engine:
+        if "/" in usage_id:
+            await engine.in_thread(lambda: catch_up(product.isolation, entry.tenant_id))
+            usage_id = await engine.in_thread(lambda: _id_of(product, entry.tenant_id, usage_id))
+        return await explained(engine, entry.tenant_id, usage_id)
+
+
+def _id_of(product: Product, tenant: UUID, name: str) -> str:
+    """The id of a record by its source and its own id, both of which may hold slashes."""
+    with product.isolation.transaction(tenant) as db:
+        found = db.execute(
+            "SELECT usage_id FROM usages WHERE source || '/' || record_id = %s ORDER BY seq LIMIT 1", (name,)
+        ).fetchone()
+    return str(found[0].hex()) if found else ""
+
+
+def say_explanation(told: dict[str, Any]) -> None:
+    say(told["sentence"])
+    rows = [("record", f"{told['source']}/{told['recordId']}, {told['status'].lower()}, {told['usageId']}")]
+    if told["line"]:
+        rows.append(("line", f"{told['line']} {told['direction']} {told['counterpart'] or ''}".rstrip()))
+    if told["path"]:
+        rows.append(("path", " > ".join(place["id"] for place in reversed(told["path"]))))
+    if rating := told["rating"]:
+        rows += _rating_rows(told, rating)
+    for stop in [told["stop"]] if told["stop"] else []:
+        rows.append(
+            (
+                "stopped by",
+                f"{(stop['node'] or {}).get('id', 'beyond reach')}: {stop['used']} used of {stop['limit']}",
+            )
+        )
+    if waits := told["suspension"]:
+        rows.append(("waits", f"{waits['reason']}: {waits['detail']} {waits['position']}".rstrip()))
+    for crossing in told["crossings"]:
+        rows.append(
+            ("crossed", f"{crossing['percent']} % of the limit of {(crossing['node'] or {}).get('id', '?')}")
+        )
+    rows.append(
+        ("events", f"{', '.join(told['eventSeqs'])}, recorded {told['recordedAt']} by {told['actor']}")
+    )
+    for name, text in rows:
+        say(f"  {name:<10} {text}")
+
+
+def _rating_rows(told: dict[str, Any], rating: dict[str, Any]) -> list[tuple[str, str]]:
+    paid = ", ".join(f"{(one['node'] or {}).get('id', '?')} {one['quantity']}" for one in told["drawn"])
+    unit, currency = told["unit"], rating["currency"]
+    price = f"{rating['price']} {currency} per {rating['per']} {unit}"
+    rounding = f"{rating['roundingMethod']}, {rating['roundingDecimals']} decimals"
+    exact = f"{rating['overage']} {unit} = {rating['exactAmount']} exact"
+    return [
+        (
+            "rate",
+            f"{rating['tariff']} v{rating['tariffVersion']}, {rating['zone']} {rating['prefix']!r}, {price}",
+        ),
+        ("billed", f"{told['quantity']} {unit} -> {rating['billed']}, in steps of {rating['increment']}"),
+        ("allowance", paid or "nothing"),
+        ("overage", f"{exact}, {rating['amount']} {currency} ({rounding})"),
+    ]

@@ -1,0 +1,84 @@
+"""Serving: the API on one event loop with the engine, until somebody says stop.
+
+Granian runs inside our own loop: what is asked over HTTP and what is decided share their memory.
+Stopping lets requests finish for a moment, then ends those that would go on for ever, such as
+subscriptions; granian alone would wait for them.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from granian.constants import Interfaces
+from granian.server.embed import Server
+
+from .running import is_free
+from .settings import SettingsError
+
+STOP_SECONDS_POLITE = 1.0
+STOP_SECONDS_MAX = 3.0
+
+Asgi = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class NotServing(Exception):
+    """Something that should run until the end ended by itself."""
+
+
+@asynccontextmanager
+async def serving(app: Asgi, host: str, port: int) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve the app while the block lasts. The task given ends only if the server fails."""
+    if not is_free(host, port):
+        # Granian would share the port with whoever has it, and every other request went there.
+        raise SettingsError(
+            f"ALLOTMENT_PORT: {host}:{port} is in use or cannot be listened on. Set another, or 0 for any."
+        )
+    tracked = _Tracked(app)
+    server = Server(
+        tracked, host, port, interface=Interfaces.ASGI, log_enabled=False, websockets=True, backlog=1_024
+    )
+    task = asyncio.create_task(server.serve(), name="web")
+    try:
+        yield task
+    finally:
+        server.stop()  # type: ignore[no-untyped-call]
+        await asyncio.wait([task], timeout=STOP_SECONDS_POLITE)
+        tracked.cancel()
+        await asyncio.wait([task], timeout=STOP_SECONDS_MAX - STOP_SECONDS_POLITE)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def serve_until(told: Awaitable[None], *tasks: "asyncio.Task[None]") -> None:
+    """Until somebody says stop; raises if one of the tasks ends before."""
+    waiting = asyncio.ensure_future(told)
+    done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    for task in tasks:
+        if task in done:
+            waiting.cancel()
+            error = task.exception()
+            raise NotServing(f"{task.get_name()} ended by itself: {error or 'no reason given'}") from error
+
+
+class _Tracked:
+    """An app that knows which requests it is answering."""
+
+    def __init__(self, app: Asgi) -> None:
+        self._app = app
+        self._requests: set[asyncio.Task[Any]] = set()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        task = asyncio.current_task()
+        if scope["type"] == "lifespan" or task is None:
+            await self._app(scope, receive, send)
+            return
+        self._requests.add(task)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            self._requests.discard(task)
+
+    def cancel(self) -> None:
+        for request in self._requests:
+            request.cancel()

@@ -1,0 +1,54 @@
+"""Stopping: Ctrl-C and SIGTERM end the work, and everything open is closed on the way out."""
+
+import asyncio
+import signal
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+R = TypeVar("R")
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+def complete(work: Coroutine[Any, Any, R]) -> R:
+    """Run to the end. SIGTERM does what Ctrl-C does: everything open is closed on the way out."""
+
+    async def interruptible() -> R:
+        task = asyncio.current_task()
+        assert task is not None
+        told = []
+
+        def stop() -> None:
+            told.append(True)
+            task.cancel()
+
+        _on_signals(stop)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if told:
+                raise KeyboardInterrupt from None
+            raise
+
+    try:
+        return asyncio.run(interruptible())
+    finally:
+        restore_signals()
+
+
+async def until_told() -> None:
+    """Wait for Ctrl-C or SIGTERM."""
+    told = asyncio.Event()
+    _on_signals(told.set)
+    await told.wait()
+
+
+def restore_signals() -> None:
+    """Outside an event loop both signals raise KeyboardInterrupt, so that `with` blocks end well."""
+    for number in SIGNALS:
+        signal.signal(number, signal.default_int_handler)
+
+
+def _on_signals(act: Callable[[], object]) -> None:
+    loop = asyncio.get_running_loop()
+    for number in SIGNALS:
+        loop.add_signal_handler(number, act)

@@ -27,11 +27,11 @@ from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
 from ..tenants.isolation import Isolation
 from ..tenants.onboarding import TenantEntry, UnknownTenant, find_tenant
 from .engine import Engine
+from .intake.declaration import Format
 from .intake.door import charge_stream
-from .intake.formats import FormatError, load_format
+from .intake.formats import FormatError, format_names, load_format
 from .intake.rows import UnreadableFile
 from .log import Group
-from .writer import Busy, Halted, Unavailable
 
 STREAM = "USAGE"
 SUBJECT = "usage.in"
@@ -70,8 +70,9 @@ class Messenger:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Not drained: what was fetched and not acknowledged comes again, to whoever fetches next.
         with contextlib.suppress(NatsError, OSError, asyncio.TimeoutError):
-            await self._client.drain()
+            await self._client.close()
 
     def committed(self, group: Group) -> None:
         """To be given to the engine as `on_commit`: never waits."""
@@ -85,8 +86,8 @@ class Messenger:
                 while True:
                     with contextlib.suppress(asyncio.TimeoutError, nats.errors.TimeoutError):
                         await self._handle(await subscription.fetch(FETCH_MESSAGES, timeout=1))
-            except (NatsError, OSError) as error:
-                log.warning("usage stream unavailable, trying again", error=str(error))
+            except Exception as error:  # noqa: BLE001  (whatever it was, usage must go on coming in)
+                log.warning("usage stream unavailable, trying again", error=repr(error))
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _handle(self, messages: list[Msg]) -> None:
@@ -108,16 +109,16 @@ class Messenger:
                 self._engine,
                 tenant.tenant_id,
                 io.BytesIO(message.data),
-                load_format(headers.get("Allotment-Format", "allotment")),
+                _declared(headers.get("Allotment-Format", "allotment")),
                 time_zone=headers.get("Allotment-Time-Zone", tenant.time_zone),
                 actor="mediation:nats",
                 name=message.subject,
             )
-        except (Busy, Unavailable, Halted) as error:
-            log.warning("usage not charged yet, it will come again", error=str(error))
-            await message.nak(delay=RETRY_SECONDS)
         except (UnknownTenant, UnreadableFile, FormatError) as error:
             await self._bury(message, str(error))
+        except Exception as error:  # noqa: BLE001  (what is not acknowledged is not lost)
+            log.warning("usage not charged yet, it will come again", error=repr(error))
+            await message.nak(delay=RETRY_SECONDS)
         else:
             await message.ack()
 
@@ -162,6 +163,14 @@ def _by_topic(group: Group) -> dict[str, list[int]]:
     for seq, topic in enumerate(group.topics, group.seen + 1):
         seqs.setdefault(topic, []).append(seq)
     return seqs
+
+
+def _declared(name: str) -> Format:
+    """Only by name: a path would let a sender read our files."""
+    if name not in format_names():
+        known = ", ".join(format_names())
+        raise FormatError(f"format {name!r} is not known: use one of {known}")
+    return load_format(name)
 
 
 def usage_subject(tenant: UUID) -> str:

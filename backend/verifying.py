@@ -20,6 +20,7 @@ from ..tenants.isolation import Isolation
 from .deciding import usage_key
 from .following import catch_up, dump_views, past, rebuild_and_compare
 from .log import Head, PostgresLog, Row, follow, recorded
+from .seen import DAY_BYTES
 
 CHECK_WHOLE_EVERY = 10_000
 """Events between two sums over every bucket; each event's own buckets are checked at each event."""
@@ -141,14 +142,20 @@ def _check_charge(state: Tenant, told: Recorded, keys: set[bytes]) -> None:
     charge = told.event
     assert isinstance(charge, UsageCharged)
     key = usage_key(charge.source, charge.record_id, charge.started_at)
-    if key in keys or key != told.command_key:
+    identity = key[DAY_BYTES:]
+    if identity in keys or key != told.command_key:
         raise Broken(
             told.seq, f"record {charge.source}/{charge.record_id} is charged twice, or under another key"
         )
-    keys.add(key)
+    keys.add(identity)
     if not 1 <= charge.tariff <= len(state.tariffs.versions):
         raise Broken(told.seq, f"there is no tariff version {charge.tariff}")
-    rate = state.tariffs.versions[charge.tariff - 1].rates[charge.rate]
+    rates = state.tariffs.versions[charge.tariff - 1].rates
+    if not 0 <= charge.rate < len(rates):
+        raise Broken(told.seq, f"tariff version {charge.tariff} has no rate {charge.rate}")
+    rate = rates[charge.rate]
+    if (charge.prefix, charge.zone) != (rate.prefix, rate.zone):
+        raise Broken(told.seq, f"prefix and zone are not those of rate {charge.rate}")
     rated = rate.rate(charge.overage)
     again = (rate.billed(charge.quantity), rated.amount, rated.exact)
     if again != (charge.billed, charge.amount, charge.exact):
@@ -167,7 +174,9 @@ def _check_once(state: Tenant, told: Recorded, fired: set[tuple[str, str, str, i
     crossing = told.event
     assert isinstance(crossing, ThresholdCrossed)
     ordinal = state.hierarchy.by_id[crossing.node].ordinal
-    times_set = len(state.limits.by_type[crossing.usage_type][ordinal])
+    times_set = len(state.limits.by_type.get(crossing.usage_type, {}).get(ordinal, ()))
+    if not times_set:
+        raise Broken(told.seq, f"{crossing.node} has no limit that a threshold could be of")
     about = (crossing.node, crossing.usage_type, crossing.period, crossing.percent, times_set)
     if about in fired:
         raise Broken(told.seq, f"the {crossing.percent} % threshold of {crossing.node} fired twice")

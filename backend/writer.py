@@ -7,6 +7,7 @@ unanswered is decided again; what had been stored after all is recognised by its
 """
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
@@ -32,6 +33,7 @@ SLICE_MAX = 500
 INBOX_MAX = 50_000
 """Records that may wait; who comes then is told to try again."""
 RECOVERY_SECONDS_MAX = 30.0
+PAUSE_SECONDS, PAUSE_SECONDS_MAX = 0.02, 2.0
 RETRY_AFTER_MS = 200
 KEYS_STORED_IN_A_ROW_MAX = 3
 
@@ -82,6 +84,11 @@ class Writer:
         self._flying: tuple[_OpenGroup, asyncio.Future[None]] | None = None
         self._halted: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
+        self._closing = False
+        self._in_hand: list[_Taken] = []
+        """What is being decided: neither in the inbox nor in a group."""
+        self._failing_since: float | None = None
+        self._failures_in_a_row = 0
         self._keys_stored_in_a_row = 0
 
     async def start(self) -> None:
@@ -89,7 +96,8 @@ class Writer:
         self._task = asyncio.create_task(self._work(), name=f"writer-{self.tenant_id}")
 
     async def close(self) -> None:
-        """Finish what has been taken, then stop."""
+        """Finish what has been taken, take no more, then stop."""
+        self._closing = True
         while self._waiting and not self._halted:  # noqa: ASYNC110  (rare, and nobody else waits)
             await asyncio.sleep(0.005)
         if self._task is not None:
@@ -135,6 +143,8 @@ class Writer:
     async def _ask(self, items: Sequence[Any], actor: str) -> list[Any]:
         if self._halted is not None:
             raise Halted(str(self._halted)) from self._halted
+        if self._closing:
+            raise Unavailable("the writer is closing: send it again")
         self._check_room(len(items))
         request = _Request(items, actor, asyncio.get_running_loop().create_future())
         self._waiting += len(items)
@@ -147,7 +157,10 @@ class Writer:
             raise Busy
 
     async def _repeat(self, key: bytes) -> Answer:
-        told = await self._in_thread(lambda: answer_of(self.store, key))
+        try:
+            told = await self._in_thread(lambda: answer_of(self.store, key))
+        except LogUnavailable as error:
+            raise Unavailable(f"it was carried out, its answer cannot be read now: {error}") from error
         return Answer(tuple(one.event for one in told), told[0].seq, told[-1].seq, repeated=True)
 
     # --- deciding and committing ------------------------------------------------------------
@@ -182,12 +195,10 @@ class Writer:
 
     async def _decide_slice(self) -> None:
         decider = self._deciding()
-        taken = self._take_slice()
+        taken = self._in_hand = self._take_slice()
         asked = [Asked(request.items[index], request.actor, before) for request, index, before in taken]
-        keys = decider.to_look_up(asked)
-        if keys:
-            for found in await self._in_thread(lambda: decider.look_up(self.store, keys)):
-                decider.seen.remember(*found)
+        if not await self._look_up(decider, asked):
+            return
         now = self._clock()
         if self._open is None:
             decider.recorded_at = max(decider.recorded_at, now)
@@ -196,6 +207,23 @@ class Writer:
         self._open.answers += [
             (request, index, outcome) for (request, index, _), outcome in zip(taken, outcomes, strict=True)
         ]
+        self._in_hand = []
+
+    async def _look_up(self, decider: Decider, asked: Sequence[Asked]) -> bool:
+        """Know what may have been seen long ago; False when the log does not answer."""
+        keys = decider.to_look_up(asked)
+        if not keys:
+            return True
+        try:
+            found = await self._in_thread(lambda: decider.look_up(self.store, keys))
+        except LogUnavailable as error:
+            self._again.extendleft(reversed(self._in_hand))
+            self._in_hand = []
+            await self._pause_after(error)
+            return False
+        for key, digest, status in found:
+            decider.seen.remember(key, digest, status)
+        return True
 
     def _take_slice(self) -> "list[_Taken]":
         """What is decided next, with the answer it had before its commit failed, if it did."""
@@ -232,16 +260,34 @@ class Writer:
             await commit
         except (Fenced, LogUnavailable) as error:
             log.warning("commit failed, reading back", tenant=str(self.tenant_id), error=str(error))
-            self._count_failure(error)
-            self._put_back(opened)
             self._flying = None
+            self._put_back(opened, unheard=not isinstance(error, Fenced | KeyStored))
+            self._count_failure(error)
+            await self._pause_after(error)
             await self._recover()
             return
         self._flying = None
-        self._keys_stored_in_a_row = 0
-        if self._on_commit is not None:
-            self._on_commit(opened.group)
+        self._failing_since, self._failures_in_a_row, self._keys_stored_in_a_row = None, 0, 0
         self._resolve(opened)
+        self._tell(opened.group)
+
+    def _tell(self, group: Group) -> None:
+        """Whoever wants to know of a commit does not get to spoil it."""
+        if self._on_commit is not None:
+            try:
+                self._on_commit(group)
+            except Exception:
+                log.exception("an observer of commits failed", tenant=str(self.tenant_id))
+
+    async def _pause_after(self, error: Exception) -> None:
+        """Wait a little longer after each failure; after too many, say so to all who wait."""
+        if self._failing_since is None:
+            self._failing_since = time.monotonic()
+        elif time.monotonic() - self._failing_since > RECOVERY_SECONDS_MAX:
+            self._fail_all(Unavailable(f"the log takes nothing: {error}"))
+            self._failing_since = None
+        await asyncio.sleep(min(PAUSE_SECONDS * 2**self._failures_in_a_row, PAUSE_SECONDS_MAX))
+        self._failures_in_a_row = min(self._failures_in_a_row + 1, 20)
 
     def _count_failure(self, error: Exception) -> None:
         """A key may have been stored unseen once; again and again it is our own mistake."""
@@ -249,27 +295,31 @@ class Writer:
         if self._keys_stored_in_a_row > KEYS_STORED_IN_A_ROW_MAX:
             raise InvariantBroken("a stored key is recognised", error=str(error))
 
-    def _put_back(self, flown: "_OpenGroup") -> None:
-        """Everything decided since the last commit is decided again, in the same order."""
-        undone = flown.answers + (self._open.answers if self._open else [])
-        self._again.extendleft(reversed(undone))
+    def _put_back(self, flown: "_OpenGroup", *, unheard: bool) -> None:
+        """Everything decided since the last commit is decided again, in the same order.
+
+        Only where the answer went unheard may what was decided before have been stored.
+        """
+        first = flown.answers if unheard else [(request, index, None) for request, index, _ in flown.answers]
+        rest = [(request, index, None) for request, index, _ in self._open.answers] if self._open else []
+        self._again.extendleft(reversed([*first, *rest]))
         self._open = None
 
     async def _recover(self) -> None:
         """Take the log over and read the state back, until the database answers."""
-        waited, pause = 0.0, 0.05
+        began, pause = time.monotonic(), PAUSE_SECONDS
         while True:
             try:
                 self._decider = await self._in_thread(lambda: Decider.load(self.store, self._load_sealer))
                 return
             except (Fenced, LogUnavailable) as error:
-                if waited >= RECOVERY_SECONDS_MAX:
+                if time.monotonic() - began > RECOVERY_SECONDS_MAX:
                     self._fail_all(Unavailable(f"the log cannot be reached: {error}"))
-                    waited = 0.0
+                    began = time.monotonic()
                     if self._task is None:
                         raise Unavailable(str(error)) from error
                 await asyncio.sleep(pause)
-                waited, pause = waited + pause, min(2 * pause, 2.0)
+                pause = min(2 * pause, PAUSE_SECONDS_MAX)
 
     def _deciding(self) -> Decider:
         assert self._decider is not None, "start the writer first"
@@ -287,7 +337,7 @@ class Writer:
 
     def _fail_all(self, error: Exception) -> None:
         requests = {id(request): request for request in self._inbox}
-        requests |= {id(request): request for request, _, _ in self._again}
+        requests |= {id(request): request for request, _, _ in [*self._again, *self._in_hand]}
         for opened in (self._open, self._flying[0] if self._flying else None):
             if opened is not None:
                 requests |= {id(request): request for request, _, _ in opened.answers}
@@ -296,6 +346,7 @@ class Writer:
                 request.answered.set_exception(error)
         self._inbox.clear()
         self._again.clear()
+        self._in_hand = []
         self._open = None
         self._waiting = 0
 

@@ -6,6 +6,7 @@ connection carries nothing to its next user. Without it every isolated table rai
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 from typing import Any, Literal
 from uuid import UUID
 
@@ -29,6 +30,7 @@ class Isolation:
         self.database_url = database_url
         self._pool_max = pool_max
         self._pools: dict[Role, ConnectionPool[Connection]] = {}
+        self._opening = Lock()
         self._may_copy: bool | None = None
 
     @contextmanager
@@ -41,7 +43,8 @@ class Isolation:
             except BaseException:
                 _roll_back(connection)
                 raise
-            connection.execute("COMMIT")
+            if connection.execute("COMMIT").statusmessage != "COMMIT":
+                raise psycopg.errors.InFailedSqlTransaction("PostgreSQL had given the transaction up")
 
     @contextmanager
     def directory(self) -> Iterator[Connection]:
@@ -59,28 +62,30 @@ class Isolation:
         if self._may_copy is None:
             with self.connection("app") as connection:
                 found = connection.execute(
-                    "SELECT rolbypassrls FROM pg_roles WHERE rolname = 'allotment_appender'"
+                    "SELECT rolbypassrls AND pg_has_role(session_user, oid, 'SET') "
+                    "FROM pg_roles WHERE rolname = 'allotment_appender'"
                 ).fetchone()
             self._may_copy = bool(found and found[0])
         return self._may_copy
 
     def _pool(self, role: Role) -> ConnectionPool[Connection]:
-        pool = self._pools.get(role)
-        if pool is None:
-            pool = self._pools[role] = ConnectionPool(
-                self.database_url,
-                connection_class=psycopg.Connection[TupleRow],
-                kwargs=connection_settings(role),
-                min_size=0,
-                max_size=self._pool_max,
-                max_idle=60,
-                timeout=15,
-                reconnect_timeout=30,
-                check=ConnectionPool.check_connection,
-                name=f"allotment-{role}",
-                open=True,
-            )
-        return pool
+        with self._opening:
+            pool = self._pools.get(role)
+            if pool is None:
+                pool = self._pools[role] = ConnectionPool(
+                    self.database_url,
+                    connection_class=psycopg.Connection[TupleRow],
+                    kwargs=connection_settings(role),
+                    min_size=0,
+                    max_size=self._pool_max,
+                    max_idle=60,
+                    timeout=15,
+                    reconnect_timeout=30,
+                    check=ConnectionPool.check_connection,
+                    name=f"allotment-{role}",
+                    open=True,
+                )
+            return pool
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -97,6 +102,8 @@ def connection_settings(role: Role) -> dict[str, Any]:
         "lock_timeout": str(LOCK_TIMEOUT_MS),
         "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
         "timezone": "UTC",
+        # Whatever the database's default: what we acknowledge is on the disk.
+        "synchronous_commit": "on",
     }
     return {
         "autocommit": True,

@@ -9,12 +9,13 @@ import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
 from hashlib import sha256
-from typing import Any, Literal
+from typing import Literal
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
 import msgspec
 from msgspec import Struct, field
+from psycopg.errors import UniqueViolation
 
 from ..domain.bucket import Allocate
 from ..domain.contract import Grant, SignContract, midnight
@@ -218,23 +219,47 @@ def _date(name: str, text: str) -> date:
 # --- the directory ----------------------------------------------------------------------------
 
 
+def check_slug(isolation: Isolation, slug: str) -> None:
+    """Refuses a slug that cannot be had."""
+    if not SLUG.fullmatch(slug):
+        raise DefinitionError(f"slug {slug!r}: use lower-case letters, digits and hyphens, at most 63")
+    if _is_uuid(slug):
+        raise DefinitionError(f"slug {slug!r} looks like a tenant's id: choose a name")
+    with isolation.directory() as connection:
+        if connection.execute("SELECT FROM tenants WHERE slug = %s", (slug,)).fetchone() is not None:
+            raise SlugTaken(f"there is a tenant {slug!r} already: choose another slug")
+
+
+def make_key(isolation: Isolation, root: RootKey, tenant: UUID) -> None:
+    with isolation.transaction(tenant) as connection:
+        create_tenant_key(connection, root, tenant)
+
+
+def enter(isolation: Isolation, entry: TenantEntry) -> None:
+    """Enter a tenant in the directory. Comes last: what is not entered, nobody can name."""
+    try:
+        with isolation.directory() as connection:
+            connection.execute(
+                f"INSERT INTO tenants ({_COLUMNS}, created_at) VALUES (%s, %s, %s, %s, %s, %s, %s)",
+                (*msgspec.structs.astuple(entry), datetime.now(UTC)),
+            )
+    except UniqueViolation:
+        raise SlugTaken(f"there is a tenant {entry.slug!r}, or of this id, already") from None
+
+
 def register(isolation: Isolation, root: RootKey, entry: TenantEntry) -> None:
-    """Enter a tenant in the directory and make its key; its log begins with `OpenTenant`."""
-    if not SLUG.fullmatch(entry.slug):
-        raise DefinitionError(f"slug {entry.slug!r}: use lower-case letters, digits and hyphens, at most 63")
-    with isolation.directory() as connection:
-        taken = connection.execute("SELECT FROM tenants WHERE slug = %s", (entry.slug,)).fetchone()
-        if taken is not None:
-            raise SlugTaken(f"there is a tenant {entry.slug!r} already: choose another slug")
-    with isolation.transaction(entry.tenant_id) as connection:
-        create_tenant_key(connection, root, entry.tenant_id)
-    with isolation.directory() as connection:
-        row: dict[str, Any] = {**msgspec.structs.asdict(entry), "created_at": datetime.now(UTC)}
-        connection.execute(
-            "INSERT INTO tenants (tenant_id, slug, name, carrier, time_zone, currency, created_at) VALUES "
-            "(%(tenant_id)s, %(slug)s, %(name)s, %(carrier)s, %(time_zone)s, %(currency)s, %(created_at)s)",
-            row,
-        )
+    """All of it for a tenant whose log is opened otherwise."""
+    check_slug(isolation, entry.slug)
+    make_key(isolation, root, entry.tenant_id)
+    enter(isolation, entry)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True
 
 
 def tenants(isolation: Isolation) -> list[TenantEntry]:

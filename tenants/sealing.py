@@ -136,8 +136,13 @@ def load_sealer(isolation: Isolation, root: RootKey, tenant: UUID) -> Sealer:
 
 
 def erase(isolation: Isolation, tenant: UUID, subjects: Iterable[bytes]) -> int:
-    """Delete the keys of subjects: what was sealed for them can never be read again."""
+    """Delete the keys of subjects: what was sealed for them can never be read again.
+
+    The tenant's running writer loses its epoch with it: it reads its keys again, and seals nothing
+    with one that is gone.
+    """
     with isolation.transaction(tenant) as connection:
+        connection.execute("UPDATE log_heads SET epoch = epoch + 1")
         deleted = connection.execute("DELETE FROM subject_keys WHERE subject = ANY(%s)", (list(subjects),))
         return deleted.rowcount
 

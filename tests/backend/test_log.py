@@ -118,12 +118,7 @@ def test_a_stored_command_key_rolls_the_whole_group_back(store):
 @pytest.mark.parametrize(
     "store",
     [
-        pytest.param(
-            "memory",
-            marks=pytest.mark.xfail(
-                strict=True, reason="MemoryLog does not see the same key twice inside one group"
-            ),
-        ),
+        pytest.param("memory"),
         "postgres",
     ],
     indirect=True,
@@ -149,12 +144,7 @@ def test_commands_are_found_by_their_keys_in_the_order_of_the_log(store):
 @pytest.mark.parametrize(
     "store",
     [
-        pytest.param(
-            "memory",
-            marks=pytest.mark.xfail(
-                strict=True, reason="MemoryLog.find gives a row once per time it is asked for"
-            ),
-        ),
+        pytest.param("memory"),
         "postgres",
     ],
     indirect=True,
@@ -304,9 +294,6 @@ def test_the_librarys_writer_continues_the_log_through_our_append(postgres):
         postgres.log.insert_events(events)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="insert_events stamps whole seconds, so time runs backwards in the log"
-)
 def test_time_never_runs_backwards_in_the_log_whoever_writes(postgres):
     head = postgres.log.claim()
     late = time.time_ns() // 1_000_000_000 * 1_000_000 + 999_999
@@ -419,12 +406,6 @@ def test_a_group_that_races_a_claim_is_stored_before_it_or_not_at_all(postgres, 
 
 
 @pytest.mark.parametrize(("connections", "tenants"), [(1, 1), (2, 2)])
-@pytest.mark.xfail(
-    strict=True,
-    reason="the first append asks the pool for a second connection while it holds one: as "
-    "many tenants as there "
-    "are connections wait for each other until the pool gives up, and again",
-)
 def test_as_many_tenants_as_there_are_connections_can_append_at_once(database, connections, tenants):
     isolation = Isolation(database, pool_max=connections)
     isolation._pool("app").timeout = 1.5

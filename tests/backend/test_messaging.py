@@ -204,10 +204,6 @@ async def test_a_header_that_makes_no_sense_buries_its_message_only(opened, head
         assert told in reason
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a message's header may name any file of the server as its format: HTTP takes names only",
-)
 @in_a_loop
 async def test_a_message_cannot_name_a_file_of_ours_as_its_format(opened, tmp_path):
     declared = tmp_path / "mine.toml"
@@ -298,11 +294,6 @@ async def test_events_are_told_after_their_commit(opened):
         await subscription.unsubscribe()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a database error while the tenant is looked up ends the task that consumes: no "
-    "message is charged any more",
-)
 @in_a_loop
 async def test_a_database_that_is_away_for_a_moment_ends_nothing(opened, database, servers):
     async with opened:

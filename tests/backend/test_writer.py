@@ -52,10 +52,6 @@ def in_a_loop(test):
     return run
 
 
-def known_bug(reason):
-    return pytest.mark.xfail(strict=True, reason=reason)
-
-
 async def waits(work):
     """A task that is under way, and had time to be taken."""
     task = asyncio.ensure_future(work)
@@ -379,9 +375,6 @@ async def test_all_that_is_outside_the_gate_can_be_stored(postgres):
 
 
 @pytest.mark.parametrize("usage_type", sorted(USAGE_TYPES))
-@known_bug(
-    "an amount or its exact figures may be larger than 64 bits, and then cannot be stored: the writer halts"
-)
 @in_a_loop
 async def test_the_largest_record_that_passes_the_gate_does_not_stop_the_tenant(memory, usage_type):
     async with memory.opened() as writer:
@@ -392,9 +385,6 @@ async def test_the_largest_record_that_passes_the_gate_does_not_stop_the_tenant(
         assert statuses(await in_time(charge(writer, largest), 1)) != []
 
 
-@known_bug(
-    "at an everyday price per minute the exact figures of 2**53 seconds do not fit 64 bits: the writer halts"
-)
 @in_a_loop
 async def test_a_counter_that_ran_over_does_not_stop_the_tenant_at_an_everyday_price(memory):
     async with memory.opened() as writer:
@@ -403,7 +393,6 @@ async def test_a_counter_that_ran_over_does_not_stop_the_tenant_at_an_everyday_p
         assert statuses(await charge(writer, call(2))) == ["charged"]
 
 
-@known_bug("contract.bounds_of refuses 1970-12, which no caller of the usage path expects: the writer halts")
 @in_a_loop
 async def test_the_oldest_record_that_passes_the_gate_does_not_stop_a_tenant_west_of_greenwich(memory):
     async with memory.opened() as writer:
@@ -431,9 +420,6 @@ async def test_an_unheard_commit_has_its_outcome_once_and_one_effect(store):
         assert b"".join(canonical.lines(writer.state)) == state
 
 
-@known_bug(
-    "after an unheard commit an outcome comes without reason and seq, so a report cannot tell what is wrong"
-)
 @in_a_loop
 async def test_an_unheard_commit_gives_the_same_outcome_as_a_heard_one(memory):
     heard, log = Store(None), Through(memory.log)
@@ -446,7 +432,6 @@ async def test_an_unheard_commit_gives_the_same_outcome_as_a_heard_one(memory):
         assert await charge(writer, call(1), call("unknown", 999), unreadable(2), call(1)) == expected
 
 
-@known_bug("a conflicting record whose commit was unheard is called a duplicate, though it was kept just now")
 @in_a_loop
 async def test_a_conflicting_record_keeps_its_outcome_when_its_commit_was_unheard(memory):
     log = Through(memory.log)
@@ -468,9 +453,6 @@ async def test_a_commands_unheard_commit_gives_its_answer_once_and_one_effect(st
     assert [row.topic for row in store.rows()].count("hierarchy.node_added") == 4
 
 
-@known_bug(
-    "a command whose commit was unheard is called a repetition: `apply_definition` counts it as nothing new"
-)
 @in_a_loop
 async def test_a_command_is_new_the_first_time_also_when_its_commit_was_unheard(memory):
     log = Through(memory.log)
@@ -607,10 +589,6 @@ async def test_who_waits_longer_than_the_log_can_be_reached_is_told(memory, monk
         assert statuses(await charge(writer, call(1))) == ["charged"]
 
 
-@known_bug(
-    "only the pauses count towards RECOVERY_SECONDS_MAX, not the attempts: with a "
-    "pool that waits 15 s it is minutes"
-)
 @in_a_loop
 async def test_slow_attempts_to_reach_the_log_count_as_waiting(memory, monkeypatch):
     monkeypatch.setattr(writing, "RECOVERY_SECONDS_MAX", 0.3)
@@ -636,10 +614,6 @@ async def test_slow_attempts_to_reach_the_log_count_as_waiting(memory, monkeypat
         assert time.monotonic() - started < 0.9
 
 
-@known_bug(
-    "a log that can be claimed and read but not appended to is tried for ever, "
-    "without a pause: nobody is told"
-)
 @in_a_loop
 async def test_who_waits_for_a_log_that_takes_nothing_is_told(memory, monkeypatch):
     monkeypatch.setattr(writing, "RECOVERY_SECONDS_MAX", 0.1)
@@ -656,7 +630,6 @@ async def test_who_waits_for_a_log_that_takes_nothing_is_told(memory, monkeypatc
         writer._task.cancel()
 
 
-@known_bug("keys are loaded without turning a database error into LogUnavailable: the writer halts for good")
 @in_a_loop
 async def test_a_database_that_goes_away_while_keys_are_loaded_is_waited_for(postgres, database):
     fail = [0]
@@ -684,7 +657,6 @@ async def test_a_database_that_goes_away_while_keys_are_loaded_is_waited_for(pos
         await writer.close()
 
 
-@known_bug("a look-up that fails halts the writer, and those whose records were looked up are never answered")
 @in_a_loop
 async def test_a_failed_look_up_is_tried_again(store, short_memory):
     log = Through(store.log)
@@ -696,7 +668,6 @@ async def test_a_failed_look_up_is_tried_again(store, short_memory):
         assert statuses(await in_time(charge(writer, call(0)), 3)) == ["duplicate"]
 
 
-@known_bug("the look-up of a first answer raises LogUnavailable, which `submit` does not promise")
 @in_a_loop
 async def test_a_first_answer_that_cannot_be_read_now_is_unavailable(memory):
     log = Through(memory.log)
@@ -740,10 +711,6 @@ async def test_two_writers_at_once_charge_each_record_once(postgres):
     assert len(charged) == len(set(charged)) == 300
 
 
-@known_bug(
-    "a record that another writer has charged is answered 'charged' here too: "
-    "reports then add up to more than the log"
-)
 @in_a_loop
 async def test_of_two_writers_only_the_one_that_charged_a_record_says_so(memory):
     async with memory.opened() as first:
@@ -813,10 +780,6 @@ def broken(*_):
     raise InvariantBroken("two and two are four", found=5)
 
 
-@known_bug(
-    "requests taken for the slice that broke the invariant are in no list any more: "
-    "their callers wait for ever"
-)
 @in_a_loop
 async def test_a_broken_invariant_is_told_to_whoever_it_concerns(memory, monkeypatch):
     async with memory.opened() as writer:
@@ -826,10 +789,6 @@ async def test_a_broken_invariant_is_told_to_whoever_it_concerns(memory, monkeyp
             await in_time(writer.submit_usage([call(1)], "mediation"), 2)
 
 
-@known_bug(
-    "a mistake while an event is applied is taken for one while it is decided: the "
-    "writer goes on with a broken state"
-)
 @in_a_loop
 async def test_a_mistake_while_an_event_is_applied_stops_the_tenant(memory, monkeypatch):
     def halfway(event):
@@ -955,7 +914,6 @@ async def test_closing_finishes_what_was_taken(store):
         assert statuses(await taken) == ["charged"]
 
 
-@known_bug("a writer that was closed takes what comes and never answers")
 @in_a_loop
 async def test_a_closed_writer_takes_nothing(memory):
     writer = memory.writer()
@@ -966,7 +924,6 @@ async def test_a_closed_writer_takes_nothing(memory):
         await in_time(writer.submit_usage([call(1)], "mediation"), 1)
 
 
-@known_bug("while it closes a writer still takes what comes, so under load it never ends")
 @in_a_loop
 async def test_a_writer_closes_although_more_keeps_coming(memory):
     class Slow(Through):
@@ -996,10 +953,6 @@ async def test_a_writer_closes_although_more_keeps_coming(memory):
         await asyncio.gather(coming, writer._task, *callers, return_exceptions=True)
 
 
-@known_bug(
-    "what is told of a commit can fail, and then the writer halts and those of the "
-    "stored group are never answered"
-)
 @in_a_loop
 async def test_an_observer_that_fails_costs_nobody_his_answer(memory):
     def failing(_):

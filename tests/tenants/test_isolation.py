@@ -424,10 +424,6 @@ def test_only_a_tenants_id_opens_the_door(isolation, tenant):
         pass
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a transaction that PostgreSQL has given up ends with COMMIT, which then rolls back in silence",
-)
 def test_a_transaction_that_was_given_up_is_not_taken_for_committed(isolation):
     store = with_events(isolation)
 
@@ -441,11 +437,6 @@ def test_a_transaction_that_was_given_up_is_not_taken_for_committed(isolation):
         go_on_after_a_failed_statement()
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="a database set to synchronous_commit=off acknowledges what is not on disk: ask "
-    "for `on` ourselves",
-)
 def test_what_is_committed_is_on_disk_whatever_the_databases_own_setting(database, isolation):
     with psycopg.connect(database, autocommit=True) as connection:
         name = connection.info.dbname
@@ -454,9 +445,6 @@ def test_what_is_committed_is_on_disk_whatever_the_databases_own_setting(databas
         assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="two threads that come first make two pools; one of them is never closed"
-)
 def test_threads_that_come_first_together_share_one_pool(database, monkeypatch):
     import time
 

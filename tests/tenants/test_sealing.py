@@ -212,10 +212,6 @@ def test_who_comes_back_after_a_restart_gets_a_new_key_that_opens_nothing_old(po
     assert second == ["+440", "+442071838750"]
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the running writer goes on sealing with the erased key, which is stored nowhere any more",
-)
 def test_who_comes_back_while_the_writer_runs_gets_a_new_key_too(postgres):
     async def work():
         async with postgres.opened() as writer:

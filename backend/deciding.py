@@ -12,6 +12,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from ..domain.bucket import Allocate, Return, Trade
 from ..domain.charging import ChargeUsage, SuspendUsage, UsageRejected, UsageSuspended
 from ..domain.contract import OpenPeriod, PeriodNotOpen
 from ..domain.events import encode
@@ -20,7 +21,7 @@ from ..domain.tenant import Command, Event, Tenant
 from ..domain.usage import UnreadableRecord, UsageRecord
 from ..tenants.onboarding import Enrol
 from ..tenants.sealing import Sealer
-from .log import Group, Head, Log, follow, recorded
+from .log import Group, Head, Log, reachable, recorded
 from .seen import (
     COMMANDS,
     DAY_BYTES,
@@ -31,7 +32,9 @@ from .seen import (
     day_of,
     digest_of,
     identity,
+    status_of,
 )
+from .snapshots import Snapshots, load, snapshots_of
 
 log = structlog.get_logger()
 
@@ -91,6 +94,12 @@ class Decider:
         self.sealer = sealer
         self.head = head
         self.recorded_at = recorded_at
+        self.snapshots: Snapshots | None = None
+        self.restructured = 0
+        """Grows before the members, contracts, tariffs or limits may change."""
+        self.at_rest = True
+        """Whether the state is the fold of the log up to `standing`: not where deciding has failed."""
+        self._group: Group | None = None
         self._fresh: list[tuple[Event, bytes | None, bytes, str]] = []
         self._next_seq = 0
 
@@ -98,52 +107,69 @@ class Decider:
     def load(cls, store: Log, load_sealer: Callable[[], Sealer]) -> "Decider":
         """Take the log over and fold it. Blocks."""
         head = store.claim()
-        sealer = load_sealer()
-        state, seen, recorded_at, seq = Tenant(), SeenKeys(), 0, 0
-        for row in follow(store, upto=head.seq):
-            told = recorded(row)
-            state.apply(told.event)
-            seq, recorded_at = told.seq, told.recorded_at
-            if told.command_key is not None:
-                seen.add(told.command_key, told.digest, _status_of(told.event))
-        if seq != head.seq:
-            raise InvariantBroken("the log has no holes", read=seq, head=head.seq)
-        return cls(state, seen, sealer, head, recorded_at)
+        with reachable():
+            sealer = load_sealer()
+        folded = load(store, head, SeenKeys)
+        decider = cls(folded.state, folded.seen, sealer, head, folded.recorded_at)
+        decider.snapshots = snapshots_of(store)
+        if decider.snapshots is not None:
+            decider.snapshots.serve(decider, folded.snapshot)
+        return decider
+
+    @property
+    def standing(self) -> Head:
+        """The end of the log as decided: what the state is the fold of."""
+        group = self._group
+        return Head(group.last, group.epoch, group.peaks) if group is not None else self.head
 
     def decide(self, asked: Sequence[Asked], group: Group, now: int) -> list[Outcome]:
         """Decide in order, add the events to the group; an outcome for each."""
+        self.at_rest = False
+        self._group = group
         self._next_seq = group.last + 1
         usages = [one.item for one in asked if not isinstance(one.item, Order)]
         prepared = iter(self._prepare(usages))
         outcomes: list[Outcome] = []
         for one in asked:
             if isinstance(one.item, Order):
-                outcomes.append(self._decide_order(one.item, one.actor, now))
+                outcomes.append(self._decide_order(one.item, one.actor, now, one.before))
             else:
                 outcomes.append(self._decide_usage(next(prepared), one, now))
         self._write(group)
+        self.at_rest = True
         return outcomes
 
     # --- what may have been seen long ago ---------------------------------------------------
 
     def to_look_up(self, asked: Sequence[Asked]) -> list[bytes]:
-        """The keys the log must be asked for before these can be decided."""
+        """The keys the log must be asked for before these can be decided.
+
+        Also something to ask for when a snapshot is due: while `look_up` runs the state stands still.
+        """
         if not self.seen.forgotten:
-            return []
+            return [_NO_KEY] if self._snapshot_is_due() else []
         hashes = []
         for one in asked:
             hashed = _hash_of(one.item)
             hashes.append(hashed)
             if not isinstance(one.item, Order):
                 hashes.append(conflict_hash(hashed, usage_digest(one.item)))
-        return [
+        keys = [
             key for hashed in hashes if self.seen.must_ask(hashed) for key in self.seen.candidates(hashed)
         ]
+        return keys or ([_NO_KEY] if self._snapshot_is_due() else [])
 
     def look_up(self, store: Log, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
         """Key, digest and status of those the log has. Blocks."""
+        if self.snapshots is not None and self._snapshot_is_due():
+            self.snapshots.take()
+        if keys == [_NO_KEY]:
+            return []
         found = [recorded(row) for row in store.find(keys)]
-        return [(told.command_key or b"", told.digest, _status_of(told.event)) for told in found]
+        return [(told.command_key or b"", told.digest, status_of(told.topic)) for told in found]
+
+    def _snapshot_is_due(self) -> bool:
+        return self.snapshots is not None and self.at_rest and self.snapshots.is_due(self.standing.seq)
 
     # --- the stages -------------------------------------------------------------------------
 
@@ -153,8 +179,12 @@ class Decider:
         prepared: list[_Prepared] = []
         hashes = [usage_identity(record.source, record.record_id) for record in usages]
         digests = [usage_digest(record) for record in usages]
+        recall = self.seen.recall
         for record, hashed, digest in zip(usages, hashes, digests, strict=True):
-            if type(record) is UsageRecord:
+            if recall(hashed) is not None:
+                # A duplicate, mostly: nothing is sealed for it, so no key is made for who was erased.
+                prepared.append((hashed, digest, NO_DAY + hashed, None))
+            elif type(record) is UsageRecord:
                 key = day_of(record.started_at) + hashed
                 token = token_of(record.line)
                 sealed = seal(token, _pack((record.line, record.counterpart)), key)
@@ -169,22 +199,21 @@ class Decider:
         known = self.seen.recall(hashed)
         if known is not None:
             if _digest(known) == digest:
-                # Decided before, and stored after all: the caller gets what it led to.
-                stored = asked.before is not None and asked.before.status != "duplicate"
-                return UsageOutcome(_STATUS[known[-1]]) if stored else DUPLICATE
+                return _answered_before(asked) or DUPLICATE
             key = NO_DAY + conflict_hash(hashed, digest)
             if self.seen.recall(key[DAY_BYTES:]) is not None:
-                return DUPLICATE
+                return _answered_before(asked) or DUPLICATE
             command = _conflicting(asked.item, key, self.sealer)
+        assert command is not None
         try:
-            events = self._follow_from(command, now, asked.actor)
-        except (InvariantBroken, Refused):
+            events = self._events_of(command, now, asked.actor)
+        except InvariantBroken:
             raise
         except Exception:
             # Deciding changes nothing, so one record we have no rule for stops nobody else.
             log.exception("a record could not be decided")
-            failed = _unexpected(asked.item, key, self.sealer)
-            events = self._follow_from(failed, now, asked.actor)
+            events = self.state.decide(_unexpected(asked.item, key, self.sealer), now)
+        self._apply(events)
         seq = self._add(events, key, digest, asked.actor)
         told = events[0]
         if type(told) is UsageRejected:
@@ -193,39 +222,48 @@ class Decider:
             return UsageOutcome("suspended", told.reason, seq)
         return UsageOutcome("charged", "", seq)
 
-    def _decide_order(self, order: Order, actor: str, now: int) -> Answer | Repeated | Refused:
+    def _decide_order(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
         known = self.seen.recall(order.key[DAY_BYTES:])
         if known is not None:
             if _digest(known) != order.digest:
                 return Refused("idempotency_mismatch", remedy="use a new key for another command")
-            return Repeated(order.key)
+            return before if isinstance(before, Answer) else Repeated(order.key)
+        if not isinstance(order.command, Allocate | Return | Trade):
+            self.restructured += 1
         try:
             command = order.command
             if isinstance(command, Enrol):
                 command = command.sealed_by(self.sealer)
-            events = self._follow_from(command, now, actor)
+            events = self._events_of(command, now, actor)
         except Refused as refusal:
             return refusal
+        self._apply(events)
         first = self._add(events, order.key, order.digest, actor)
         return Answer(tuple(events), first, first + len(events) - 1)
 
-    def _follow_from(self, command: Command, now: int, actor: str) -> Sequence[Event]:
-        """The events of a command, applied; opens the period that it needs before."""
+    def _events_of(self, command: Command, now: int, actor: str) -> Sequence[Event]:
+        """What follows from a command; the period that it needs is opened before."""
         try:
-            events = self.state.decide(command, now)
+            return self.state.decide(command, now)
         except PeriodNotOpen as needed:
             opening = self.state.decide(OpenPeriod(needed.period), now)
-            for event in opening:
-                self.state.apply(event)
+            self._apply(opening)
             self._add(opening, period_key(needed.period), bytes(DIGEST_BYTES), actor)
-            events = self.state.decide(command, now)
-        for event in events:
-            self.state.apply(event)
-        return events
+            return self.state.decide(command, now)
+
+    def _apply(self, events: Sequence[Event]) -> None:
+        """What cannot be applied has left half of itself behind: that is no state to go on with."""
+        try:
+            for event in events:
+                self.state.apply(event)
+        except InvariantBroken:
+            raise
+        except Exception as error:
+            raise InvariantBroken("what was decided can be applied", error=repr(error)) from error
 
     def _add(self, events: Sequence[Event], key: bytes, digest: bytes, actor: str) -> int:
         """Take events into the group being written; the seq of the first."""
-        self.seen.add(key, digest, _status_of(events[0]))
+        self.seen.add(key, digest, status_of(events[0].topic))
         first = self._next_seq
         self._fresh.append((events[0], key, digest, actor))
         if len(events) > 1:
@@ -243,11 +281,17 @@ class Decider:
         )
 
 
-_Prepared = tuple[bytes, bytes, bytes, ChargeUsage | SuspendUsage]
+_Prepared = tuple[bytes, bytes, bytes, ChargeUsage | SuspendUsage | None]
 """Identity, digest, key, and the command for a record that was not seen."""
 
-_STATUS = ("done", "charged", "rejected", "suspended")
-_STATUS_BYTE = {"usage.charged": b"\x01", "usage.rejected": b"\x02", "usage.suspended": b"\x03"}
+
+def _answered_before(asked: Asked) -> UsageOutcome | None:
+    """What was decided before its commit went unheard, if that was stored after all."""
+    before = asked.before
+    return before if before is not None and before.status != "duplicate" else None
+
+
+_NO_KEY = b""
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -308,6 +352,7 @@ def _suspense(
         detail,
         getattr(record, "position", ""),
         sealer.seal(subject, _raw(record), key),
+        subject,
         getattr(record, "started_at", 0),
     )
 
@@ -320,7 +365,3 @@ def _hash_of(item: Usage | Order) -> bytes:
 
 def _digest(known: bytes) -> bytes:
     return known[DAY_BYTES : DAY_BYTES + DIGEST_BYTES]
-
-
-def _status_of(event: Event) -> bytes:
-    return _STATUS_BYTE.get(event.topic, b"\x00")

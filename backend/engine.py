@@ -13,19 +13,36 @@ from uuid import UUID
 
 import structlog
 
+from ..domain.bucket import Allocate
+from ..domain.contract import name_of
+from ..domain.limit import SetLimit
+from ..domain.refusals import Refused
 from ..domain.tenant import Command, OpenTenant, Tenant
 from ..tenants.isolation import Isolation
-from ..tenants.onboarding import Definition, Enrol, TenantEntry, register, steps
+from ..tenants.onboarding import (
+    Definition,
+    Enrol,
+    Step,
+    TenantEntry,
+    check_slug,
+    enter,
+    make_key,
+    steps,
+)
 from ..tenants.sealing import RootKey, Sealer, load_sealer
 from .deciding import Answer, Usage, UsageOutcome, command_key
 from .following import Follower
 from .intake.numbers import normal_number
-from .log import Group, PostgresLog
+from .log import Group
+from .snapshots import SnapshottedLog, snapshots_of
 from .writer import Clock, Writer
 
 THREADS_MAX = 16
 STEPS_AT_ONCE = 500
 EXTENSION_DIGITS_MAX = 6
+IDLE_SECONDS = 600.0
+"""A tenant unused for so long leaves memory; its next use opens it again, from its snapshot."""
+SWEEPS_PER_IDLE_TIME = 10
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -47,6 +64,7 @@ class Engine:
         clock: Clock = wall_clock,
         on_commit: Callable[[Group], None] | None = None,
         following: bool = True,
+        idle_seconds: float = IDLE_SECONDS,
     ) -> None:
         self.isolation = isolation
         self.root = root
@@ -57,13 +75,23 @@ class Engine:
         self._writers: dict[UUID, asyncio.Task[Writer]] = {}
         self._followers: dict[UUID, Follower] = {}
         self._starting: dict[UUID, asyncio.Future[None]] = {}
+        self._idle_seconds = idle_seconds
+        self._uses: dict[UUID, _Use] = {}
+        self._looked_at: dict[UUID, float] = {}
+        """When a tenant's follower was last asked for."""
+        self._leaving: dict[UUID, asyncio.Task[None]] = {}
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Engine":
+        self._sweeping = asyncio.create_task(self._sweep(), name="idle-tenants")
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            await asyncio.gather(self._sweeping, *self._leaving.values(), return_exceptions=True)
         for writer in self.open_writers().values():
-            await writer.close()
+            await self._close(writer)
         for opening in self._writers.values():
             opening.cancel()
         for follower in self._followers.values():
@@ -76,19 +104,27 @@ class Engine:
         self, tenant: UUID, command: Command | Enrol, idempotency_key: str, actor: str
     ) -> Answer:
         """Carry out a command once, durably; raises Refused, Busy, Unavailable or Halted."""
-        writer = await self.writer(tenant)
-        return await writer.submit(command, command_key(idempotency_key), actor)
+        with self._use(tenant):
+            writer = await self.writer(tenant)
+            return await writer.submit(command, command_key(idempotency_key), actor)
 
     async def charge(self, tenant: UUID, records: Sequence[Usage], actor: str) -> list[UsageOutcome]:
         """Charge records, each once for ever; one outcome each, after the commit."""
-        writer = await self.writer(tenant)
-        return await writer.submit_usage(records, actor)
+        with self._use(tenant):
+            writer = await self.writer(tenant)
+            return await writer.submit_usage(records, actor)
 
     async def create_tenant(self, entry: TenantEntry, actor: str) -> None:
-        """Register a tenant and open its log."""
-        await self.in_thread(lambda: register(self.isolation, self.root, entry))
+        """Open a tenant's log and enter it in the directory; raises Refused, or SlugTaken.
+
+        Interrupted in between it leaves a log that nobody can name, and the slug free.
+        """
         opened = OpenTenant(entry.name, entry.time_zone, entry.currency, entry.carrier)
+        Tenant().decide(opened, self.clock())
+        await self.in_thread(lambda: check_slug(self.isolation, entry.slug))
+        await self.in_thread(lambda: make_key(self.isolation, self.root, entry.tenant_id))
         await self.submit(entry.tenant_id, opened, "open", actor)
+        await self.in_thread(lambda: enter(self.isolation, entry))
 
     async def apply_definition(self, tenant: UUID, definition: Definition, actor: str) -> int:
         """Carry out a definition; how many of its steps were new. Stops at the first refusal."""
@@ -97,18 +133,26 @@ class Engine:
         new = 0
         for first in range(0, len(todo), STEPS_AT_ONCE):
             asked = [
-                writer.submit(step.command, command_key(step.key), actor)
+                self._carry_out(writer, step, actor)
                 for step in todo[first : first + STEPS_AT_ONCE]
+                if not _is_done(step, writer.state)
             ]
-            answers = await asyncio.gather(*asked, return_exceptions=True)
-            for answer in answers:
+            for answer in await asyncio.gather(*asked, return_exceptions=True):
                 if isinstance(answer, BaseException):
                     raise answer
                 new += not answer.repeated
         return new
 
+    async def _carry_out(self, writer: Writer, step: Step, actor: str) -> Answer:
+        key = command_key(_key_of(step, writer.state, self.clock()))
+        try:
+            return await writer.submit(step.command, key, actor)
+        except Refused as refusal:
+            raise Refused(refusal.code, step=step.about, **refusal.facts) from None
+
     async def writer(self, tenant: UUID) -> Writer:
-        """The tenant's writer, opened at first use."""
+        """The tenant's writer, opened at first use. Ask for it again after a pause: it may have left."""
+        self._use(tenant).last = time.monotonic()
         opening = self._writers.get(tenant)
         if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
             opening = self._writers[tenant] = asyncio.create_task(self._open_writer(tenant))
@@ -127,9 +171,12 @@ class Engine:
         return (await self.writer(tenant)).state
 
     async def _open_writer(self, tenant: UUID) -> Writer:
+        leaving = self._leaving.get(tenant)
+        if leaving is not None:
+            await asyncio.wait([leaving])
         writer = Writer(
             tenant,
-            PostgresLog(self.isolation, tenant),
+            SnapshottedLog(self.isolation, tenant, self._executor),
             lambda: load_sealer(self.isolation, self.root, tenant),
             self.clock,
             self._executor,
@@ -139,10 +186,53 @@ class Engine:
         self.follower(tenant)
         return writer
 
+    # --- leaving memory -----------------------------------------------------------------------
+
+    async def close_idle(self) -> None:
+        """Let go of what nobody has used for a while: writers with a snapshot, then followers."""
+        before = time.monotonic() - self._idle_seconds
+        for tenant, writer in self.open_writers().items():
+            if self._use(tenant).is_over(writer, before):
+                # From here to the next use nobody can be handed this writer.
+                del self._writers[tenant], self._uses[tenant]
+                self._leaving[tenant] = asyncio.create_task(self._leave(tenant, writer))
+        await asyncio.gather(*self._leaving.values(), return_exceptions=True)
+        for tenant, follower in list(self._followers.items()):
+            if tenant not in self._writers and self._looked_at[tenant] < before and not follower.lag:
+                del self._followers[tenant], self._looked_at[tenant]
+                self._starting.pop(tenant, None)
+                await follower.close()
+
+    async def _leave(self, tenant: UUID, writer: Writer) -> None:
+        try:
+            await self._close(writer)
+        except Exception:
+            log.exception("an idle tenant did not leave as it should", tenant=str(tenant))
+        finally:
+            del self._leaving[tenant]
+
+    async def _close(self, writer: Writer) -> None:
+        await writer.close()
+        snapshots = snapshots_of(writer.store)
+        if snapshots is not None:
+            await self.in_thread(snapshots.close)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._idle_seconds / SWEEPS_PER_IDLE_TIME)
+            await self.close_idle()
+
+    def _use(self, tenant: UUID) -> "_Use":
+        use = self._uses.get(tenant)
+        if use is None:
+            use = self._uses[tenant] = _Use()
+        return use
+
     # --- reading ----------------------------------------------------------------------------
 
     def follower(self, tenant: UUID) -> Follower:
         """Keeps the tenant's views up to date, from the first look on."""
+        self._looked_at[tenant] = time.monotonic()
         follower = self._followers.get(tenant)
         if follower is None:
             follower = Follower(self.isolation, tenant, executor=self._executor)
@@ -164,6 +254,57 @@ class Engine:
             follower.notify(group.last)
         if self.on_commit is not None:
             self.on_commit(group)
+
+
+class _Use:
+    """How many requests hold a tenant's writer now, and when it was last used."""
+
+    __slots__ = ("last", "requests", "seq")
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.last = time.monotonic()
+        self.seq = 0
+
+    def __enter__(self) -> None:
+        self.requests += 1
+
+    def __exit__(self, *_: object) -> None:
+        self.requests -= 1
+        self.last = time.monotonic()
+
+    def is_over(self, writer: Writer, before: float) -> bool:
+        """Whether nobody has used the writer since; one that halted waits for somebody to look."""
+        if writer.seq != self.seq:
+            self.seq, self.last = writer.seq, time.monotonic()
+        halted = getattr(writer, "_halted", None) is not None
+        return not self.requests and not writer.waiting and self.last < before and not halted
+
+
+def _is_done(step: Step, state: Tenant) -> bool:
+    """Whether a limit asks for what is in force: a file may be applied again."""
+    limit = step.command
+    if not isinstance(limit, SetLimit) or limit.node not in state.hierarchy.by_id:
+        return False
+    ordinal = state.hierarchy.by_id[limit.node].ordinal
+    given = state.limits.by_type.get(limit.usage_type, {}).get(ordinal, [])
+    return bool(given) and (given[-1].quantity, given[-1].thresholds) == (
+        limit.quantity,
+        tuple(sorted(set(limit.thresholds))),
+    )
+
+
+def _key_of(step: Step, state: Tenant, now: int) -> str:
+    """A limit may be set back to what it was; an allocation of the running period comes each month."""
+    match step.command:
+        case SetLimit(node, usage_type):
+            member = state.hierarchy.by_id.get(node)
+            times_set = len(state.limits.by_type.get(usage_type, {}).get(member.ordinal, ())) if member else 0
+            return f"{step.key}:{times_set}"
+        case Allocate(period=""):
+            return f"{step.key}:{name_of(now, state.contracts.zone)}"
+        case _:
+            return step.key
 
 
 def normal_line(line: str, region: str) -> str:

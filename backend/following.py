@@ -25,7 +25,7 @@ from ..projections.chunk import Chunk, Ordinals
 from ..projections.tables import Table
 from ..projections.views import VIEWS, View, views_for
 from ..tenants.isolation import Connection, Isolation, Role
-from .log import Row, recorded
+from .log import Row, recorded, recorded_all
 
 CHUNK = 5_000
 """Events folded in one transaction: more would keep readers waiting longer for the newest."""
@@ -324,7 +324,7 @@ def _read(db: Connection, after: int, upto: int, limit: int) -> list[Recorded]:
         binary=True,
         prepare=False,
     )
-    return [recorded(Row._make(row)) for row in found]
+    return recorded_all([Row._make(row) for row in found])
 
 
 def _recorded_at(db: Connection, seq: int) -> int:

@@ -5,12 +5,15 @@ end is where we saw it, and only then are the events inserted. So seq has no hol
 is seq order, and a writer that lost its epoch appends nothing.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 from uuid import UUID
 
+import msgspec
 import psycopg
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
@@ -18,12 +21,15 @@ from psycopg import Connection
 from psycopg.rows import DictRow, dict_row
 
 from ..domain import proof
-from ..domain.events import Recorded, decode
+from ..domain.charging import UsageCharged
+from ..domain.events import SCHEMA, Envelope, Recorded, decode
 from ..tenants.isolation import Isolation, Role
 from .copying import COPY, copy_buffer
 
 READ_MAX = 10_000
 """Events fetched at a time."""
+CHUNK_MAX = 20_000
+"""Events folded at a time: a few megabytes, decoded in one call."""
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -45,6 +51,21 @@ class Head(NamedTuple):
     seq: int
     epoch: int
     peaks: list[bytes]
+
+
+class Chunk(NamedTuple):
+    """Consecutive events, as they are folded: the charges by themselves, for they are most of them."""
+
+    first: int
+    last: int
+    recorded_at: int
+    """Of the last."""
+    charges: list[Envelope[UsageCharged]]
+    keys: list[bytes]
+    """Of the charges."""
+    others: list[Recorded]
+    leaves: list[bytes]
+    """Of all, in order."""
 
 
 class Fenced(Exception):
@@ -150,7 +171,7 @@ class PostgresLog(PostgresApplicationRecorder):
         self.role = role
 
     def claim(self) -> Head:
-        with _reachable(), self.isolation.transaction(self.tenant) as connection:
+        with reachable(), self.isolation.transaction(self.tenant) as connection:
             found = connection.execute(
                 "INSERT INTO log_heads AS held (tenant_id, epoch) VALUES (%s, 1) "
                 "ON CONFLICT (tenant_id) DO UPDATE SET epoch = held.epoch + 1 RETURNING seq, epoch, peaks",
@@ -160,15 +181,18 @@ class PostgresLog(PostgresApplicationRecorder):
         return Head(found[0], found[1], proof.unpack(found[2]))
 
     def head(self) -> Head:
-        with _reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
+        with reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
             found = connection.execute("SELECT seq, epoch, peaks FROM log_heads").fetchone()
         return Head(found[0], found[1], proof.unpack(found[2])) if found else Head(0, 0, [])
 
     def append(self, group: Group) -> None:
-        with _reachable(), self.isolation.transaction(self.tenant) as connection:
+        with reachable():
+            # Asked before: with our connection in hand we might wait for one that never comes free.
+            may_copy = self.isolation.may_copy()
+        with reachable(), self.isolation.transaction(self.tenant) as connection:
             if group.subject_keys:
                 self._store_keys(connection, group.subject_keys)
-            if self.isolation.may_copy():
+            if may_copy:
                 self._append_by_copy(connection, group)
             else:
                 self._append_by_insert(connection, group)
@@ -226,7 +250,7 @@ class PostgresLog(PostgresApplicationRecorder):
             raise Fenced("another writer has made keys for the same subjects")
 
     def read(self, after: int = 0, limit: int = READ_MAX, upto: int | None = None) -> list[Row]:
-        with _reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
+        with reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
             found = connection.execute(
                 f"SELECT {_COLUMNS} FROM events WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s",
                 (after, upto if upto is not None else 2**62, limit),
@@ -235,8 +259,33 @@ class PostgresLog(PostgresApplicationRecorder):
             ).fetchall()
         return [Row(*row) for row in found]
 
+    def read_chunk(self, after: int, upto: int) -> Chunk | None:
+        """The next events to fold, put together by the server: rows cost more than decoding them."""
+        last = min(upto, after + CHUNK_MAX)
+        with reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
+            found = connection.execute(
+                _CHUNK, {"after": after, "last": last}, binary=True, prepare=True
+            ).fetchone()
+        assert found is not None
+        count, recorded_at, charged, keyed, states, keys, leaves, *others = found
+        if charged != keyed or count != last - after:
+            return chunk_of(self.read(after, CHUNK_MAX, upto))
+        charges = _decode_charges(charged, states or b"")
+        if charges is None:
+            return chunk_of(self.read(after, CHUNK_MAX, upto))
+        keys = keys or b""
+        return Chunk(
+            after + 1,
+            last,
+            recorded_at,
+            charges,
+            [keys[at : at + 16] for at in range(0, len(keys), 16)],
+            [recorded(Row._make((*row, b""))) for row in zip(*others, strict=True)] if others[0] else [],
+            proof.unpack(leaves),
+        )
+
     def find(self, command_keys: Sequence[bytes]) -> list[Row]:
-        with _reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
+        with reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
             found = connection.execute(
                 f"SELECT {_COLUMNS} FROM events WHERE command_key = ANY(%b) ORDER BY seq",
                 (list(command_keys),),
@@ -253,11 +302,16 @@ class PostgresLog(PostgresApplicationRecorder):
         expected = range(head.seq + 1, head.seq + 1 + len(stored_events))
         if [event.originator_version for event in stored_events] != list(expected):
             raise Fenced(f"the log ends at {head.seq}")
-        group = Group(self.tenant, head, int(datetime.now(UTC).timestamp()) * 1_000_000)
+        group = Group(self.tenant, head, self._not_before(head, time.time_ns() // 1_000))
         for event in stored_events:
             group.add(event.topic, event.state, None)
         self.append(group)
         return list(expected)
+
+    def _not_before(self, head: Head, now: int) -> int:
+        """Time does not go back along a log."""
+        last = self.read(head.seq - 1, 1) if head.seq else []
+        return max(now, last[0].recorded_at) if last else now
 
     def create_table(self) -> None:
         raise NotImplementedError("tables are made by migrations only: allotment migrate")
@@ -320,7 +374,8 @@ class MemoryLog:
             raise _fenced(group)
         rows = list(group.rows())
         keyed = {row.command_key: row for row in rows if row.command_key is not None}
-        if any(key in self._by_key for key in keyed):
+        keys = [row.command_key for row in rows if row.command_key is not None]
+        if len(keyed) != len(keys) or any(key in self._by_key for key in keys):
             raise KeyStored("a command key is stored already")
         self._rows += rows
         self._by_key.update(keyed)
@@ -332,7 +387,7 @@ class MemoryLog:
         return self._rows[after : min(end, after + limit)]
 
     def find(self, command_keys: Sequence[bytes]) -> list[Row]:
-        return sorted(self._by_key[key] for key in command_keys if key in self._by_key)
+        return sorted(self._by_key[key] for key in set(command_keys) if key in self._by_key)
 
 
 def _fenced(group: Group) -> Fenced:
@@ -348,14 +403,89 @@ def recorded(row: Row) -> Recorded:
 
 
 def follow(log: Log, after: int = 0, upto: int | None = None) -> Iterator[Row]:
-    """Every stored row after a seq, fetched in chunks."""
-    while rows := log.read(after, READ_MAX, upto):
+    """Every stored row after a seq, fetched in chunks; the next one while one is worked on."""
+    end = 2**62 if upto is None else upto
+    for rows in _ahead(lambda seen: log.read(seen, READ_MAX, upto), lambda rows: rows[-1].seq, after, end):
         yield from rows
-        after = rows[-1].seq
 
 
 def replay(log: Log, after: int = 0, upto: int | None = None) -> Iterator[Recorded]:
     return map(recorded, follow(log, after, upto))
+
+
+def recorded_all(rows: Sequence[Row]) -> list[Recorded]:
+    """The same for many rows: the charges among them are decoded in one call."""
+    states = [row.state for row in rows if row.topic == CHARGED]
+    charges = _decode_charges(len(states), b"".join(states))
+    if charges is None:
+        return [recorded(row) for row in rows]
+    charge = iter(charges)
+    told: list[Recorded] = []
+    for row in rows:
+        seq, topic, _, recorded_at, key, _ = row
+        if topic == CHARGED:
+            envelope = next(charge)
+            told.append(
+                Recorded(seq, recorded_at, topic, envelope.actor, envelope.digest, key, envelope.event)
+            )
+        else:
+            told.append(recorded(row))
+    return told
+
+
+def chunks(log: Log, after: int, upto: int) -> Iterator[Chunk]:
+    """The events after a seq up to another, in chunks; the next is fetched while one is folded."""
+
+    def read(seen: int) -> Chunk | None:
+        if isinstance(log, PostgresLog):
+            return log.read_chunk(seen, upto)
+        return chunk_of(log.read(seen, CHUNK_MAX, upto))
+
+    yield from _ahead(read, lambda chunk: chunk.last, after, upto)
+
+
+T = TypeVar("T")
+
+
+def _ahead(
+    read: Callable[[int], T | None], last_of: Callable[[T], int], after: int, upto: int
+) -> Iterator[T]:
+    """What is read piece by piece, until there is no more; one piece is read ahead."""
+    if after >= upto:
+        return
+    with ThreadPoolExecutor(1, thread_name_prefix="read-ahead") as ahead:
+        piece = read(after)
+        while piece:
+            after = last_of(piece)
+            coming = ahead.submit(read, after) if after < upto else None
+            yield piece
+            piece = coming.result() if coming is not None else None
+
+
+def chunk_of(rows: Sequence[Row]) -> Chunk | None:
+    """A chunk of rows that were fetched one by one."""
+    if not rows:
+        return None
+    told = recorded_all(rows)
+    mine = [one for one in told if one.topic == CHARGED and one.command_key is not None]
+    return Chunk(
+        rows[0].seq,
+        rows[-1].seq,
+        rows[-1].recorded_at,
+        [Envelope(SCHEMA, one.actor, one.digest, cast("UsageCharged", one.event)) for one in mine],
+        [one.command_key for one in mine if one.command_key is not None],
+        [one for one in told if one.topic != CHARGED or one.command_key is None],
+        [row.leaf_hash for row in rows],
+    )
+
+
+def _decode_charges(count: int, states: bytes) -> list[Envelope[UsageCharged]] | None:
+    """So many stored charges, one after the other: as the array that they are the inside of."""
+    try:
+        envelopes = _charges_decoder.decode(b"\xdd" + count.to_bytes(4, "big") + states)
+    except msgspec.DecodeError:
+        return None
+    return None if any(envelope.schema != SCHEMA for envelope in envelopes) else envelopes
 
 
 def answer_of(log: Log, command_key: bytes) -> list[Recorded]:
@@ -375,7 +505,25 @@ def answer_of(log: Log, command_key: bytes) -> list[Recorded]:
 ANSWER_EVENTS_MAX = 1_000
 """A command leads to one event and a few thresholds; this bounds the look."""
 
+CHARGED = UsageCharged.topic
+_charges_decoder = msgspec.msgpack.Decoder(list[Envelope[UsageCharged]])
+
 _COLUMNS = "seq, topic, state, (extract(epoch FROM recorded_at) * 1000000)::bigint, command_key, leaf_hash"
+
+_CHUNK = f"""
+SELECT count(*), (extract(epoch FROM max(recorded_at)) * 1000000)::bigint,
+       count(*) FILTER (WHERE topic = '{CHARGED}'), count(command_key) FILTER (WHERE topic = '{CHARGED}'),
+       string_agg(state, '' ORDER BY seq) FILTER (WHERE topic = '{CHARGED}'),
+       string_agg(command_key, '' ORDER BY seq) FILTER (WHERE topic = '{CHARGED}'),
+       string_agg(leaf_hash, '' ORDER BY seq),
+       array_agg(seq ORDER BY seq) FILTER (WHERE topic <> '{CHARGED}'),
+       array_agg(topic ORDER BY seq) FILTER (WHERE topic <> '{CHARGED}'),
+       array_agg(state ORDER BY seq) FILTER (WHERE topic <> '{CHARGED}'),
+       array_agg((extract(epoch FROM recorded_at) * 1000000)::bigint ORDER BY seq)
+           FILTER (WHERE topic <> '{CHARGED}'),
+       array_agg(command_key ORDER BY seq) FILTER (WHERE topic <> '{CHARGED}')
+FROM events WHERE seq > %(after)s AND seq <= %(last)s
+"""
 
 _APPEND = """
 WITH head AS (
@@ -393,7 +541,7 @@ WHERE EXISTS (SELECT FROM head)
 
 
 @contextmanager
-def _reachable() -> Iterator[None]:
+def reachable() -> Iterator[None]:
     """Trouble that passes; what is our own mistake (a bad statement, missing rights) stays an error."""
     try:
         yield

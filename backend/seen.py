@@ -6,9 +6,11 @@ The newest keys are held with digest and status. Of all others a Bloom filter kn
 cannot have been seen, or that the log must be asked.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
+from itertools import islice
 from struct import Struct
+from typing import NamedTuple
 
 KEY_BYTES = 16
 DAY_BYTES = 2
@@ -30,6 +32,14 @@ COMMANDS = b"\xff\xff"
 """The day of commands: their keys stand together."""
 
 
+_STATUS = {"usage.charged": b"\x01", "usage.rejected": b"\x02", "usage.suspended": b"\x03"}
+
+
+def status_of(topic: str) -> bytes:
+    """What became of a key's command, by the first event it led to: one byte."""
+    return _STATUS.get(topic, b"\x00")
+
+
 def day_of(started_at: int) -> bytes:
     day = started_at // _DAY_MICROSECONDS
     return day.to_bytes(DAY_BYTES, "big") if 0 < day < _LAST_DAY else NO_DAY
@@ -43,6 +53,17 @@ def identity(what: str) -> bytes:
 def digest_of(content: bytes) -> bytes:
     """Of a command's content: the same key with another digest is another command."""
     return sha256(content).digest()[:DIGEST_BYTES]
+
+
+class KeptKeys(NamedTuple):
+    """What is known of the keys at one moment. Only `young` and the last level still change."""
+
+    forgotten: bool
+    days: list[bytes]
+    young: dict[bytes, bytes]
+    old: dict[bytes, bytes]
+    levels: list[tuple[int, int, bytes | bytearray]]
+    """(size_bits, left, bits) of each filter; one that has nothing left never changes again."""
 
 
 class SeenKeys:
@@ -83,6 +104,44 @@ class SeenKeys:
             self._levels.append(level)
         level.add(hashed)
 
+    def add_all(self, keys: Sequence[bytes], digests: Sequence[bytes], status: bytes) -> None:
+        """The same for many keys of one status, in order."""
+        hashes = [key[DAY_BYTES:] for key in keys]
+        days = [key[:DAY_BYTES] for key in keys]
+        values = (day + digest + status for day, digest in zip(days, digests, strict=True))
+        pairs = zip(hashes, values, strict=True)
+        left = len(keys)
+        while left:
+            if len(self._young) >= self._recent_max:
+                self.forgotten = self.forgotten or bool(self._old)
+                self._old, self._young = self._young, {}
+            fitting = min(left, self._recent_max - len(self._young))
+            self._young.update(islice(pairs, fitting))
+            left -= fitting
+        for day in dict.fromkeys(days):
+            self._days.setdefault(day)
+        first = 0
+        while first < len(hashes):
+            level = self._levels[-1]
+            if level.left <= 0:
+                level = _Filter(min(level.size_bits + 2, SIZE_BITS_MAX))
+                self._levels.append(level)
+            last = first + level.left
+            level.add_all(hashes[first:last])
+            first = last
+
+    def copy(self) -> KeptKeys:
+        """What is known now. Nothing may be added meanwhile."""
+        levels = [(level.size_bits, level.left, level.bits()) for level in self._levels]
+        return KeptKeys(self.forgotten, list(self._days), self._young.copy(), self._old, levels)
+
+    def restore(self, kept: KeptKeys) -> None:
+        """Know what was known."""
+        self.forgotten = kept.forgotten
+        self._days = dict.fromkeys(kept.days)
+        self._young, self._old = kept.young, kept.old
+        self._levels = [_Filter(size_bits, left, bits) for size_bits, left, bits in kept.levels]
+
     def remember(self, key: bytes, digest: bytes, status: bytes) -> None:
         """Hold a key that the log was asked for."""
         if len(self._young) >= self._recent_max:
@@ -96,11 +155,13 @@ class _Filter:
 
     __slots__ = ("_bits", "_mask", "left", "size_bits")
 
-    def __init__(self, size_bits: int) -> None:
+    def __init__(
+        self, size_bits: int, left: int | None = None, bits: bytes | bytearray | None = None
+    ) -> None:
         self.size_bits = size_bits
-        self.left = (1 << size_bits) // BITS_PER_KEY
+        self.left = (1 << size_bits) // BITS_PER_KEY if left is None else left
         self._mask = (1 << size_bits) - 1
-        self._bits = bytearray(1 << (size_bits - 3))
+        self._bits = bytearray(1 << (size_bits - 3)) if bits is None else bytearray(bits)
 
     def add(self, hashed: bytes) -> None:
         bits, mask = self._bits, self._mask
@@ -110,6 +171,20 @@ class _Filter:
         bits[first >> 3] |= 1 << (first & 7)
         bits[second >> 3] |= 1 << (second & 7)
         self.left -= 1
+
+    def add_all(self, hashes: Sequence[bytes]) -> None:
+        bits, mask, halves = self._bits, self._mask, _halves
+        for hashed in hashes:
+            first, second = halves(hashed)
+            first &= mask
+            second &= mask
+            bits[first >> 3] |= 1 << (first & 7)
+            bits[second >> 3] |= 1 << (second & 7)
+        self.left -= len(hashes)
+
+    def bits(self) -> bytes | bytearray:
+        """As they are; a copy while they may still change."""
+        return bytes(self._bits) if self.left > 0 else self._bits
 
     def may_hold(self, hashed: bytes) -> bool:
         bits, mask = self._bits, self._mask

@@ -12,8 +12,8 @@ from ...domain.usage import USAGE_TYPES, UnreadableRecord, UsageRecord
 
 TEXT_MAX = 200
 ATTRIBUTES_MAX = 32
-QUANTITY_MAX = 2**53
-"""Nine petabytes, or 285 million years: more is a counter that ran over."""
+QUANTITY_MAX = 2**44
+"""17 terabytes, or half a million years: more is a counter that ran over."""
 MOMENT_MIN = 31_536_000_000_000
 """1971: a date at the epoch is a missing date."""
 MOMENT_MAX = 4_102_444_800_000_000

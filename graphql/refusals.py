@@ -55,6 +55,8 @@ TOLD: dict[str, Told] = {
     "too_deep": Told("parent", "the hierarchy may have {depth_max} levels"),
     "no_identity": Told("lines", "{resource} has no line: name at least one"),
     "identity_in_use": Told("lines", "a line of {resource} belongs to {holder}: end that first"),
+    "identity_twice": Told("lines", "a line of {resource} is given twice: give each once"),
+    "resource_ended": Told("resource", "{resource} ended at {ended_at}: add a new resource"),
     "exists_already": Told("id", "{id} exists already: choose another id"),
     "too_many_members": Told("id", "the hierarchy may have {members_max} members"),
     # limits

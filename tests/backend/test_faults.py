@@ -17,6 +17,7 @@ import threading
 import time
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import psycopg
@@ -59,13 +60,24 @@ class Place:
         self._stack.close()
 
     def kill_a_session(self, draw: random.Random) -> None:
-        with psycopg.connect(self.url) as connection:
+        with self._connected() as connection:
             found = connection.execute(
                 "SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' "
                 "AND pid <> pg_backend_pid() ORDER BY pid"
             ).fetchall()
         if found:
             os.kill(draw.choice(found)[0], signal.SIGKILL)
+
+    def _connected(self) -> psycopg.Connection[Any]:
+        """PostgreSQL may still be recovering from the kill before."""
+        until = time.monotonic() + 20
+        while True:
+            try:
+                return psycopg.connect(self.url)
+            except psycopg.OperationalError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 
     def stop(self) -> None:
         self._stack.close()

@@ -8,32 +8,34 @@ import asyncio
 import contextlib
 import gc
 import statistics
-import sys
 import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
 
-from ...domain import canonical
-from ...domain.tenant import Tenant
 from ...domain.usage import UsageRecord
 from ...migrations.run import migrate
 from ...tenants.isolation import Isolation
-from ...tenants.sealing import RootKey
+from ...tenants.sealing import RootKey, load_sealer
+from ..deciding import Decider
 from ..embedded import embedded_servers
 from ..engine import Engine, wall_clock
 from ..following import catch_up
-from ..log import PostgresLog, follow, recorded
-from . import baselines
+from ..log import Log, PostgresLog, Row, follow
+from ..snapshots import SnapshottedLog
+from ..tuning import tuned
+from . import baselines, fronts
 from .workload import ACTOR, Shape, onboard, records
 
 IN_FLIGHT = 10_000
-SWITCH_INTERVAL_SECONDS = 0.0005
+LAG_RECORDS_PER_S = 5_000
+LAG_SECONDS = 4
 
 
 class Plan(Struct, frozen=True):
@@ -43,14 +45,24 @@ class Plan(Struct, frozen=True):
     records: int = 30_000
     """Charged per round in batches; single callers charge a share of it."""
     batch: int = 500
-    shape: Shape = Shape()
+    devices: int = 10_000
+    depth: int = 5
+    """Levels, the devices' own included."""
+    tenants: int = 1
+    """Charged at the same time, in the same process."""
     history: int = 0
     """Events in the log before the first round."""
     duplicates: int = 0
     """Per cent of the records of a batch that were charged before."""
     baselines: bool = True
+    fronts: bool = True
+    """Also through HTTP and GraphQL, and with the projections following."""
     seconds: float = 2.0
     """How long each pgbench run takes."""
+
+    @property
+    def shape(self) -> Shape:
+        return Shape(self.devices, self.depth)
 
 
 Progress = Callable[[str], None]
@@ -64,7 +76,7 @@ class Figure(Struct, frozen=True):
 
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """All rounds on embedded PostgreSQL; figures by name, ready to print."""
-    with _tuned(), _home() as home, embedded_servers(home, postgres=True, nats=False) as servers:
+    with tuned(), _home() as home, embedded_servers(home, postgres=True, nats=False) as servers:
         migrate(servers.database_url)
         if plan.baselines:
             baselines.prepare(servers.database_url)
@@ -75,32 +87,42 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
 async def _rounds(plan: Plan, database_url: str, progress: Progress) -> dict[str, list[float]]:
     isolation = Isolation(database_url, pool_max=16)
     measured: dict[str, list[float]] = {}
+    root = RootKey(bytes(32))
     try:
-        async with Engine(isolation, RootKey(bytes(32)), following=False) as engine:
-            progress(f"onboarding {plan.shape.devices:,} devices in {plan.shape.depth} levels")
-            tenant = await onboard(engine, plan.shape)
-            await _charge_all(engine, tenant, records(plan.shape, 2_000, wall_clock(), 0), 500, [])
+        async with Engine(isolation, root, following=False) as engine:
+            progress(f"onboarding {plan.devices:,} devices in {plan.depth} levels, {plan.tenants} times")
+            tenants = [await onboard(engine, plan.shape) for _ in range(plan.tenants)]
+            for tenant in tenants:
+                await _charge_all(engine, tenant, records(plan.shape, 2_000, wall_clock(), 0), 500, [])
             if plan.history:
                 progress(f"writing {plan.history:,} events of history")
-                await _history(engine, tenant, plan)
+                await _history(engine, tenants[0], plan)
             gc.collect()
             gc.freeze()
             for number in range(1, plan.rounds + 1):
                 progress(f"round {number} of {plan.rounds}")
-                await _round(plan, engine, tenant, number, measured)
+                await _round(plan, engine, tenants, number, measured)
                 if plan.baselines:
-                    log = PostgresLog(isolation, tenant)
-                    head = log.head().seq
-                    rows = list(follow(log, max(0, head - 20_000), head))
+                    rows = await asyncio.to_thread(_newest, PostgresLog(isolation, tenants[0]))
                     await asyncio.to_thread(_baselines, plan, database_url, rows, measured)
-            await _readers(isolation, tenant, measured, progress)
+        gc.unfreeze()
+        await _readers(isolation, root, tenants[0], measured, progress)
+        if plan.fronts:
+            progress("HTTP, GraphQL, and how far behind the views are")
+            async with Engine(isolation, root) as engine:
+                await _fronts(plan, engine, tenants[0], measured)
     finally:
         isolation.close()
     return measured
 
 
+def _newest(log: PostgresLog) -> list[Row]:
+    head = log.head().seq
+    return list(follow(log, max(0, head - 20_000), head))
+
+
 async def _round(
-    plan: Plan, engine: Engine, tenant: UUID, number: int, measured: dict[str, list[float]]
+    plan: Plan, engine: Engine, tenants: Sequence[UUID], number: int, measured: dict[str, list[float]]
 ) -> None:
     for name, batch, share, in_flight in (
         ("charges_per_s", plan.batch, 1, IN_FLIGHT),
@@ -112,8 +134,10 @@ async def _round(
         repeated = count * plan.duplicates // 100
         given += given[:repeated]
         latencies: list[float] = []
-        rate = await _charge_all(engine, tenant, given, batch, latencies, in_flight)
-        measured.setdefault(name, []).append(rate)
+        rates = await asyncio.gather(
+            *(_charge_all(engine, tenant, given, batch, latencies, in_flight) for tenant in tenants)
+        )
+        measured.setdefault(name, []).append(sum(rates))
         prefix = "ack_ms" if batch > 1 else name.replace("_per_s", "_ack_ms")
         latencies.sort()
         measured.setdefault(f"{prefix}_p50", []).append(latencies[len(latencies) // 2] * 1e3)
@@ -172,27 +196,65 @@ def _baselines(plan: Plan, database_url: str, rows: Sequence[Any], measured: dic
 
 
 async def _readers(
-    isolation: Isolation, tenant: UUID, measured: dict[str, list[float]], progress: Progress
+    isolation: Isolation, root: RootKey, tenant: UUID, measured: dict[str, list[float]], progress: Progress
 ) -> None:
-    progress("replay and projection")
+    progress("replay, cold start and projection")
     log = PostgresLog(isolation, tenant)
     head = log.head().seq
 
-    def replay() -> None:
+    def timed(work: Callable[[], object]) -> float:
         started = time.perf_counter()
-        state = Tenant()
-        for row in follow(log):
-            state.apply(recorded(row).event)
-        measured["replay_per_s"] = [head / (time.perf_counter() - started)]
-        assert b"".join(canonical.lines(state))
+        work()
+        return time.perf_counter() - started
 
-    def project() -> None:
-        started = time.perf_counter()
-        catch_up(isolation, tenant)
-        measured["projection_per_s"] = [head / (time.perf_counter() - started)]
+    def load(store: Log) -> None:
+        Decider.load(store, lambda: load_sealer(isolation, root, tenant))
 
-    await asyncio.to_thread(replay)
-    await asyncio.to_thread(project)
+    whole = await asyncio.to_thread(timed, lambda: load(log))
+    measured["replay_per_s"] = [head / whole]
+    with ThreadPoolExecutor(1) as threads:
+        snapshotted = SnapshottedLog(isolation, tenant, threads)
+        measured["cold_start_s"] = [await asyncio.to_thread(timed, lambda: load(snapshotted))]
+    measured["projection_per_s"] = [
+        head / await asyncio.to_thread(timed, lambda: catch_up(isolation, tenant))
+    ]
+    measured["log_events"] = [head]
+
+
+async def _fronts(plan: Plan, engine: Engine, tenant: UUID, measured: dict[str, list[float]]) -> None:
+    async with fronts.served(engine, tenant) as (port, token):
+        for number in range(plan.rounds):
+            given = records(plan.shape, plan.records // 2, wall_clock(), 7_000_000 + number)
+            rate = await fronts.http_rate(port, token("mediation"), given, plan.batch)
+            measured.setdefault("http_charges_per_s", []).append(rate)
+        await engine.follower(tenant).wait_for((await engine.writer(tenant)).seq, 120)
+        taken, nodes = await fronts.graphql_ms(port, token("telecoms_manager"))
+        measured["graphql_hierarchy_ms"] = taken
+        measured["graphql_hierarchy_nodes"] = [nodes]
+    lags = sorted(await _lags(plan, engine, tenant))
+    measured["projection_lag_ms_p50"] = [lags[len(lags) // 2]]
+    measured["projection_lag_ms_p99"] = [lags[len(lags) * 99 // 100]]
+
+
+async def _lags(plan: Plan, engine: Engine, tenant: UUID) -> list[float]:
+    """Milliseconds from an answer to its being visible, at a steady load."""
+    batch, follower = 50, engine.follower(tenant)
+    given = records(plan.shape, LAG_RECORDS_PER_S * LAG_SECONDS, wall_clock(), 9_000_001)
+    lags: list[float] = []
+
+    async def one(some: Sequence[UsageRecord]) -> None:
+        outcomes = await engine.charge(tenant, some, ACTOR)
+        answered = time.perf_counter()
+        await follower.wait_for(max(outcome.seq for outcome in outcomes), 60)
+        lags.append((time.perf_counter() - answered) * 1e3)
+
+    started = time.perf_counter()
+    asked = []
+    for at in range(0, len(given), batch):
+        asked.append(asyncio.create_task(one(given[at : at + batch])))
+        await asyncio.sleep(max(0.0, started + at / LAG_RECORDS_PER_S - time.perf_counter()))
+    await asyncio.gather(*asked)
+    return lags
 
 
 def _report(plan: Plan, measured: dict[str, list[float]]) -> dict[str, Any]:
@@ -203,9 +265,10 @@ def _report(plan: Plan, measured: dict[str, list[float]]) -> dict[str, Any]:
         "fraction_of_limit": ("charges_per_s", "copy_rows_per_s"),
         "ratio_single_64": ("single_64_per_s", "row_lock_64_per_s"),
         "ratio_single_1024": ("single_1024_per_s", "row_lock_64_per_s"),
+        "ratio_http": ("http_charges_per_s", "row_lock_per_s"),
     }
     for name, (ours, theirs) in ratios.items():
-        if theirs in measured:
+        if ours in measured and theirs in measured:
             measured[name] = [a / b for a, b in zip(measured[ours], measured[theirs], strict=True)]
     figures = {name: _figure(values) for name, values in measured.items()}
     return {
@@ -217,20 +280,6 @@ def _report(plan: Plan, measured: dict[str, list[float]]) -> dict[str, Any]:
 
 def _figure(values: Sequence[float]) -> Figure:
     return Figure(round(statistics.median(values), 3), round(min(values), 3), round(max(values), 3))
-
-
-@contextlib.contextmanager
-def _tuned() -> Iterator[None]:
-    """As `serve` runs: threads hand over quickly, the collector leaves what stays alone."""
-    interval, thresholds = sys.getswitchinterval(), gc.get_threshold()
-    sys.setswitchinterval(SWITCH_INTERVAL_SECONDS)
-    gc.set_threshold(50_000, 20, 100)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(interval)
-        gc.set_threshold(*thresholds)
-        gc.unfreeze()
 
 
 @contextlib.contextmanager

@@ -16,9 +16,13 @@ def bench() -> None:
 @click.option("--rounds", type=click.IntRange(1), help="Medians are of these.")
 @click.option("--records", type=click.IntRange(1), help="Charged in each round.")
 @click.option("--batch", type=click.IntRange(1), help="Records at once.")
+@click.option("--devices", type=click.IntRange(1), help="That share one balance.")
+@click.option("--depth", type=click.IntRange(3, 64), help="Levels, the devices' own included.")
+@click.option("--tenants", type=click.IntRange(1), help="Charged at the same time.")
 @click.option("--history", type=click.IntRange(0), help="Events in the log before the first round.")
 @click.option("--duplicates", type=click.IntRange(0, 100), help="Per cent of the records that come twice.")
 @click.option("--baselines/--no-baselines", default=None, help="Also measure what we compare with.")
+@click.option("--fronts/--no-fronts", default=None, help="Also HTTP, GraphQL and projections' lag.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def charge(as_json: bool, **wanted: Any) -> None:
     """Charge usage as fast as it goes, interleaved with its baselines on the same machine.

@@ -15,6 +15,7 @@ from ..running import (
 )
 from ..settings import SettingsError
 from ..stopping import complete, until_told
+from ..tuning import tuned
 from .output import note, say, settings_for_command, tell_json
 
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -34,7 +35,7 @@ def serve() -> None:
     if not settings.port:
         settings = with_free_port(settings)
     try:
-        with running(settings, nats=True) as product:
+        with running(settings, nats=True) as product, tuned():
             complete(_serve(product))
     except KeyboardInterrupt:
         pass

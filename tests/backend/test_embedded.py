@@ -27,7 +27,8 @@ ROOT = Path(__file__).parents[2]
 as_root_only = pytest.mark.skipif(os.geteuid() != 0, reason="only root has other accounts to give")
 
 SUPERVISOR = """
-import json, sys, time
+import json, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever the shell of the tests does
 from pathlib import Path
 from allotment.backend.embedded import embedded_servers
 home, postgres, nats = sys.argv[1:]

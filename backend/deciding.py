@@ -30,7 +30,6 @@ from .seen import (
     NO_DAY,
     SeenKeys,
     day_of,
-    digest_of,
     identity,
     status_of,
 )
@@ -46,7 +45,6 @@ class Order(Struct, frozen=True):
 
     command: Command | Enrol
     key: bytes
-    digest: bytes
 
 
 class UsageOutcome(Struct, frozen=True, gc=False):
@@ -148,15 +146,16 @@ class Decider:
         """
         if not self.seen.forgotten:
             return [_NO_KEY] if self._snapshot_is_due() else []
-        hashes = []
+        keys: list[bytes] = []
         for one in asked:
             hashed = _hash_of(one.item)
-            hashes.append(hashed)
-            if not isinstance(one.item, Order):
-                hashes.append(conflict_hash(hashed, usage_digest(one.item)))
-        keys = [
-            key for hashed in hashes if self.seen.must_ask(hashed) for key in self.seen.candidates(hashed)
-        ]
+            if self.seen.must_ask(hashed):
+                keys += self.seen.candidates(hashed)
+            known = self.seen.recall(hashed)
+            if known is not None and not isinstance(one.item, Order):
+                digest = self.sealer.digest(content_of(one.item))
+                if _digest(known) != digest and self.seen.must_ask(conflict := conflict_hash(hashed, digest)):
+                    keys.append(NO_DAY + conflict)
         return keys or ([_NO_KEY] if self._snapshot_is_due() else [])
 
     def look_up(self, store: Log, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
@@ -176,9 +175,10 @@ class Decider:
     def _prepare(self, usages: Sequence[Usage]) -> list["_Prepared"]:
         """Identity, digest, token and sealed personal part of every record."""
         sealer, token_of, seal = self.sealer, self.sealer.token, self.sealer.seal
+        digest_of = sealer.digest
         prepared: list[_Prepared] = []
         hashes = [usage_identity(record.source, record.record_id) for record in usages]
-        digests = [usage_digest(record) for record in usages]
+        digests = [digest_of(content_of(record)) for record in usages]
         recall = self.seen.recall
         for record, hashed, digest in zip(usages, hashes, digests, strict=True):
             if recall(hashed) is not None:
@@ -224,8 +224,9 @@ class Decider:
 
     def _decide_order(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
         known = self.seen.recall(order.key[DAY_BYTES:])
+        digest = self.sealer.digest(content_of(order))
         if known is not None:
-            if _digest(known) != order.digest:
+            if _digest(known) != digest:
                 return Refused("idempotency_mismatch", remedy="use a new key for another command")
             return before if isinstance(before, Answer) else Repeated(order.key)
         if not isinstance(order.command, Allocate | Return | Trade):
@@ -237,8 +238,14 @@ class Decider:
             events = self._events_of(command, now, actor)
         except Refused as refusal:
             return refusal
+        except InvariantBroken:
+            raise
+        except Exception:
+            # As above: a command we have no rule for stops nobody else.
+            log.exception("a command could not be decided")
+            return Refused("internal_error", remedy="it is in the server's log; nothing has changed")
         self._apply(events)
-        first = self._add(events, order.key, order.digest, actor)
+        first = self._add(events, order.key, digest, actor)
         return Answer(tuple(events), first, first + len(events) - 1)
 
     def _events_of(self, command: Command, now: int, actor: str) -> Sequence[Event]:
@@ -318,8 +325,20 @@ def command_key(idempotency_key: str) -> bytes:
     return COMMANDS + identity(f"command\x1f{idempotency_key}")
 
 
-def usage_digest(record: Usage) -> bytes:
-    return digest_of(_pack(record) if type(record) is UsageRecord else _raw(record))
+def content_of(item: Usage | Order) -> bytes:
+    """What makes the same key another command: the whole of what was asked."""
+    if type(item) is UsageRecord:
+        return _pack(item)
+    if isinstance(item, Order):
+        return _pack([type(item.command).__name__, item.command])
+    return _raw(item)
+
+
+def pseudonymous(record: Usage, sealer: Sealer) -> Usage:
+    """A record known only by a hash of its content is known by a keyed one: see `Sealer.digest`."""
+    if isinstance(record, UnreadableRecord) and record.record_id.startswith("raw:"):
+        return msgspec.structs.replace(record, record_id=f"raw:{sealer.token(record.record_id).hex()}")
+    return record
 
 
 def _raw(record: Usage) -> bytes:

@@ -5,8 +5,9 @@ Everything that changes a tenant goes through here, whatever door it came in by.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
@@ -114,6 +115,12 @@ class Engine:
             writer = await self.writer(tenant)
             return await writer.submit_usage(records, actor)
 
+    @contextmanager
+    def using(self, tenant: UUID) -> Iterator[None]:
+        """While this lasts the tenant's writer is not taken for idle."""
+        with self._use(tenant):
+            yield
+
     async def create_tenant(self, entry: TenantEntry, actor: str) -> None:
         """Open a tenant's log and enter it in the directory; raises Refused, or SlugTaken.
 
@@ -127,7 +134,10 @@ class Engine:
         await self.in_thread(lambda: enter(self.isolation, entry))
 
     async def apply_definition(self, tenant: UUID, definition: Definition, actor: str) -> int:
-        """Carry out a definition; how many of its steps were new. Stops at the first refusal."""
+        """Carry out a definition; how many of its steps were new. Raises the first refusal.
+
+        Steps go out together: those beside a refused one may have been carried out.
+        """
         writer = await self.writer(tenant)
         todo = list(steps(definition, writer.state.contracts.zone, normal_line))
         new = 0
@@ -135,7 +145,7 @@ class Engine:
             asked = [
                 self._carry_out(writer, step, actor)
                 for step in todo[first : first + STEPS_AT_ONCE]
-                if not _is_done(step, writer.state)
+                if not _is_done(step, writer.state, self.clock())
             ]
             for answer in await asyncio.gather(*asked, return_exceptions=True):
                 if isinstance(answer, BaseException):
@@ -277,21 +287,21 @@ class _Use:
         """Whether nobody has used the writer since; one that halted waits for somebody to look."""
         if writer.seq != self.seq:
             self.seq, self.last = writer.seq, time.monotonic()
-        halted = getattr(writer, "_halted", None) is not None
+        halted = writer.halted
         return not self.requests and not writer.waiting and self.last < before and not halted
 
 
-def _is_done(step: Step, state: Tenant) -> bool:
+def _is_done(step: Step, state: Tenant, now: int) -> bool:
     """Whether a limit asks for what is in force: a file may be applied again."""
     limit = step.command
     if not isinstance(limit, SetLimit) or limit.node not in state.hierarchy.by_id:
         return False
     ordinal = state.hierarchy.by_id[limit.node].ordinal
-    given = state.limits.by_type.get(limit.usage_type, {}).get(ordinal, [])
-    return bool(given) and (given[-1].quantity, given[-1].thresholds) == (
-        limit.quantity,
-        tuple(sorted(set(limit.thresholds))),
-    )
+    since = limit.from_period or name_of(now, state.contracts.zone)
+    every = state.limits.by_type.get(limit.usage_type, {}).get(ordinal, ())
+    given = [one for one in every if one.from_period == since]
+    wanted = (limit.quantity, tuple(sorted(set(limit.thresholds))))
+    return bool(given) and (given[-1].quantity, given[-1].thresholds) == wanted
 
 
 def _key_of(step: Step, state: Tenant, now: int) -> str:

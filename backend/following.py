@@ -271,6 +271,16 @@ def past(
         yield db
 
 
+def position(db: Connection) -> int:
+    """The seq that all views show at least."""
+    return min((seq for _, seq in _positions(db).values()), default=0)
+
+
+def stands_at(db: Connection, seq: int) -> bool:
+    """Whether every view shows the log up to exactly this seq."""
+    return set(_positions(db).values()) == {(view.version, seq) for view in VIEWS}
+
+
 def seq_at(isolation: Isolation, tenant: UUID, recorded_at: int, role: Role = "app") -> int:
     """The last seq recorded by a moment (microseconds); 0 when there was nothing yet."""
     with isolation.transaction(tenant, role) as db:

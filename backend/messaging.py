@@ -42,6 +42,8 @@ FETCH_MESSAGES = 64
 MESSAGES_AT_ONCE = 16
 ACK_WAIT_SECONDS = 60
 RETRY_SECONDS = 2.0
+DEAD_LETTER_SECONDS = 14 * 86_400
+"""Dead letters hold numbers in clear: time enough to look, and no longer."""
 EVENTS_WAITING_MAX = 10_000
 
 log = structlog.get_logger()
@@ -98,10 +100,16 @@ class Messenger:
         await asyncio.gather(*(self._in_order(queue) for queue in by_subject.values()))
 
     async def _in_order(self, queue: list[Msg]) -> None:
-        for message in queue:
-            await self._charge(message)
+        """What comes after a message that must come again comes again too."""
+        for place, message in enumerate(queue):
+            await message.in_progress()
+            if not await self._charge(message):
+                for later in queue[place + 1 :]:
+                    await later.nak(delay=RETRY_SECONDS)
+                return
 
-    async def _charge(self, message: Msg) -> None:
+    async def _charge(self, message: Msg) -> bool:
+        """Whether it is done with, charged or buried."""
         try:
             tenant = await self._engine.in_thread(lambda: _tenant_of(self._engine.isolation, message.subject))
             headers = message.headers or {}
@@ -119,8 +127,10 @@ class Messenger:
         except Exception as error:  # noqa: BLE001  (what is not acknowledged is not lost)
             log.warning("usage not charged yet, it will come again", error=repr(error))
             await message.nak(delay=RETRY_SECONDS)
+            return False
         else:
             await message.ack()
+        return True
 
     async def _bury(self, message: Msg, reason: str) -> None:
         log.warning("usage message cannot be charged", subject=message.subject, reason=reason)
@@ -136,8 +146,10 @@ class Messenger:
             group = await self._told.get()
             for topic, seqs in _by_topic(group).items():
                 told = msgspec.json.encode({"recordedAt": group.recorded_at, "seqs": seqs})
-                with contextlib.suppress(NatsError, OSError):
+                try:
                     await self._client.publish(f"evt.{group.tenant}.{topic}", told)
+                except Exception as error:  # noqa: BLE001  (the log has it; whoever listens may miss it)
+                    log.warning("a commit was not told", error=repr(error))
 
 
 async def prepare_streams(stream: JetStreamContext) -> None:
@@ -145,7 +157,9 @@ async def prepare_streams(stream: JetStreamContext) -> None:
     await stream.add_stream(
         StreamConfig(STREAM, subjects=[f"{SUBJECT}.*"], retention=RetentionPolicy.WORK_QUEUE)
     )
-    await stream.add_stream(StreamConfig(DEAD_LETTERS, subjects=[f"{DEAD_SUBJECT}.*"]))
+    await stream.add_stream(
+        StreamConfig(DEAD_LETTERS, subjects=[f"{DEAD_SUBJECT}.*"], max_age=DEAD_LETTER_SECONDS)
+    )
     await stream.add_consumer(
         STREAM,
         ConsumerConfig(

@@ -50,11 +50,6 @@ def identity(what: str) -> bytes:
     return sha256(what.encode()).digest()[:HASH_BYTES]
 
 
-def digest_of(content: bytes) -> bytes:
-    """Of a command's content: the same key with another digest is another command."""
-    return sha256(content).digest()[:DIGEST_BYTES]
-
-
 class KeptKeys(NamedTuple):
     """What is known of the keys at one moment. Only `young` and the last level still change."""
 

@@ -36,7 +36,7 @@ from ..domain.snapshot import (
 )
 from ..domain.tenant import Tenant
 from ..tenants.isolation import Connection, Isolation
-from .log import Chunk, Head, Log, PostgresLog, chunks
+from .log import Chunk, Head, Log, PostgresLog, chunks, reachable
 from .seen import KeptKeys, SeenKeys, status_of
 
 SNAPSHOT_EVERY = 50_000
@@ -288,14 +288,7 @@ class Snapshots:
                 seen.restore(KeptKeys(main.forgotten, main.days, main.young, old, _levels(main, parts)))
                 peaks = proof.unpack(main.peaks)
                 folded = fold(store, head, Folded(state, seen, main.recorded_at, seq), peaks)
-            except (
-                Unusable,
-                msgspec.MsgspecError,
-                LookupError,
-                ValueError,
-                zlib.error,
-                InvariantBroken,
-            ) as error:
+            except UNFIT as error:
                 log.warning("snapshot passed over", tenant=str(self._tenant), seq=seq, error=str(error))
                 continue
             self._remember(main, old, folded)
@@ -311,7 +304,7 @@ class Snapshots:
         self._parts = {part.name: (tokens[part.name], part) for part in main.parts}
 
     def _newest(self, upto: int) -> list[tuple[int, bytes]]:
-        with self._isolation.transaction(self._tenant) as db:
+        with reachable(), self._isolation.transaction(self._tenant) as db:
             return [
                 (seq, state)
                 for seq, state in db.execute(
@@ -324,7 +317,7 @@ class Snapshots:
 
     def _read_parts(self, parts: Sequence[Part]) -> dict[str, bytes]:
         read: dict[str, bytes] = {}
-        with self._isolation.transaction(self._tenant) as db:
+        with reachable(), self._isolation.transaction(self._tenant) as db:
             for part in parts:
                 found = db.execute(
                     "SELECT state FROM snapshots WHERE seq = %s AND part = %s",

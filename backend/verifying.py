@@ -16,9 +16,12 @@ from ..domain.events import Recorded
 from ..domain.limit import ThresholdCrossed
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.tenant import Tenant
-from ..tenants.isolation import Isolation
+from ..domain.usage import MONEY, USAGE_TYPES
+from ..projections.balances import balances_under
+from ..projections.invoices import Invoice, invoice
+from ..tenants.isolation import Connection, Isolation
 from .deciding import usage_key
-from .following import catch_up, dump_views, past, rebuild_and_compare
+from .following import catch_up, dump_views, past, rebuild_and_compare, stands_at
 from .log import Head, PostgresLog, Row, follow, recorded
 from .seen import DAY_BYTES
 
@@ -54,9 +57,10 @@ def verify(isolation: Isolation, tenant: UUID, *, projections: bool = True) -> V
     log = PostgresLog(isolation, tenant, role="auditor")
     try:
         # The head first: what is appended from now on is for the next verification.
-        _check_log(log, log.head(), report)
+        state = _check_log(log, log.head(), report)
         if projections:
             _check_views(isolation, tenant, report)
+            _check_figures(isolation, tenant, state, report)
     except Broken as broken:
         report.ok = False
         report.first_offending_seq, report.problem = broken.seq, broken.problem
@@ -78,15 +82,18 @@ def dump(isolation: Isolation, tenant: UUID, as_of: int | None = None) -> Iterat
         {"is": "log", "tenant": str(tenant), "seq": upto, "root": proof.root_of(peaks).hex()}
     )
     yield from canonical.lines(state)
-    if as_of is None and catch_up(isolation, tenant, upto=upto) == upto:
-        with isolation.transaction(tenant, "auditor") as connection:
-            yield from map(canonical.line, dump_views(connection))
-    else:
-        with past(isolation, tenant, upto) as connection:
-            yield from map(canonical.line, dump_views(connection))
+    if as_of is None:
+        catch_up(isolation, tenant, upto=upto)
+        with isolation.snapshot(tenant, "auditor") as connection:
+            if stands_at(connection, upto):
+                yield from map(canonical.line, dump_views(connection))
+                return
+    # The past, or a present that has moved on while we folded.
+    with past(isolation, tenant, upto) as connection:
+        yield from map(canonical.line, dump_views(connection))
 
 
-def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> None:
+def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> Tenant:
     state, peaks, keys = Tenant(), list[bytes](), set[bytes]()
     counts = report.checks = {"events": 0, "charges": 0, "transfers": 0, "thresholds": 0}
     fired: set[tuple[str, str, str, int, int]] = set()
@@ -107,6 +114,7 @@ def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> None:
         report.seq, recorded_at = row.seq, row.recorded_at
         counts["events"] += 1
     _check_end(state, peaks, head, report)
+    return state
 
 
 def _check_row(tenant: UUID, row: Row, seen: int, recorded_at: int) -> None:
@@ -162,11 +170,18 @@ def _check_charge(state: Tenant, told: Recorded, keys: set[bytes]) -> None:
         raise Broken(
             told.seq, f"rated again it is {again}, not {(charge.billed, charge.amount, charge.exact)}"
         )
+    for counted in (charge.usage_type, MONEY):
+        _check_limits(state, told.seq, charge, counted)
+
+
+def _check_limits(state: Tenant, seq: int, charge: UsageCharged, counted: str) -> None:
+    if not (charge.amount if counted == MONEY else charge.billed):
+        return
+    used = state.families[counted, charge.period].used
     for ordinal in charge.path:
-        limit = state.limits.of(ordinal, charge.usage_type, charge.period)
-        used = state.families[charge.usage_type, charge.period].used[ordinal]
-        if limit is not None and charge.billed and used > limit.quantity:
-            raise Broken(told.seq, f"{limit.node} has used {used} of its limit {limit.quantity}")
+        limit = state.limits.of(ordinal, counted, charge.period)
+        if limit is not None and used[ordinal] > limit.quantity:
+            raise Broken(seq, f"{limit.node} passed its limit: {used[ordinal]} of {limit.quantity} {counted}")
 
 
 def _check_once(state: Tenant, told: Recorded, fired: set[tuple[str, str, str, int, int]]) -> None:
@@ -201,3 +216,38 @@ def _check_views(isolation: Isolation, tenant: UUID, report: VerifyReport) -> No
     if differences:
         raise Broken(0, f"a projection differs from its rebuild: {differences[0]}")
     report.checks["projections"] = report.seq
+
+
+def _check_figures(isolation: Isolation, tenant: UUID, state: Tenant, report: VerifyReport) -> None:
+    """The views tell what the rules count: another way to the same figures, so not the same mistake."""
+    with isolation.snapshot(tenant, "auditor") as db:
+        if not stands_at(db, report.seq):
+            return
+        for period in state.contracts.periods:
+            _check_invoice(invoice(db, period), state, period)
+            _check_buckets(db, state, period)
+            report.checks["periods"] = report.checks.get("periods", 0) + 1
+
+
+def _check_invoice(found: Invoice, state: Tenant, period: str) -> None:
+    lines = [line for node in found.nodes for line in node.lines]
+    if found.total != sum(line.amount for line in lines) or found.total != _used(state, MONEY, period):
+        raise Broken(0, f"the invoice of {period} is not the sum of its lines, or not of its charges")
+    for usage_type in USAGE_TYPES:
+        billed = sum(line.billed for line in lines if line.usage_type == usage_type)
+        if billed != _used(state, usage_type, period):
+            raise Broken(0, f"the invoice of {period} bills {billed} of {usage_type}")
+
+
+def _check_buckets(db: Connection, state: Tenant, period: str) -> None:
+    for held in balances_under(db, None, None, period, tuple(USAGE_TYPES), resources=True):
+        family, ordinal = state.families[held.usage_type, period], held.ordinal
+        told = (held.bucket.remaining, held.bucket.consumed, held.used)
+        counted = (family.remaining[ordinal], family.consumed[ordinal], family.used[ordinal])
+        if told != counted:
+            raise Broken(0, f"the balance of {held.id} in {period} tells {told}, the log {counted}")
+
+
+def _used(state: Tenant, usage_type: str, period: str) -> int:
+    used = state.families[usage_type, period].used
+    return used[0] if used else 0

@@ -14,17 +14,25 @@ from concurrent.futures import Executor
 from typing import Any
 from uuid import UUID
 
-import msgspec
 import structlog
 
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.tenant import Command, Tenant
 from ..tenants.onboarding import Enrol
 from ..tenants.sealing import Sealer
-from .deciding import Answer, Asked, Decider, Order, Outcome, Repeated, Usage, UsageOutcome
+from .deciding import (
+    Answer,
+    Asked,
+    Decider,
+    Order,
+    Outcome,
+    Repeated,
+    Usage,
+    UsageOutcome,
+    pseudonymous,
+)
 from .intake.gate import checked
 from .log import Fenced, Group, Head, KeyStored, Log, LogUnavailable, answer_of
-from .seen import digest_of
 
 GROUP_MAX = 2_500
 """Events in one commit, about; more would make the ones who wait, wait longer."""
@@ -115,6 +123,11 @@ class Writer:
         return self._open.group.last if self._open else self._deciding().head.seq
 
     @property
+    def halted(self) -> bool:
+        """Whether it takes no more, because an invariant broke."""
+        return self._halted is not None
+
+    @property
     def waiting(self) -> int:
         """Records and commands taken and not answered yet."""
         return self._waiting
@@ -123,8 +136,7 @@ class Writer:
 
     async def submit(self, command: Command | Enrol, key: bytes, actor: str) -> Answer:
         """Carry out a command once; raises Refused. The same key again gives the first answer."""
-        digest = digest_of(msgspec.msgpack.encode([type(command).__name__, command]))
-        answers = await self._ask([Order(command, key, digest)], actor)
+        answers = await self._ask([Order(command, key)], actor)
         answer = answers[0]
         if isinstance(answer, Refused):
             raise answer
@@ -138,7 +150,8 @@ class Writer:
         if not records:
             return []
         self._check_room(len(records))
-        return await self._ask([checked(record) for record in records], actor)
+        sealer = self._deciding().sealer
+        return await self._ask([pseudonymous(checked(record), sealer) for record in records], actor)
 
     async def _ask(self, items: Sequence[Any], actor: str) -> list[Any]:
         if self._halted is not None:
@@ -219,7 +232,12 @@ class Writer:
         except LogUnavailable as error:
             self._again.extendleft(reversed(self._in_hand))
             self._in_hand = []
+            if self._flying is not None:
+                await self._land()
+            # What was decided and not sent is undone with the state it was decided on.
+            self._put_back(None, unheard=False)
             await self._pause_after(error)
+            await self._recover()
             return False
         for key, digest, status in found:
             decider.seen.remember(key, digest, status)
@@ -295,12 +313,14 @@ class Writer:
         if self._keys_stored_in_a_row > KEYS_STORED_IN_A_ROW_MAX:
             raise InvariantBroken("a stored key is recognised", error=str(error))
 
-    def _put_back(self, flown: "_OpenGroup", *, unheard: bool) -> None:
+    def _put_back(self, flown: "_OpenGroup | None", *, unheard: bool) -> None:
         """Everything decided since the last commit is decided again, in the same order.
 
         Only where the answer went unheard may what was decided before have been stored.
         """
-        first = flown.answers if unheard else [(request, index, None) for request, index, _ in flown.answers]
+        first = flown.answers if flown else []
+        if not unheard:
+            first = [(request, index, None) for request, index, _ in first]
         rest = [(request, index, None) for request, index, _ in self._open.answers] if self._open else []
         self._again.extendleft(reversed([*first, *rest]))
         self._open = None

@@ -12,7 +12,7 @@ from msgspec import Struct
 from .bucket import NEVER, Family
 from .contract import QUANTITY_MAX
 from .hierarchy import Hierarchy, Member, Path
-from .refusals import Refused
+from .refusals import InvariantBroken, Refused
 from .usage import MONEY, USAGE_TYPES
 
 THRESHOLDS = (80, 100)
@@ -139,6 +139,8 @@ class Limits:
                         self.fired.pop((usage_type, family.period, ordinal), None)
                     self._arm(family, ordinal)
             case ThresholdCrossed(_, usage_type, period, percent):
+                if percent <= self.fired.get((usage_type, period, ordinal), 0):
+                    raise InvariantBroken("a threshold fires once", node=event.node, percent=percent)
                 self.fired[usage_type, period, ordinal] = percent
                 for family in families:
                     if family.usage_type == usage_type and family.period == period:

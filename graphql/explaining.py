@@ -239,9 +239,12 @@ class _Explaining:
     async def _personal(self, path: Path) -> tuple[Personal, str | None, str | None]:
         if not may(self.context.principal, "read_personal"):
             return Personal.MASKED, None, None
-        if not path:
-            return Personal.SEALED, None, None
-        subjects = [identity.token for identity in self.state.hierarchy.members[path[0]].identities]
+        if isinstance(self.event, UsageSuspended):
+            if not self.event.readable:
+                return Personal.SEALED, None, None
+            subjects = [self.event.subject]
+        else:
+            subjects = [identity.token for identity in self.state.hierarchy.members[path[0]].identities]
         key = self.recorded.command_key
         assert key is not None
         opened = await self.context.opened(subjects, self.event.sealed, key)
@@ -346,20 +349,22 @@ class _Explaining:
         return checked
 
     async def _limit_then(self, ordinal: int, usage_type: str) -> list[LimitChecked]:
+        """The one set before that holds from the latest period on, as `domain.limit` has it."""
         place, before = self._place(ordinal), self.recorded.seq
         assert place is not None
+        held: list[Recorded] = []
         for _ in range(LIMIT_PAGES_MAX):
             query = functools.partial(
                 timeline.member_page, ident=str(place.id), first=LIMIT_PAGE, before=before, usage=False
             )
             _, seqs = await self.context.read(query, ("timeline",))
-            for told in reversed(await self.context.events(seqs)):
-                if self._held(told, usage_type, str(place.id)):
-                    return _checked(place, told)
+            told = await self.context.events(seqs)
+            held += [one for one in told if self._held(one, usage_type, str(place.id))]
             if len(seqs) < LIMIT_PAGE:
-                return []
+                break
             before = seqs[-1]
-        return []
+        last = max(held, key=_holds_from, default=None)
+        return [] if last is None else _checked(place, last)
 
     def _held(self, told: Recorded, usage_type: str, node: str) -> bool:
         limit = told.event
@@ -370,6 +375,11 @@ class _Explaining:
             and not isinstance(self.event, UsageSuspended)
             and limit.from_period <= self.event.period
         )
+
+
+def _holds_from(told: Recorded) -> tuple[str, int]:
+    assert isinstance(told.event, LimitSet)
+    return told.event.from_period, told.seq
 
 
 def exact_text(exact: Fraction) -> str:

@@ -70,6 +70,7 @@ TOLD: dict[str, Told] = {
     "unknown_time_zone": Told("timeZone", "{time_zone} is no time zone such as {example}"),
     "unknown_currency": Told("currency", "{currency} is no currency such as {example}"),
     # commands
+    "internal_error": Told("input", "a mistake of ours: nothing has changed, and it is in our log"),
     "idempotency_mismatch": Told(
         "idempotencyKey", "this key was used for something else: take a new key for another command"
     ),

@@ -22,7 +22,7 @@ from .scalars import Json, moment_text, money_text
 
 BEYOND = "a member beyond your reach"
 
-_SEALED = ("sealed", "identities")
+_SEALED = ("sealed", "identities", "subject")
 _IDS = ("node", "source", "target", "parent", "resource")
 _MOMENTS = ("started_at", "since", "at", "starts_at", "ends_at", "valid_from")
 _ORDINALS = ("stopped_by",)

@@ -1,7 +1,7 @@
 """Limits: what may be used below a member per period, and which thresholds usage has crossed.
 
-In force is the limit set last among those that had begun by the period. Setting a limit arms its
-thresholds anew, so only crossings after that count for it.
+In force is the one that holds from the latest period on, as in `domain/limit.py`. A threshold counts
+as crossed when it was crossed for a limit of this quantity: what is used in a period only grows.
 """
 
 from collections.abc import Sequence
@@ -128,7 +128,7 @@ CROSS JOIN unnest(%(usage_types)s::text[]) WITH ORDINALITY AS wanted (usage_type
 CROSS JOIN LATERAL (
     SELECT * FROM limits
     WHERE ordinal = u.ordinal AND usage_type = wanted.usage_type AND from_period <= %(period)s
-    ORDER BY seq DESC LIMIT 1
+    ORDER BY from_period DESC, seq DESC LIMIT 1
 ) AS l
 CROSS JOIN {each("members", "ordinal = l.ordinal")} AS m
 CROSS JOIN LATERAL (
@@ -136,8 +136,12 @@ CROSS JOIN LATERAL (
            coalesce(array_agg(t.seq ORDER BY t.seq), '{{{{}}}}') AS seqs,
            coalesce(array_agg(t.recorded_at ORDER BY t.seq), '{{{{}}}}') AS times,
            coalesce(array_agg(t.used ORDER BY t.seq), '{{{{}}}}') AS used
-    FROM thresholds t
-    WHERE t.ordinal = l.ordinal AND t.usage_type = l.usage_type AND t.period = %(period)s AND t.seq > l.seq
+    FROM (
+        SELECT DISTINCT ON (percent) * FROM thresholds
+        WHERE ordinal = l.ordinal AND usage_type = l.usage_type AND period = %(period)s
+          AND "of" = l.quantity AND percent = ANY(l.thresholds)
+        ORDER BY percent, seq DESC
+    ) AS t
 ) AS crossed
 WHERE l.quantity IS NOT NULL
 ORDER BY m.path, wanted.place

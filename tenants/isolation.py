@@ -20,7 +20,8 @@ Connection = psycopg.Connection[TupleRow]
 STATEMENT_TIMEOUT_MS = 60_000
 LOCK_TIMEOUT_MS = 10_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
-POOL_MAX = 8
+POOL_MAX = 14
+"""Per role. Readers take at most 10 of them (web/request_context.py), so that commits find one."""
 
 
 class Isolation:
@@ -45,6 +46,18 @@ class Isolation:
                 raise
             if connection.execute("COMMIT").statusmessage != "COMMIT":
                 raise psycopg.errors.InFailedSqlTransaction("PostgreSQL had given the transaction up")
+
+    @contextmanager
+    def snapshot(self, tenant: UUID, role: Role = "app") -> Iterator[Connection]:
+        """A transaction that sees one moment, for as long as it takes, and changes nothing."""
+        with self.connection(role) as connection:
+            bound = f"SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)"
+            connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {bound}", prepare=False)
+            try:
+                connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                yield connection
+            finally:
+                _roll_back(connection)
 
     @contextmanager
     def directory(self) -> Iterator[Connection]:

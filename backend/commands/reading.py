@@ -13,7 +13,7 @@ from ...projections.invoices import invoice as invoice_of
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..engine import wall_clock
 from ..explaining import explained
-from ..following import catch_up
+from ..following import catch_up, position
 from ..running import Product, running
 from ..stopping import complete
 from .input import InputError
@@ -43,9 +43,9 @@ def preview(slug: str, period: str | None, as_json: bool) -> None:
         zone = ZoneInfo(entry.time_zone)
         wanted = period or name_of(wall_clock(), zone)
         bounds_of(wanted, zone)
-        seq = catch_up(product.isolation, entry.tenant_id)
-        with product.isolation.transaction(entry.tenant_id) as db:
-            found = invoice_of(db, wanted)
+        catch_up(product.isolation, entry.tenant_id)
+        with product.isolation.snapshot(entry.tenant_id) as db:
+            seq, found = position(db), invoice_of(db, wanted)
     if as_json:
         tell_json({"tenant": entry.slug, "seq": seq, **_invoice_told(found)})
     else:

@@ -87,9 +87,10 @@ async def charge_stream(
     Raises UnreadableFile, FormatError; and where it is not `patient`, Busy: then what was
     taken so far stands, and the whole may be sent again.
     """
-    writer = await engine.writer(tenant)
     reader = Reader(stream, format, time_zone=time_zone, name=name, source=source)
-    return await _charge(engine, writer, reader, actor, patient=patient, progress=progress)
+    with engine.using(tenant):
+        writer = await engine.writer(tenant)
+        return await _charge(engine, writer, reader, actor, patient=patient, progress=progress)
 
 
 async def dry_run(

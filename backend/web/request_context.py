@@ -1,8 +1,7 @@
 """What a GraphQL request can do: the engine, bound to one principal and the tenant of its token."""
 
 import asyncio
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -13,7 +12,7 @@ from ...domain.tenant import Command, Tenant
 from ...graphql.context import TryAgain, Unreadable
 from ...tenants.access import NotPermitted
 from ...tenants.identity import Principal
-from ...tenants.isolation import Connection, Isolation
+from ...tenants.isolation import Connection
 from ..deciding import Answer
 from ..engine import Engine
 from ..following import past, seq_at
@@ -99,7 +98,7 @@ class RequestContext:
         return await self._in_thread(lambda: self._past(query, views, as_of), self._turns.past)
 
     def _present(self, query: Callable[[Connection], R], views: Sequence[str]) -> tuple[int, R]:
-        with _snapshot(self._engine.isolation, self.tenant_id) as db:
+        with self._engine.isolation.snapshot(self.tenant_id) as db:
             found = db.execute(
                 "SELECT min(seq) FROM projection_positions WHERE projection = ANY(%s)", (list(views),)
             ).fetchone()
@@ -157,19 +156,6 @@ class RequestContext:
             return await asyncio.shield(taken())
         except (LogUnavailable, psycopg.OperationalError) as error:
             raise _unavailable() from error
-
-
-@contextmanager
-def _snapshot(isolation: Isolation, tenant: UUID) -> Iterator[Connection]:
-    """A transaction in which all queries see the views at one moment."""
-    with isolation.connection("app") as db:
-        bound = f"SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)"
-        db.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {bound}", prepare=False)
-        try:
-            yield db
-        finally:
-            if not db.closed and not db.broken:
-                db.execute("ROLLBACK")
 
 
 def _unavailable() -> TryAgain:

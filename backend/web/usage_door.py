@@ -99,6 +99,8 @@ def _unpacked(body: bytes) -> io.BytesIO:
         raise HttpProblem(400, "unreadable", "the body is not whole gzip: send it again") from None
     if len(plain) > UNPACKED_BYTES_MAX:
         raise _too_large(UNPACKED_BYTES_MAX)
+    if plain[:2] == _GZIP:
+        raise HttpProblem(400, "unreadable", "the body is packed twice: pack it once")
     return io.BytesIO(plain)
 
 

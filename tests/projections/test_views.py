@@ -309,7 +309,7 @@ def test_an_invoice_of_nothing_is_empty(busy):
     assert (bill.nodes, bill.records, bill.total) == ([], 0, 0)
 
 
-def test_limits_hold_from_their_period_and_the_last_word_counts(enterprise):
+def test_limits_hold_from_their_period_and_a_plan_for_later_stands(enterprise):
     made = enterprise().opened()
     made.do(SetLimit("emea", "voice", 100, (), "2026-11"))
     made.do(SetLimit("emea", "voice", 200, (), "2026-12"))
@@ -324,7 +324,7 @@ def test_limits_hold_from_their_period_and_the_last_word_counts(enterprise):
     assert {period: [(one.id, one.quantity) for one in found] for period, found in told.items()} == {
         "2026-10": [],
         "2026-11": [("emea", 300)],
-        "2026-12": [("emea", 300)],
+        "2026-12": [("emea", 200)],
     }
 
 

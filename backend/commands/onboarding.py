@@ -21,7 +21,7 @@ from ...tenants.onboarding import (
     steps,
     tenants,
 )
-from ...tenants.sealing import KEY_BYTES, Sealer
+from ...tenants.sealing import KEY_BYTES, Sealer, erase, load_sealer
 from ..demo.enterprises import example_definition
 from ..engine import normal_line, wall_clock
 from ..running import Product, running
@@ -150,6 +150,32 @@ def apply(slug: str, file: Path, as_json: bool) -> None:
 async def _apply(product: Product, entry: TenantEntry, definition: Definition) -> int:
     async with product.engine() as engine:
         return await engine.apply_definition(entry.tenant_id, definition, ACTOR)
+
+
+@tenant.command(name="erase")
+@click.argument("slug")
+@click.argument("line")
+@click.option("--region", default="", help='The country a number without "+" was dialled in: "DE".')
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def erase_command(slug: str, line: str, region: str, as_json: bool) -> None:
+    """Erase the person behind a LINE: what was sealed for it can never be read again.
+
+    Amounts, proofs and replay stay as they are. Backups of the keys undo it: keep those short.
+
+    \b
+    allotment tenant erase acme +442071838750
+    """
+    with running(settings_for_command()) as product:
+        entry = find_tenant(product.isolation, slug)
+        sealer = load_sealer(product.isolation, product.root_key(), entry.tenant_id)
+        subject = sealer.token(normal_line(line, region))
+        erased = erase(product.isolation, entry.tenant_id, [subject])
+    if as_json:
+        tell_json({"tenant": entry.slug, "erased": erased})
+    elif erased:
+        say(f"What was sealed for this line of {entry.slug} cannot be read any more.")
+    else:
+        note(f"{entry.slug} has nothing sealed for this line.")
 
 
 @tenant.command()

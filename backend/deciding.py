@@ -52,6 +52,8 @@ class UsageOutcome(Struct, frozen=True, gc=False):
     """charged, rejected, suspended, or duplicate."""
     reason: str = ""
     seq: int = 0
+    detail: str = ""
+    """What to do about it, or whose limit it was."""
 
 
 class Answer(Struct, frozen=True):
@@ -76,6 +78,8 @@ class Asked(Struct, frozen=True, gc=False):
     item: Usage | Order
     actor: str
     before: Any = None
+    position: str = ""
+    """Where a record stood: "calls.csv:12"."""
 
 
 Outcome = UsageOutcome | Answer | Repeated | Refused
@@ -205,6 +209,8 @@ class Decider:
                 return _answered_before(asked) or DUPLICATE
             command = _conflicting(asked.item, key, self.sealer)
         assert command is not None
+        if asked.position and isinstance(command, ChargeUsage):
+            command = msgspec.structs.replace(command, position=asked.position)
         try:
             events = self._events_of(command, now, asked.actor)
         except InvariantBroken:
@@ -217,10 +223,16 @@ class Decider:
         seq = self._add(events, key, digest, asked.actor)
         told = events[0]
         if type(told) is UsageRejected:
-            return UsageOutcome("rejected", told.reason, seq)
+            return UsageOutcome("rejected", told.reason, seq, self._stop(told))
         if type(told) is UsageSuspended:
-            return UsageOutcome("suspended", told.reason, seq)
+            return UsageOutcome("suspended", told.reason, seq, told.detail)
         return UsageOutcome("charged", "", seq)
+
+    def _stop(self, told: UsageRejected) -> str:
+        member = self.state.hierarchy.members[told.stopped_by].id
+        if told.reason == "limit_exceeded":
+            return f"the limit of {member}: {told.used} of {told.limit} {told.counted} used"
+        return f"{told.limit} left for it on the way up to {member}, and the contract allows no overage"
 
     def _decide_order(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
         known = self.seen.recall(order.key[DAY_BYTES:])

@@ -22,6 +22,7 @@ from ..domain.tenant import Command, OpenTenant, Tenant
 from ..tenants.isolation import Isolation
 from ..tenants.onboarding import (
     Definition,
+    DefinitionError,
     Enrol,
     Step,
     TenantEntry,
@@ -33,7 +34,7 @@ from ..tenants.onboarding import (
 from ..tenants.sealing import RootKey, Sealer, load_sealer
 from .deciding import Answer, Usage, UsageOutcome, command_key
 from .following import Follower
-from .intake.numbers import normal_number
+from .intake.numbers import is_region, normal_number
 from .log import Group
 from .snapshots import SnapshottedLog, snapshots_of
 from .writer import Clock, Writer
@@ -319,6 +320,8 @@ def _key_of(step: Step, state: Tenant, now: int) -> str:
 
 def normal_line(line: str, region: str) -> str:
     """A line as intake would write it, so that usage finds its resource."""
+    if region and not is_region(region):
+        raise DefinitionError(f'region: {region!r} is no country such as "GB"')
     return normal_number(line, region, EXTENSION_DIGITS_MAX)
 
 

@@ -23,6 +23,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, RetentionPolicy, StreamConfig
+from nats.js.errors import NotFoundError
 
 from ..tenants.isolation import Isolation
 from ..tenants.onboarding import TenantEntry, UnknownTenant, find_tenant
@@ -153,22 +154,30 @@ class Messenger:
 
 
 async def prepare_streams(stream: JetStreamContext) -> None:
-    """The streams of usage and of dead letters; the same again where they exist."""
-    await stream.add_stream(
-        StreamConfig(STREAM, subjects=[f"{SUBJECT}.*"], retention=RetentionPolicy.WORK_QUEUE)
-    )
-    await stream.add_stream(
-        StreamConfig(DEAD_LETTERS, subjects=[f"{DEAD_SUBJECT}.*"], max_age=DEAD_LETTER_SECONDS)
-    )
-    await stream.add_consumer(
-        STREAM,
-        ConsumerConfig(
-            durable_name=DURABLE,
-            ack_policy=AckPolicy.EXPLICIT,
-            ack_wait=ACK_WAIT_SECONDS,
-            max_ack_pending=FETCH_MESSAGES * MESSAGES_AT_ONCE,
-        ),
-    )
+    """The streams of usage and of dead letters, and who reads them; what exists stays as it is set.
+
+    An operator may have given a stream more replicas, or another age: that is theirs to say.
+    """
+    usage = StreamConfig(STREAM, subjects=[f"{SUBJECT}.*"], retention=RetentionPolicy.WORK_QUEUE)
+    dead = StreamConfig(DEAD_LETTERS, subjects=[f"{DEAD_SUBJECT}.*"], max_age=DEAD_LETTER_SECONDS)
+    for config in (usage, dead):
+        assert config.name is not None
+        try:
+            await stream.stream_info(config.name)
+        except NotFoundError:
+            await stream.add_stream(config)
+    try:
+        await stream.consumer_info(STREAM, DURABLE)
+    except NotFoundError:
+        await stream.add_consumer(
+            STREAM,
+            ConsumerConfig(
+                durable_name=DURABLE,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT_SECONDS,
+                max_ack_pending=FETCH_MESSAGES * MESSAGES_AT_ONCE,
+            ),
+        )
 
 
 def _by_topic(group: Group) -> dict[str, list[int]]:

@@ -10,12 +10,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import psycopg
 from granian.constants import Interfaces
 from granian.server.embed import Server
 
 from .running import is_free
 from .settings import SettingsError
 
+DATABASE_LOOK_SECONDS = 1.0
+DATABASE_MISSED_MAX = 3
 STOP_SECONDS_POLITE = 1.0
 STOP_SECONDS_MAX = 3.0
 
@@ -48,6 +51,27 @@ async def serving(app: Asgi, host: str, port: int) -> AsyncIterator[asyncio.Task
         await asyncio.wait([task], timeout=STOP_SECONDS_MAX - STOP_SECONDS_POLITE)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def watch_database(database_url: str) -> None:
+    """Ends when our own PostgreSQL has gone for good: nobody but a new start brings it back.
+
+    One that is starting or recovering answers, if only to say so.
+    """
+    missed = 0
+    while missed < DATABASE_MISSED_MAX:
+        await asyncio.sleep(DATABASE_LOOK_SECONDS)
+        missed = missed + 1 if await asyncio.to_thread(_is_gone, database_url) else 0
+    raise NotServing("the embedded PostgreSQL has ended; what was acknowledged is kept: start again")
+
+
+def _is_gone(database_url: str) -> bool:
+    try:
+        with psycopg.connect(database_url, connect_timeout=2):
+            return False
+    except psycopg.OperationalError as error:
+        # With nobody behind the socket there is no answer; a server that refuses gives a reason.
+        return error.sqlstate is None and "FATAL" not in str(error)
 
 
 async def serve_until(told: Awaitable[None], *tasks: "asyncio.Task[None]") -> None:

@@ -145,21 +145,24 @@ class Writer:
         assert isinstance(answer, Answer)
         return answer
 
-    async def submit_usage(self, records: Sequence[Usage], actor: str) -> list[UsageOutcome]:
-        """Charge records in order; one outcome each, after the commit."""
+    async def submit_usage(
+        self, records: Sequence[Usage], actor: str, positions: Sequence[str] = ()
+    ) -> list[UsageOutcome]:
+        """Charge records in order; one outcome each, after the commit. Positions say where each stood."""
         if not records:
             return []
         self._check_room(len(records))
         sealer = self._deciding().sealer
-        return await self._ask([pseudonymous(checked(record), sealer) for record in records], actor)
+        items = [pseudonymous(checked(record), sealer) for record in records]
+        return await self._ask(items, actor, positions)
 
-    async def _ask(self, items: Sequence[Any], actor: str) -> list[Any]:
+    async def _ask(self, items: Sequence[Any], actor: str, positions: Sequence[str] = ()) -> list[Any]:
         if self._halted is not None:
             raise Halted(str(self._halted)) from self._halted
         if self._closing:
             raise Unavailable("the writer is closing: send it again")
         self._check_room(len(items))
-        request = _Request(items, actor, asyncio.get_running_loop().create_future())
+        request = _Request(items, actor, positions, asyncio.get_running_loop().create_future())
         self._waiting += len(items)
         self._inbox.append(request)
         self._wake.set()
@@ -209,7 +212,10 @@ class Writer:
     async def _decide_slice(self) -> None:
         decider = self._deciding()
         taken = self._in_hand = self._take_slice()
-        asked = [Asked(request.items[index], request.actor, before) for request, index, before in taken]
+        asked = [
+            Asked(request.items[index], request.actor, before, request.position(index))
+            for request, index, before in taken
+        ]
         if not await self._look_up(decider, asked):
             return
         now = self._clock()
@@ -377,15 +383,25 @@ class Writer:
 class _Request:
     """What one caller waits for."""
 
-    __slots__ = ("actor", "answered", "items", "left", "next", "outcomes")
+    __slots__ = ("actor", "answered", "items", "left", "next", "outcomes", "positions")
 
-    def __init__(self, items: Sequence[Any], actor: str, answered: asyncio.Future[list[Any]]) -> None:
+    def __init__(
+        self,
+        items: Sequence[Any],
+        actor: str,
+        positions: Sequence[str],
+        answered: asyncio.Future[list[Any]],
+    ) -> None:
         self.items = items
         self.actor = actor
+        self.positions = positions
         self.answered = answered
         self.outcomes: list[Any] = [None] * len(items)
         self.left = len(items)
         self.next = 0
+
+    def position(self, index: int) -> str:
+        return self.positions[index] if self.positions else ""
 
 
 _Taken = tuple[_Request, int, Outcome | None]

@@ -1,5 +1,7 @@
 """`allotment serve`, `migrate`, `doctor`, `token`, `schema`: running the product."""
 
+import asyncio
+
 import msgspec
 import rich_click as click
 
@@ -45,7 +47,7 @@ def serve() -> None:
 async def _serve(product: Product) -> None:
     # Here, not above: the web takes longer to load than most commands to run.
     from ..app import create_app  # noqa: PLC0415
-    from ..serving import serve_until, serving  # noqa: PLC0415
+    from ..serving import serve_until, serving, watch_database  # noqa: PLC0415
 
     settings = product.settings
     issuer = development_issuer(settings)
@@ -56,7 +58,10 @@ async def _serve(product: Product) -> None:
         app = create_app(engine, verifier=verifier, issuer=issuer, settings=settings)
         async with messenger, serving(app, settings.host, settings.port) as server:
             note(f"Allotment serves {issuer_address(settings)} (GraphQL at /graphql, usage at /v1/usage).")
-            await serve_until(until_told(), server)
+            tasks = [server]
+            if settings.database_url is None:
+                tasks.append(asyncio.create_task(watch_database(product.database_url), name="PostgreSQL"))
+            await serve_until(until_told(), *tasks)
 
 
 @click.command(name="migrate")

@@ -282,16 +282,16 @@ def example_definition() -> Definition:
             NodeDefinition("london", "cost_centre", "emea", "London office"),
         ),
         resources=(
-            ResourceDefinition("alice-mobile", "london", "msisdn", ("+447700900123",), since="2026-01-01"),
-            ResourceDefinition("alice-desk", "london", "extension", ("100", "alice"), since="2026-01-01"),
+            ResourceDefinition("alice-mobile", "london", "msisdn", ("+447700900123",), since="2013-01-01"),
+            ResourceDefinition("alice-desk", "london", "extension", ("100", "alice"), since="2013-01-01"),
         ),
         contracts=(
-            ContractDefinition("frame", "2026-01-01", {"data": 100 * GB, "voice": 60_000, "messaging": 500}),
+            ContractDefinition("frame", "2013-01-01", {"data": 100 * GB, "voice": 60_000, "messaging": 500}),
         ),
         tariffs=(
             TariffDefinition(
                 "standard",
-                "2026-01-01",
+                "2013-01-01",
                 "GBP",
                 (
                     RateDefinition(

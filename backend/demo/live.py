@@ -161,7 +161,7 @@ def _addresses(product: Product, address: str) -> list[tuple[str, str]]:
         ("tokens, for the logins below", f"{address}/oauth/token"),
         ("health, and figures", f"{address}/healthz  {address}/metrics"),
         ("PostgreSQL", _without_password(product.database_url)),
-        ("NATS", _without_password(product.nats_url)),
+        ("NATS", product.nats_url),
     ]
 
 

@@ -73,7 +73,7 @@ def _dated(pattern: str, zone: str, tenant_zone: str, fold: int) -> TimeReader:
 
 def _plausible(moment: int) -> int:
     if not 0 <= moment <= _END:
-        raise ValueError("is not a time between 1970 and 9999; is it the right unit, or one of times.none?")
+        raise ValueError("is not a time this product knows; is it the right unit, or one of times.none?")
     return moment
 
 

@@ -27,7 +27,8 @@ BATCH_RECORDS = 500
 BATCHES_IN_FLIGHT = 4
 PROBLEMS_TOLD_MAX = 100
 
-Records = list[UsageRecord | UnreadableRecord]
+Records = list[tuple[UsageRecord | UnreadableRecord, str]]
+"""Each with the position where it stood."""
 
 
 class Problem(Struct, frozen=True):
@@ -57,16 +58,14 @@ class IntakeReport(Struct):
     problems: list[Problem] = field(default_factory=list)
     """The first hundred."""
 
-    def count(
-        self, records: Sequence[UsageRecord | UnreadableRecord], outcomes: Sequence[UsageOutcome]
-    ) -> None:
+    def count(self, records: Records, outcomes: Sequence[UsageOutcome]) -> None:
         self.received += len(records)
-        for record, outcome in zip(records, outcomes, strict=True):
+        for (record, position), outcome in zip(records, outcomes, strict=True):
             setattr(self, outcome.status, getattr(self, outcome.status) + 1)
             if outcome.reason:
                 self.reasons[outcome.reason] = self.reasons.get(outcome.reason, 0) + 1
                 if len(self.problems) < PROBLEMS_TOLD_MAX:
-                    self.problems.append(_problem(record, outcome))
+                    self.problems.append(_problem(record, position, outcome))
 
 
 async def charge_stream(
@@ -132,7 +131,7 @@ async def _charge(
     flying: deque[tuple[Records, asyncio.Task[list[UsageOutcome]]]] = deque()
     records = iter(reader)
     try:
-        while batch := await engine.in_thread(lambda: _next(records)):
+        while batch := await engine.in_thread(lambda: _next(reader, records)):
             flying.append((batch, asyncio.create_task(_submit(writer, batch, actor, patient=patient))))
             if len(flying) >= BATCHES_IN_FLIGHT:
                 await _land(flying, report, progress)
@@ -166,21 +165,23 @@ async def _land(
 async def _submit(writer: Writer, batch: Records, actor: str, *, patient: bool) -> list[UsageOutcome]:
     while True:
         try:
-            return await writer.submit_usage(batch, actor)
+            return await writer.submit_usage(
+                [record for record, _ in batch], actor, [position for _, position in batch]
+            )
         except Busy as busy:
             if not patient:
                 raise
             await asyncio.sleep(busy.retry_after_ms / 1_000)
 
 
-def _next(records: Iterator[UsageRecord | UnreadableRecord]) -> Records:
-    return list(islice(records, BATCH_RECORDS))
+def _next(reader: Reader, records: Iterator[UsageRecord | UnreadableRecord]) -> Records:
+    return [(record, reader.position) for record in islice(records, BATCH_RECORDS)]
 
 
-def _problem(record: UsageRecord | UnreadableRecord, outcome: UsageOutcome) -> Problem:
-    if isinstance(record, UnreadableRecord):
-        return Problem(record.record_id, outcome.status, outcome.reason, record.position, record.detail)
-    return Problem(record.record_id, outcome.status, outcome.reason)
+def _problem(record: UsageRecord | UnreadableRecord, position: str, outcome: UsageOutcome) -> Problem:
+    detail = record.detail if isinstance(record, UnreadableRecord) else outcome.detail
+    where = record.position if isinstance(record, UnreadableRecord) and record.position else position
+    return Problem(record.record_id, outcome.status, outcome.reason, where, detail)
 
 
 class _Shadow:

@@ -8,6 +8,7 @@ import re
 from functools import lru_cache
 
 from phonenumbers import (
+    SUPPORTED_REGIONS,
     NumberParseException,
     PhoneNumberFormat,
     format_number,
@@ -47,3 +48,8 @@ def _international(digits: str, region: str | None) -> str:
     if not (is_valid_number(number) if region else is_possible_number(number)):
         return ""
     return format_number(number, PhoneNumberFormat.E164)
+
+
+def is_region(region: str) -> bool:
+    """Whether national numbers of this country can be told apart."""
+    return region in SUPPORTED_REGIONS

@@ -11,7 +11,7 @@ from typing import Any
 
 from .declaration import Place, Places, columns_of, places_of
 
-TEXT_MAX = 255
+TEXT_MAX = 200
 """Characters in an id, a number or an attribute."""
 
 Text = Callable[[Any], str]

@@ -64,6 +64,11 @@ class Reader:
         """By number of cells; for JSON, where that means nothing, under 0."""
         self._widths: set[int] = set()
 
+    @property
+    def position(self) -> str:
+        """Where the record just handed on stood; "" for a call, which may have stood in many rows."""
+        return "" if self._format.legs else f"{self._name}:{self._position}"
+
     def __iter__(self) -> Iterator[UsageRecord | UnreadableRecord]:
         try:
             yield from self._records(self._rows())

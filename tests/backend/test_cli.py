@@ -314,3 +314,15 @@ def test_a_definition_file_is_read_before_anything_is_made(allotment, tmp_path):
     ended = allotment("tenant", "create", "broken", *about, "--file", str(file))
     assert ended.returncode == 2
     assert "`kind`" in ended.stderr
+
+
+def test_who_was_erased_cannot_be_read_and_no_figure_changes(allotment, acme, tmp_path):
+    file = tmp_path / "one.ndjson"
+    file.write_text(call(f"erased-{uuid4().hex}"))
+    charged = allotment.json("usage", "import", str(file), "--tenant", acme, "--format", "allotment")
+    assert charged["charged"] == 1
+    before = allotment("dump", "--tenant", acme).stdout
+    assert allotment.json("tenant", "erase", acme, "+447700900123")["erased"] == 1
+    assert allotment.json("tenant", "erase", acme, "+447700900123")["erased"] == 0
+    assert allotment("dump", "--tenant", acme).stdout == before
+    assert allotment.json("verify", "--tenant", acme)["ok"]

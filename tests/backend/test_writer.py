@@ -25,6 +25,7 @@ from fixtures_writer import (
     unreadable,
 )
 
+from allotment.backend import writer as writers
 from allotment.backend import writer as writing
 from allotment.backend.deciding import command_key
 from allotment.backend.log import LogUnavailable, PostgresLog, recorded
@@ -666,6 +667,37 @@ async def test_a_failed_look_up_is_tried_again(store, short_memory):
             await charge(writer, *(call(i, i % 10) for i in range(first, first + 300)))
         log.find_fails = 1
         assert statuses(await in_time(charge(writer, call(0)), 3)) == ["duplicate"]
+
+
+@in_a_loop
+async def test_what_was_decided_before_a_look_up_failed_for_good_is_not_taken_for_stored(
+    store, short_memory, monkeypatch
+):
+    monkeypatch.setattr(writers, "RECOVERY_SECONDS_MAX", 0.3)
+    log = Through(store.log)
+    async with store.opened(log) as writer:
+        await furnish(writer)
+        for first in range(0, 1_500, 300):
+            await charge(writer, *(call(i, i % 10) for i in range(first, first + 300)))
+        log.open.clear()
+        flying = asyncio.create_task(charge(writer, call("flying")))
+        await asyncio.sleep(0.05)
+        waiting = asyncio.create_task(charge(writer, call("waiting")))
+        await asyncio.sleep(0.05)
+        log.find_fails = 1_000
+        asking = asyncio.create_task(charge(writer, call(0)))
+        await asyncio.sleep(0.05)
+        log.open.set()
+        assert statuses(await in_time(flying)) == ["charged"]
+        for lost in (waiting, asking):
+            with pytest.raises(Unavailable):
+                await in_time(lost)
+        log.find_fails = 0
+        assert statuses(await in_time(charge(writer, call("waiting"), call("flying")))) == [
+            "charged",
+            "duplicate",
+        ]
+        assert writer.waiting == 0
 
 
 @in_a_loop

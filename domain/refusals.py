@@ -21,7 +21,7 @@ class Refused(Exception):
 
 
 class InvariantBroken(AssertionError):
-    """Something that always holds (DESIGN "What always holds") does not."""
+    """Something that always holds (domain/README.md, "What always holds") does not."""
 
     def __init__(self, invariant: str, **facts: Any) -> None:
         told = ", ".join(f"{name}={value!r}" for name, value in facts.items())

@@ -1,7 +1,7 @@
 """One enterprise tenant: the state that its next decision needs, as a fold of its log.
 
 `decide` changes nothing and answers with events, or refuses; `apply` decides nothing. After
-each event the invariants of DESIGN §4 that it could have touched are asserted.
+each event the invariants of domain/README.md ("What always holds") that it could have touched are asserted.
 """
 
 import re

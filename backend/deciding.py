@@ -20,12 +20,11 @@ from ..domain.refusals import InvariantBroken, Refused
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.usage import UnreadableRecord, UsageRecord
 from ..tenants.onboarding import Enrol
-from ..tenants.sealing import Sealer
+from ..tenants.sealing import DIGEST_BYTES, Sealer
 from .log import Group, Head, Log, reachable, recorded
 from .seen import (
     COMMANDS,
     DAY_BYTES,
-    DIGEST_BYTES,
     HASH_BYTES,
     NO_DAY,
     SeenKeys,

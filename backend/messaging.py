@@ -28,9 +28,8 @@ from nats.js.errors import NotFoundError
 from ..tenants.isolation import Isolation
 from ..tenants.onboarding import TenantEntry, UnknownTenant, find_tenant
 from .engine import Engine
-from .intake.declaration import Format
 from .intake.door import charge_stream
-from .intake.formats import FormatError, format_names, load_format
+from .intake.formats import FormatError, shipped_format
 from .intake.rows import UnreadableFile
 from .log import Group
 
@@ -118,7 +117,7 @@ class Messenger:
                 self._engine,
                 tenant.tenant_id,
                 io.BytesIO(message.data),
-                _declared(headers.get("Allotment-Format", "allotment")),
+                shipped_format(headers.get("Allotment-Format", "allotment")),
                 time_zone=headers.get("Allotment-Time-Zone", tenant.time_zone),
                 actor="mediation:nats",
                 name=message.subject,
@@ -186,14 +185,6 @@ def _by_topic(group: Group) -> dict[str, list[int]]:
     for seq, topic in enumerate(group.topics, group.seen + 1):
         seqs.setdefault(topic, []).append(seq)
     return seqs
-
-
-def _declared(name: str) -> Format:
-    """Only by name: a path would let a sender read our files."""
-    if name not in format_names():
-        known = ", ".join(format_names())
-        raise FormatError(f"format {name!r} is not known: use one of {known}")
-    return load_format(name)
 
 
 def usage_subject(tenant: UUID) -> str:

@@ -15,7 +15,6 @@ from typing import NamedTuple
 KEY_BYTES = 16
 DAY_BYTES = 2
 HASH_BYTES = KEY_BYTES - DAY_BYTES
-DIGEST_BYTES = 8
 
 RECENT_MAX = 200_000
 """Keys held per generation, of which there are two."""
@@ -95,8 +94,7 @@ class SeenKeys:
             self._days[day] = None
         level = self._levels[-1]
         if level.left <= 0:
-            level = _Filter(min(level.size_bits + 2, SIZE_BITS_MAX))
-            self._levels.append(level)
+            level = self._grow()
         level.add(hashed)
 
     def add_all(self, keys: Sequence[bytes], digests: Sequence[bytes], status: bytes) -> None:
@@ -108,8 +106,7 @@ class SeenKeys:
         left = len(keys)
         while left:
             if len(self._young) >= self._recent_max:
-                self.forgotten = self.forgotten or bool(self._old)
-                self._old, self._young = self._young, {}
+                self._turn()
             fitting = min(left, self._recent_max - len(self._young))
             self._young.update(islice(pairs, fitting))
             left -= fitting
@@ -119,16 +116,18 @@ class SeenKeys:
         while first < len(hashes):
             level = self._levels[-1]
             if level.left <= 0:
-                level = _Filter(min(level.size_bits + 2, SIZE_BITS_MAX))
-                self._levels.append(level)
+                level = self._grow()
             last = first + level.left
             level.add_all(hashes[first:last])
             first = last
 
     def copy(self) -> KeptKeys:
         """What is known now. Nothing may be added meanwhile."""
-        levels = [(level.size_bits, level.left, level.bits()) for level in self._levels]
-        return KeptKeys(self.forgotten, list(self._days), self._young.copy(), self._old, levels)
+        return KeptKeys(self.forgotten, list(self._days), self._young.copy(), self._old, self.levels())
+
+    def levels(self) -> list[tuple[int, int, bytes | bytearray]]:
+        """Size, room left and bits of each filter."""
+        return [(level.size_bits, level.left, level.bits()) for level in self._levels]
 
     def restore(self, kept: KeptKeys) -> None:
         """Know what was known."""
@@ -140,9 +139,19 @@ class SeenKeys:
     def remember(self, key: bytes, digest: bytes, status: bytes) -> None:
         """Hold a key that the log was asked for."""
         if len(self._young) >= self._recent_max:
-            self.forgotten = self.forgotten or bool(self._old)
-            self._old, self._young = self._young, {}
+            self._turn()
         self._young[key[DAY_BYTES:]] = key[:DAY_BYTES] + digest + status
+
+    def _turn(self) -> None:
+        """A new generation: the oldest of the keys held are forgotten."""
+        self.forgotten = self.forgotten or bool(self._old)
+        self._old, self._young = self._young, {}
+
+    def _grow(self) -> "_Filter":
+        """Another filter, four times the last, for the last is full."""
+        level = _Filter(min(self._levels[-1].size_bits + 2, SIZE_BITS_MAX))
+        self._levels.append(level)
+        return level
 
 
 class _Filter:

@@ -299,7 +299,7 @@ class Snapshots:
     def _remember(self, main: Main, old: dict[bytes, bytes], folded: Folded) -> None:
         """What this snapshot used is stored, and can be used by the next."""
         tokens: dict[str, object] = {STRUCTURE: None if folded.restructured else LOADED, OLD_KEYS: old}
-        for number, (_, _, bits) in enumerate(folded.seen.copy().levels):
+        for number, (_, _, bits) in enumerate(folded.seen.levels()):
             tokens[_level(number)] = bits
         self._parts = {part.name: (tokens[part.name], part) for part in main.parts}
 

@@ -129,12 +129,6 @@ def member(db: Connection, ident: str) -> Member | None:
     return rows[0] if rows else None
 
 
-def members_by_ordinal(db: Connection, ordinals: list[int]) -> dict[int, Member]:
-    """Several at once, such as those that an event's path names."""
-    rows = _members(db, "WHERE m.ordinal = ANY(%(ordinals)s::int[])", {"ordinals": ordinals})
-    return {row.ordinal: row for row in rows}
-
-
 def ancestors(db: Connection, ident: str) -> list[Member]:
     """The nodes above a member, the enterprise first."""
     above = "SELECT path[:cardinality(path) - 1] FROM members WHERE id = %(id)s"

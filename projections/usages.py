@@ -161,11 +161,6 @@ def usage(db: Connection, usage_id: bytes) -> Usage | None:
     return found[0] if found else None
 
 
-def usages_by_seq(db: Connection, seqs: list[int]) -> dict[int, Usage]:
-    found = _usages(db, "SELECT * FROM usages WHERE seq = ANY(%(seqs)s::bigint[])", {"seqs": seqs})
-    return {row.seq: row for row in found}
-
-
 def suspense_page(
     db: Connection, first: int, before: int | None = None, reason: str | None = None
 ) -> list[Usage]:

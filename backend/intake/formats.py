@@ -34,6 +34,14 @@ def load_format(name_or_path: str) -> Format:
     return parse_format(text, path.stem)
 
 
+def shipped_format(name: str) -> Format:
+    """One of ours, by name alone: for senders from outside, whom a path would let read our files."""
+    known = format_names()
+    if name not in known:
+        raise FormatError(f"format {name!r} is not known: use one of {', '.join(known)}")
+    return load_format(name)
+
+
 def parse_format(text: bytes, name: str) -> Format:
     """A format from its declaration."""
     try:

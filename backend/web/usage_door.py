@@ -16,7 +16,7 @@ from ...tenants.onboarding import TenantEntry
 from ..engine import Engine
 from ..intake.declaration import Format
 from ..intake.door import IntakeReport, charge_stream
-from ..intake.formats import FormatError, format_names, load_format
+from ..intake.formats import FormatError, shipped_format
 from ..intake.rows import UnreadableFile
 from .bearer import Callers
 from .problem_details import AnyRequest, HttpProblem
@@ -70,11 +70,10 @@ def _parameter(request: AnyRequest, name: str) -> str:
 
 
 def _format(name: str) -> Format:
-    # Only names: a path would let a caller read our files.
-    known = format_names()
-    if name not in known:
-        raise HttpProblem(400, "unknown_format", f"format: use one of {', '.join(known)}")
-    return load_format(name)
+    try:
+        return shipped_format(name)
+    except FormatError as error:
+        raise HttpProblem(400, "unknown_format", str(error)) from error
 
 
 async def _body(engine: Engine, request: AnyRequest) -> io.BytesIO:

@@ -5,7 +5,7 @@ seal it, decide and apply it, encode and hash it. Nothing here waits, and nothin
 answered: answers are given by the writer, after the commit.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -13,9 +13,9 @@ import structlog
 from msgspec import Struct
 
 from ..domain.bucket import Allocate, Return, Trade
-from ..domain.charging import ChargeUsage, SuspendUsage, UsageRejected, UsageSuspended
+from ..domain.charging import ChargeUsage, SuspendUsage, UsageCharged, UsageRejected, UsageSuspended
 from ..domain.contract import OpenPeriod, PeriodNotOpen
-from ..domain.events import encode
+from ..domain.events import encode_all
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.usage import UnreadableRecord, UsageRecord
@@ -29,6 +29,7 @@ from .seen import (
     NO_DAY,
     SeenKeys,
     day_of,
+    identities,
     identity,
     status_of,
 )
@@ -81,6 +82,17 @@ class Asked(Struct, frozen=True, gc=False):
     """Where a record stood: "calls.csv:12"."""
 
 
+class Slice:
+    """What is decided in one go, in order, with the identity of each."""
+
+    __slots__ = ("asked", "hashes", "items")
+
+    def __init__(self, asked: Sequence[Asked]) -> None:
+        self.asked = asked
+        self.items: list[Any] = [one.item for one in asked]
+        self.hashes = _hashes_of(self.items)
+
+
 Outcome = UsageOutcome | Answer | Repeated | Refused
 
 DUPLICATE = UsageOutcome("duplicate")
@@ -102,7 +114,8 @@ class Decider:
         """Whether the state is the fold of the log up to `standing`: not where deciding has failed."""
         self._group: Group | None = None
         self._fresh: list[tuple[Event, bytes | None, bytes, str]] = []
-        self._next_seq = 0
+        self._first_seq = 0
+        """Of the slice being decided."""
 
     @classmethod
     def load(cls, store: Log, load_sealer: Callable[[], Sealer]) -> "Decider":
@@ -123,43 +136,67 @@ class Decider:
         group = self._group
         return Head(group.last, group.epoch, group.peaks) if group is not None else self.head
 
-    def decide(self, asked: Sequence[Asked], group: Group, now: int) -> list[Outcome]:
+    def decide(self, slice: Slice, group: Group, now: int) -> list[Outcome]:
         """Decide in order, add the events to the group; an outcome for each."""
         self.at_rest = False
         self._group = group
-        self._next_seq = group.last + 1
-        usages = [one.item for one in asked if not isinstance(one.item, Order)]
-        prepared = iter(self._prepare(usages))
-        outcomes: list[Outcome] = []
-        for one in asked:
-            if isinstance(one.item, Order):
-                outcomes.append(self._decide_order(one.item, one.actor, now, one.before))
-            else:
-                outcomes.append(self._decide_usage(next(prepared), one, now))
+        self._first_seq = group.last + 1
+        outcomes = self._decide_all(slice, self._prepare(slice), now)
         self._write(group)
+        self.seen.settle()
         self.at_rest = True
+        return outcomes
+
+    def _decide_all(self, slice: Slice, prepared: "Iterable[_Ready | None]", now: int) -> list[Outcome]:
+        outcomes: list[Outcome] = []
+        keys, digests = [], []
+        fresh, charge, first_seq = self._fresh, self.state.plain.charge, self._first_seq
+        for one, ready in zip(slice.asked, prepared, strict=True):
+            charged = None
+            if ready is not None:
+                record, key, digest, token, sealed = ready
+                try:
+                    charged = charge(record, token, sealed, now)
+                except InvariantBroken:
+                    raise
+                except Exception as error:
+                    raise _half_applied(error) from error
+            if charged is None:
+                outcomes.append(self._decide_unusual(one, slice.hashes[len(outcomes)], now))
+            else:
+                outcomes.append(UsageOutcome("charged", "", first_seq + len(fresh)))
+                fresh.append((charged, key, digest, one.actor))
+                keys.append(key)
+                digests.append(digest)
+        self.seen.add_all(keys, digests, _CHARGED)
         return outcomes
 
     # --- what may have been seen long ago ---------------------------------------------------
 
-    def to_look_up(self, asked: Sequence[Asked]) -> list[bytes]:
+    def to_look_up(self, slice: Slice) -> list[bytes]:
         """The keys the log must be asked for before these can be decided.
 
         Also something to ask for when a snapshot is due: while `look_up` runs the state stands still.
         """
-        if not self.seen.forgotten:
-            return [_NO_KEY] if self._snapshot_is_due() else []
         keys: list[bytes] = []
-        for one in asked:
-            hashed = _hash_of(one.item)
-            if self.seen.must_ask(hashed):
+        if self.seen.forgotten:
+            for hashed in self.seen.doubtful(slice.hashes):
                 keys += self.seen.candidates(hashed)
-            known = self.seen.recall(hashed)
-            if known is not None and not isinstance(one.item, Order):
-                digest = self.sealer.digest(content_of(one.item))
-                if _digest(known) != digest and self.seen.must_ask(conflict := conflict_hash(hashed, digest)):
-                    keys.append(NO_DAY + conflict)
+            keys += self._conflicts_to_look_up(slice)
         return keys or ([_NO_KEY] if self._snapshot_is_due() else [])
+
+    def _conflicts_to_look_up(self, slice: Slice) -> list[bytes]:
+        """The keys under which records are kept that contradict one which is known."""
+        keys: list[bytes] = []
+        recall = self.seen.recall
+        for item, hashed in zip(slice.items, slice.hashes, strict=True):
+            known = recall(hashed)
+            if known is not None and not isinstance(item, Order):
+                digest = self.sealer.digest(content_of(item))
+                if _digest(known) != digest:
+                    conflicts = self.seen.doubtful([conflict_hash(hashed, digest)])
+                    keys += [NO_DAY + conflict for conflict in conflicts]
+        return keys
 
     def look_up(self, store: Log, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
         """Key, digest and status of those the log has. Blocks."""
@@ -175,41 +212,54 @@ class Decider:
 
     # --- the stages -------------------------------------------------------------------------
 
-    def _prepare(self, usages: Sequence[Usage]) -> list["_Prepared"]:
-        """Identity, digest, token and sealed personal part of every record."""
-        sealer, token_of, seal = self.sealer, self.sealer.token, self.sealer.seal
-        digest_of = sealer.digest
-        prepared: list[_Prepared] = []
-        hashes = [usage_identity(record.source, record.record_id) for record in usages]
-        digests = [digest_of(content_of(record)) for record in usages]
-        recall = self.seen.recall
-        for record, hashed, digest in zip(usages, hashes, digests, strict=True):
-            if recall(hashed) is not None:
-                # A duplicate, mostly: nothing is sealed for it, so no key is made for who was erased.
-                prepared.append((hashed, digest, NO_DAY + hashed, None))
-            elif type(record) is UsageRecord:
-                key = day_of(record.started_at) + hashed
-                token = token_of(record.line)
-                sealed = seal(token, _pack((record.line, record.counterpart)), key)
-                prepared.append((hashed, digest, key, ChargeUsage(record, token, sealed)))
-            else:
-                assert isinstance(record, UnreadableRecord)
-                prepared.append((hashed, digest, NO_DAY + hashed, _suspend(record, NO_DAY + hashed, sealer)))
+    def _prepare(self, slice: Slice) -> "Iterable[_Ready | None]":
+        """What every record that may be plain is charged with; None for the rest."""
+        hashes, items, sealer, recall = slice.hashes, slice.items, self.sealer, self.seen.recall
+        once = len(set(hashes)) == len(hashes)
+        # For a duplicate, mostly, nothing is sealed, so no key is made for who was erased.
+        places = [
+            place
+            for place, (item, hashed) in enumerate(zip(items, hashes, strict=True))
+            if type(item) is UsageRecord and once and recall(hashed) is None
+        ]
+        records = [items[place] for place in places]
+        digests = sealer.digests([_pack(record) for record in records])
+        keys = [
+            day_of(record.started_at) + hashes[place] for place, record in zip(places, records, strict=True)
+        ]
+        tokens = sealer.tokens([record.line for record in records])
+        plains = [_pack((record.line, record.counterpart)) for record in records]
+        ready = zip(records, keys, digests, tokens, sealer.seal_all(tokens, plains, keys), strict=True)
+        if len(places) == len(items):
+            return ready
+        prepared: list[_Ready | None] = [None] * len(items)
+        for place, one in zip(places, ready, strict=True):
+            prepared[place] = one
         return prepared
 
-    def _decide_usage(self, prepared: "_Prepared", asked: Asked, now: int) -> UsageOutcome:
-        hashed, digest, key, command = prepared
-        known = self.seen.recall(hashed)
+    def _decide_unusual(self, asked: Asked, hashed: bytes, now: int) -> Outcome:
+        """A command; a record seen before, that mediation refused, or that is not plainly charged."""
+        item, sealer = asked.item, self.sealer
+        if isinstance(item, Order):
+            return self._decide_order(item, asked.actor, now, asked.before)
+        digest, known = sealer.digest(content_of(item)), self.seen.recall(hashed)
+        key = NO_DAY + hashed
+        command: Command
         if known is not None:
             if _digest(known) == digest:
                 return _answered_before(asked) or DUPLICATE
             key = NO_DAY + conflict_hash(hashed, digest)
             if self.seen.recall(key[DAY_BYTES:]) is not None:
                 return _answered_before(asked) or DUPLICATE
-            command = _conflicting(asked.item, key, self.sealer)
-        assert command is not None
-        if asked.position and isinstance(command, ChargeUsage):
-            command = msgspec.structs.replace(command, position=asked.position)
+            command = _conflicting(item, key, sealer)
+        elif type(item) is UsageRecord:
+            key = day_of(item.started_at) + hashed
+            token = sealer.token(item.line)
+            sealed = sealer.seal(token, _pack((item.line, item.counterpart)), key)
+            command = ChargeUsage(item, token, sealed, asked.position)
+        else:
+            assert isinstance(item, UnreadableRecord)
+            command = _suspend(item, key, sealer)
         try:
             events = self._events_of(command, now, asked.actor)
         except InvariantBroken:
@@ -217,7 +267,7 @@ class Decider:
         except Exception:
             # Deciding changes nothing, so one record we have no rule for stops nobody else.
             log.exception("a record could not be decided")
-            events = self.state.decide(_unexpected(asked.item, key, self.sealer), now)
+            events = self.state.decide(_unexpected(item, key, sealer), now)
         self._apply(events)
         seq = self._add(events, key, digest, asked.actor)
         told = events[0]
@@ -277,16 +327,14 @@ class Decider:
         except InvariantBroken:
             raise
         except Exception as error:
-            raise InvariantBroken("what was decided can be applied", error=repr(error)) from error
+            raise _half_applied(error) from error
 
     def _add(self, events: Sequence[Event], key: bytes, digest: bytes, actor: str) -> int:
         """Take events into the group being written; the seq of the first."""
         self.seen.add(key, digest, status_of(events[0].topic))
-        first = self._next_seq
+        first = self._first_seq + len(self._fresh)
         self._fresh.append((events[0], key, digest, actor))
-        if len(events) > 1:
-            self._fresh += [(event, None, digest, actor) for event in events[1:]]
-        self._next_seq = first + len(events)
+        self._fresh += [(event, None, digest, actor) for event in events[1:]]
         return first
 
     def _write(self, group: Group) -> None:
@@ -294,13 +342,17 @@ class Decider:
         fresh, self._fresh = self._fresh, []
         group.add_all(
             [event.topic for event, _, _, _ in fresh],
-            [encode(event, actor, digest) for event, _, digest, actor in fresh],
+            encode_all(fresh),
             [key for _, key, _, _ in fresh],
         )
 
 
-_Prepared = tuple[bytes, bytes, bytes, ChargeUsage | SuspendUsage | None]
-"""Identity, digest, key, and the command for a record that was not seen."""
+_Ready = tuple[UsageRecord, bytes, bytes, bytes, bytes]
+"""A record that was not seen before; its key, digest, token and sealed part."""
+
+
+def _half_applied(error: Exception) -> InvariantBroken:
+    return InvariantBroken("what was decided can be applied", error=repr(error))
 
 
 def _answered_before(asked: Asked) -> UsageOutcome | None:
@@ -310,6 +362,7 @@ def _answered_before(asked: Asked) -> UsageOutcome | None:
 
 
 _NO_KEY = b""
+_CHARGED = status_of(UsageCharged.topic)
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -387,10 +440,14 @@ def _suspense(
     )
 
 
-def _hash_of(item: Usage | Order) -> bytes:
-    if isinstance(item, Order):
-        return item.key[-HASH_BYTES:]
-    return usage_identity(item.source, item.record_id)
+def _hashes_of(items: Sequence[Usage | Order]) -> list[bytes]:
+    if any(isinstance(item, Order) for item in items):
+        return [
+            item.key[-HASH_BYTES:] if isinstance(item, Order) else usage_identity(item.source, item.record_id)
+            for item in items
+        ]
+    usages: Sequence[Any] = items
+    return identities([f"usage\x1f{usage.source}\x1f{usage.record_id}" for usage in usages])
 
 
 def _digest(known: bytes) -> bytes:

@@ -85,7 +85,6 @@ class Group:
 
     def __init__(self, tenant: UUID, head: Head, recorded_at: int) -> None:
         self.tenant = tenant
-        self._tenant_bytes = tenant.bytes
         self.epoch = head.epoch
         self.seen = head.seq
         self.recorded_at = recorded_at
@@ -118,13 +117,14 @@ class Group:
         """The same for many events at once."""
         size = self.seen + len(self.states)
         names = {topic: topic.encode() for topic in set(topics)}
-        tenant, recorded_at, leaf_hash = self._tenant_bytes, self.recorded_at, proof.leaf_hash
-        leaves = [
-            leaf_hash(tenant, seq, names[topic], recorded_at, key, state)
-            for seq, (topic, state, key) in enumerate(
-                zip(topics, states, command_keys, strict=True), size + 1
-            )
-        ]
+        leaves = proof.leaf_hashes(
+            self.tenant.bytes,
+            size + 1,
+            [names[topic] for topic in topics],
+            self.recorded_at,
+            command_keys,
+            states,
+        )
         self.topics += topics
         self.states += states
         self.command_keys += command_keys

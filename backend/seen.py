@@ -6,9 +6,8 @@ The newest keys are held with digest and status. Of all others a Bloom filter kn
 cannot have been seen, or that the log must be asked.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
-from itertools import islice
 from struct import Struct
 from typing import NamedTuple
 
@@ -49,6 +48,11 @@ def identity(what: str) -> bytes:
     return sha256(what.encode()).digest()[:HASH_BYTES]
 
 
+def identities(whats: Iterable[str]) -> list[bytes]:
+    """The same for many."""
+    return [sha256(what.encode()).digest()[:HASH_BYTES] for what in whats]
+
+
 class KeptKeys(NamedTuple):
     """What is known of the keys at one moment. Only `young` and the last level still change."""
 
@@ -69,6 +73,8 @@ class SeenKeys:
         self._old: dict[bytes, bytes] = {}
         self._levels = [_Filter(FIRST_LEVEL_BITS)]
         self._days: dict[bytes, None] = {}
+        self._unsettled: list[bytes] = []
+        """Keys that are held already, and stand in no filter yet."""
         self.forgotten = False
         """Whether there are keys that are not held any more."""
 
@@ -76,42 +82,41 @@ class SeenKeys:
         """Day, digest and status byte of a key, if it is among the newest."""
         return self._young.get(hashed) or self._old.get(hashed)
 
-    def must_ask(self, hashed: bytes) -> bool:
-        """Whether only the log can tell if this key was seen."""
-        if not self.forgotten or hashed in self._young or hashed in self._old:
-            return False
-        return any(level.may_hold(hashed) for level in self._levels)
+    def doubtful(self, hashes: Sequence[bytes]) -> list[bytes]:
+        """Those of which only the log can tell whether they were seen."""
+        if not self.forgotten:
+            return []
+        held, held_longer = self._young, self._old
+        unknown = [hashed for hashed in hashes if hashed not in held and hashed not in held_longer]
+        return [*dict.fromkeys(hashed for level in self._levels for hashed in level.may_hold(unknown))]
 
     def candidates(self, hashed: bytes) -> Iterator[bytes]:
         """The keys under which the log may hold a hash: one for every day it speaks of."""
         return (day + hashed for day in self._days)
 
     def add(self, key: bytes, digest: bytes, status: bytes) -> None:
-        hashed = key[DAY_BYTES:]
-        self.remember(key, digest, status)
-        day = key[:DAY_BYTES]
-        if day not in self._days:
-            self._days[day] = None
-        level = self._levels[-1]
-        if level.left <= 0:
-            level = self._grow()
-        level.add(hashed)
+        """Hold a key. `settle` after each slice: nothing is forgotten in between."""
+        self._young[key[DAY_BYTES:]] = key[:DAY_BYTES] + digest + status
+        self._unsettled.append(key)
+
+    def settle(self) -> None:
+        """Enter what was added into the filters, and forget the oldest where too many are held."""
+        keys, self._unsettled = self._unsettled, []
+        self._enter([key[DAY_BYTES:] for key in keys], [key[:DAY_BYTES] for key in keys])
+        if len(self._young) >= self._recent_max:
+            self._turn()
 
     def add_all(self, keys: Sequence[bytes], digests: Sequence[bytes], status: bytes) -> None:
-        """The same for many keys of one status, in order."""
+        """Hold many keys of one status, in order, and settle them."""
         hashes = [key[DAY_BYTES:] for key in keys]
         days = [key[:DAY_BYTES] for key in keys]
-        values = (day + digest + status for day, digest in zip(days, digests, strict=True))
-        pairs = zip(hashes, values, strict=True)
-        left = len(keys)
-        while left:
-            if len(self._young) >= self._recent_max:
-                self._turn()
-            fitting = min(left, self._recent_max - len(self._young))
-            self._young.update(islice(pairs, fitting))
-            left -= fitting
-        for day in dict.fromkeys(days):
-            self._days.setdefault(day)
+        values = [day + digest + status for day, digest in zip(days, digests, strict=True)]
+        self._young.update(zip(hashes, values, strict=True))
+        self._enter(hashes, days)
+        self.settle()
+
+    def _enter(self, hashes: Sequence[bytes], days: Iterable[bytes]) -> None:
+        self._days.update(dict.fromkeys(days))
         first = 0
         while first < len(hashes):
             level = self._levels[-1]
@@ -123,6 +128,7 @@ class SeenKeys:
 
     def copy(self) -> KeptKeys:
         """What is known now. Nothing may be added meanwhile."""
+        self.settle()
         return KeptKeys(self.forgotten, list(self._days), self._young.copy(), self._old, self.levels())
 
     def levels(self) -> list[tuple[int, int, bytes | bytearray]]:
@@ -138,8 +144,6 @@ class SeenKeys:
 
     def remember(self, key: bytes, digest: bytes, status: bytes) -> None:
         """Hold a key that the log was asked for."""
-        if len(self._young) >= self._recent_max:
-            self._turn()
         self._young[key[DAY_BYTES:]] = key[:DAY_BYTES] + digest + status
 
     def _turn(self) -> None:
@@ -167,19 +171,9 @@ class _Filter:
         self._mask = (1 << size_bits) - 1
         self._bits = bytearray(1 << (size_bits - 3)) if bits is None else bytearray(bits)
 
-    def add(self, hashed: bytes) -> None:
-        bits, mask = self._bits, self._mask
-        first, second = _halves(hashed)
-        first &= mask
-        second &= mask
-        bits[first >> 3] |= 1 << (first & 7)
-        bits[second >> 3] |= 1 << (second & 7)
-        self.left -= 1
-
     def add_all(self, hashes: Sequence[bytes]) -> None:
-        bits, mask, halves = self._bits, self._mask, _halves
-        for hashed in hashes:
-            first, second = halves(hashed)
+        bits, mask = self._bits, self._mask
+        for first, second in _all_halves(b"".join(hashes)):
             first &= mask
             second &= mask
             bits[first >> 3] |= 1 << (first & 7)
@@ -190,15 +184,15 @@ class _Filter:
         """As they are; a copy while they may still change."""
         return bytes(self._bits) if self.left > 0 else self._bits
 
-    def may_hold(self, hashed: bytes) -> bool:
+    def may_hold(self, hashes: Sequence[bytes]) -> list[bytes]:
+        """Those that may have been added."""
         bits, mask = self._bits, self._mask
-        first, second = _halves(hashed)
-        first &= mask
-        if not bits[first >> 3] >> (first & 7) & 1:
-            return False
-        second &= mask
-        return bool(bits[second >> 3] >> (second & 7) & 1)
+        return [
+            hashed
+            for hashed, (first, second) in zip(hashes, _all_halves(b"".join(hashes)), strict=True)
+            if bits[(first & mask) >> 3] >> (first & 7) & 1 and bits[(second & mask) >> 3] >> (second & 7) & 1
+        ]
 
 
-_halves = Struct(">QxxI").unpack
-"""Two numbers out of the 14 bytes of a hash."""
+_all_halves = Struct(">QxxI").iter_unpack
+"""Two numbers out of the 14 bytes of each hash."""

@@ -27,6 +27,7 @@ from .deciding import (
     Order,
     Outcome,
     Repeated,
+    Slice,
     Usage,
     UsageOutcome,
     pseudonymous,
@@ -216,21 +217,22 @@ class Writer:
             Asked(request.items[index], request.actor, before, request.position(index))
             for request, index, before in taken
         ]
-        if not await self._look_up(decider, asked):
+        slice = Slice(asked)
+        if not await self._look_up(decider, slice):
             return
         now = self._clock()
         if self._open is None:
             decider.recorded_at = max(decider.recorded_at, now)
             self._open = _OpenGroup(Group(self.tenant_id, decider.head, decider.recorded_at))
-        outcomes = decider.decide(asked, self._open.group, now)
+        outcomes = decider.decide(slice, self._open.group, now)
         self._open.answers += [
             (request, index, outcome) for (request, index, _), outcome in zip(taken, outcomes, strict=True)
         ]
         self._in_hand = []
 
-    async def _look_up(self, decider: Decider, asked: Sequence[Asked]) -> bool:
+    async def _look_up(self, decider: Decider, slice: Slice) -> bool:
         """Know what may have been seen long ago; False when the log does not answer."""
-        keys = decider.to_look_up(asked)
+        keys = decider.to_look_up(slice)
         if not keys:
             return True
         try:

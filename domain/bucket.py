@@ -133,12 +133,11 @@ class Family:
         left = quantity
         for ordinal in path:
             free = remaining[ordinal] - reserved[ordinal]
+            if free >= left:
+                return (*drawn, (ordinal, left)), quantity
             if free > 0:
-                part = free if free < left else left
-                drawn = (*drawn, (ordinal, part))
-                left -= part
-                if not left:
-                    break
+                drawn = (*drawn, (ordinal, free))
+                left -= free
         return drawn, quantity - left
 
     def is_near(self, path: Path, quantity: int) -> bool:
@@ -186,6 +185,24 @@ class Family:
                 raise InvariantBroken(
                     "usage never passes a limit", member=ordinal, used=total, ceiling=ceiling[ordinal]
                 )
+
+    def count_unless_near(self, path: Path, quantity: int) -> bool:
+        """The same where nothing is waiting on the whole path; otherwise nothing is counted."""
+        used, mark = self.used, self.mark
+        for ordinal in path:
+            total = used[ordinal] + quantity
+            if total >= mark[ordinal]:
+                break
+            used[ordinal] = total
+        else:
+            return True
+        self.uncount(path[: path.index(ordinal)], quantity)
+        return False
+
+    def uncount(self, path: Path, quantity: int) -> None:
+        """Take back what was counted a moment ago."""
+        for ordinal in path:
+            self.used[ordinal] -= quantity
 
     def check(self) -> None:
         if self.granted_total != self.remaining_total + self.consumed_total:

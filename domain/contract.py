@@ -88,7 +88,7 @@ class Contracts:
         self._starts: list[int] = []
         self._opened: list[PeriodOpened] = []
         self._last: PeriodOpened | None = None
-        self._begins_at: int | None = None
+        self.begins_at: int | None = None
         """When the first contract begins."""
 
     def period_at(self, at: int) -> PeriodOpened | None:
@@ -119,7 +119,7 @@ class Contracts:
 
     def period_for(self, at: int) -> PeriodOpened | None:
         """The period of a moment; asks for it to be opened, or None where no contract covers it."""
-        if self._begins_at is None or at < self._begins_at:
+        if self.begins_at is None or at < self.begins_at:
             return None
         opened = self.period_at(at)
         if opened is None and (period := name_of(at, self.zone)) not in self.periods:
@@ -177,8 +177,8 @@ class Contracts:
             case ContractSigned():
                 self.signed.append(event)
                 begins_at = midnight(_date(event.starts_on), self.zone)
-                if self._begins_at is None or begins_at < self._begins_at:
-                    self._begins_at = begins_at
+                if self.begins_at is None or begins_at < self.begins_at:
+                    self.begins_at = begins_at
             case PeriodOpened(period, starts_at):
                 index = bisect_right(self._starts, starts_at)
                 self.periods[period] = event

@@ -5,6 +5,7 @@ kept, the roots of its perfect subtrees from the largest to the smallest: append
 one hash per event, and any later proof starts from the leaves.
 """
 
+from collections.abc import Iterable
 from hashlib import sha256
 from struct import Struct
 
@@ -24,20 +25,44 @@ def leaf_hash(
     return sha256(head + key + topic + state).digest()
 
 
+def leaf_hashes(
+    tenant: bytes,
+    first_seq: int,
+    topics: Iterable[bytes],
+    recorded_at: int,
+    command_keys: Iterable[bytes | None],
+    states: Iterable[bytes],
+) -> list[bytes]:
+    """The same for consecutive events recorded at one moment."""
+    pack, hashed = _head.pack, sha256
+    leaves = []
+    for seq, (topic, key, state) in enumerate(zip(topics, command_keys, states, strict=True), first_seq):
+        key = key or b""
+        head = pack(_LEAF, _ENVELOPE_VERSION, tenant, seq, recorded_at, len(key), len(topic), len(state))
+        leaves.append(hashed(head + key + topic + state).digest())
+    return leaves
+
+
 def append(peaks: list[bytes], size: int, leaf: bytes) -> None:
     """Add the leaf after `size` others to the peaks, in place."""
     append_all(peaks, size, [leaf])
 
 
 def append_all(peaks: list[bytes], size: int, leaves: list[bytes]) -> None:
-    """Add leaves in order, in place."""
-    for leaf in leaves:
-        place, grown = size, leaf
-        while place & 1:
-            grown = sha256(_NODE + peaks.pop() + grown).digest()
-            place >>= 1
-        peaks.append(grown)
-        size += 1
+    """Add leaves in order, in place: level by level, from the leaves up."""
+    hashed, node, level, place = sha256, _NODE, leaves, 0
+    grown: list[bytes] = []
+    """The new peaks of the levels done, the smallest first."""
+    while level:
+        if size >> place & 1:
+            level = [peaks.pop(), *level]
+        if len(level) & 1:
+            grown.append(level[-1])
+        level = [
+            hashed(node + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)
+        ]
+        place += 1
+    peaks += reversed(grown)
 
 
 def root_of(peaks: list[bytes]) -> bytes:

@@ -124,7 +124,9 @@ class CompiledRate:
         """Rounded up to the increment, at least the minimum; nothing used is nothing billed."""
         if quantity <= 0:
             return 0
-        return round_up_to(self.increment, quantity if quantity > self.minimum else self.minimum)
+        if quantity < self.minimum:
+            quantity = self.minimum
+        return quantity if self.increment == 1 else round_up_to(self.increment, quantity)
 
     def rate(self, overage: int) -> Rated:
         """What so many billed units cost that no allowance covered."""
@@ -137,46 +139,60 @@ class CompiledRate:
 NOTHING = Rated(0, 0, (0, 1))
 
 
+class Deck:
+    """The rates of one usage type and direction, by prefix."""
+
+    __slots__ = ("_longest", "_prefixes", "_remembered")
+
+    def __init__(self) -> None:
+        self._prefixes: dict[str, CompiledRate] = {}
+        self._longest = 0
+        self._remembered: dict[str, CompiledRate | None] = {}
+
+    def enter(self, rate: CompiledRate) -> None:
+        """Of two rates with one prefix, the first entered holds."""
+        self._prefixes.setdefault(rate.prefix, rate)
+        self._longest = max(self._longest, len(rate.prefix))
+
+    def find(self, counterpart: str) -> CompiledRate | None:
+        """The rate of the longest prefix that the counterpart starts with."""
+        start = counterpart[: self._longest]
+        try:
+            return self._remembered[start]
+        except KeyError:
+            if len(self._remembered) >= LOOKUPS_REMEMBERED_MAX:
+                self._remembered.clear()
+            found = self._remembered[start] = self._search(start)
+            return found
+
+    def _search(self, start: str) -> CompiledRate | None:
+        for length in range(len(start), -1, -1):
+            found = self._prefixes.get(start[:length])
+            if found is not None:
+                return found
+        return None
+
+
 class Tariff:
-    """One version, compiled: a dictionary of prefixes per usage type and direction."""
+    """One version, compiled."""
 
     def __init__(self, published: TariffPublished) -> None:
         self.published = published
         self.rates = [CompiledRate(rate, index, published) for index, rate in enumerate(published.rates)]
-        self._prefixes: dict[tuple[str, str], dict[str, CompiledRate]] = {}
-        self._longest: dict[tuple[str, str], int] = {}
-        self._remembered: dict[tuple[str, str, str], CompiledRate | None] = {}
+        self.decks: dict[tuple[str, str], Deck] = {}
+        """By usage type and direction."""
         by_direction = sorted(
             zip(published.rates, self.rates, strict=True), key=lambda pair: not pair[0].direction
         )
         # A rate for one direction goes before one for both.
         for rate, compiled in by_direction:
             for direction in [rate.direction] if rate.direction else ["outbound", "inbound"]:
-                key = (rate.usage_type, direction)
-                self._prefixes.setdefault(key, {}).setdefault(rate.prefix, compiled)
-                self._longest[key] = max(self._longest.get(key, 0), len(rate.prefix))
+                self.decks.setdefault((rate.usage_type, direction), Deck()).enter(compiled)
 
     def find(self, usage_type: str, direction: str, counterpart: str) -> CompiledRate | None:
         """The rate of the longest prefix that the counterpart starts with."""
-        longest = self._longest.get((usage_type, direction))
-        if longest is None:
-            return None
-        key = (usage_type, direction, counterpart[:longest])
-        try:
-            return self._remembered[key]
-        except KeyError:
-            if len(self._remembered) >= LOOKUPS_REMEMBERED_MAX:
-                self._remembered.clear()
-            found = self._remembered[key] = self._search(*key)
-            return found
-
-    def _search(self, usage_type: str, direction: str, start: str) -> CompiledRate | None:
-        prefixes = self._prefixes[usage_type, direction]
-        for length in range(len(start), -1, -1):
-            found = prefixes.get(start[:length])
-            if found is not None:
-                return found
-        return None
+        deck = self.decks.get((usage_type, direction))
+        return deck.find(counterpart) if deck is not None else None
 
 
 class Tariffs:
@@ -191,6 +207,12 @@ class Tariffs:
             if tariff.published.valid_from <= at:
                 return tariff
         return None
+
+    def next_after(self, at: int) -> int | None:
+        """When another version begins to hold."""
+        return min(
+            (t.published.valid_from for t in self.versions if t.published.valid_from > at), default=None
+        )
 
     def decide(self, command: PublishTariff, currency: str) -> list[TariffPublished]:
         check_tariff(command)

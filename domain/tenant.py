@@ -34,6 +34,7 @@ from .hierarchy import (
     ResourceMoved,
 )
 from .limit import Limits, LimitSet, SetLimit, ThresholdCrossed, check_limit
+from .plain_charge import PlainCharges
 from .refusals import InvariantBroken, Refused, check_text
 from .tariff import PublishTariff, TariffPublished, Tariffs
 from .usage import MONEY, USAGE_TYPES
@@ -108,6 +109,7 @@ class Tenant:
         self.tariffs = Tariffs()
         self.families: dict[tuple[str, str], Family] = {}
         self.charging = Charging(self.hierarchy, self.contracts, self.tariffs, self.limits, self.families)
+        self.plain = PlainCharges(self.hierarchy, self.contracts, self.tariffs, self.families, self.charging)
 
     # --- decide ---------------------------------------------------------------------------
 
@@ -198,8 +200,10 @@ class Tenant:
                         family.grow()
             case ContractSigned():
                 self.contracts.apply(event)
+                self.plain.forget()
             case PeriodOpened():
                 self.contracts.apply(event)
+                self.plain.forget()
                 for usage_type in (*USAGE_TYPES, MONEY):
                     family = Family(usage_type, event.period, len(self.hierarchy.members))
                     self.families[usage_type, event.period] = family
@@ -215,6 +219,7 @@ class Tenant:
                 self.limits.apply(event, self.hierarchy, list(self.families.values()))
             case TariffPublished():
                 self.tariffs.apply(event)
+                self.plain.forget()
             case UsageRejected() | UsageSuspended():
                 self.charging.apply(event)
 

@@ -9,7 +9,7 @@ database.
 
 import hmac
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from hashlib import blake2b, sha256
 from uuid import UUID
 
@@ -23,8 +23,6 @@ NONCE_BYTES = 12
 TOKEN_BYTES = 16
 DIGEST_BYTES = 8
 CIPHERS_MAX = 100_000
-NONCES_DRAWN = 512
-"""Random nonces drawn from the system at a time: a call for each would cost as much as sealing."""
 
 
 class RootKey:
@@ -58,10 +56,10 @@ class Sealer:
     def __init__(self, tenant: UUID, tenant_key: bytes, wrapped: dict[bytes, bytes] | None = None) -> None:
         self.tenant = tenant
         self._tenant_bytes = tenant.bytes
-        self._nonces, self._nonces_used = b"", NONCES_DRAWN * NONCE_BYTES
         self._wrapping = AESGCM(tenant_key)
         self._token_key = hmac.digest(tenant_key, b"allotment.token.1", sha256)
-        self._digest_key = hmac.digest(tenant_key, b"allotment.digest.1", sha256)
+        digest_key = hmac.digest(tenant_key, b"allotment.digest.1", sha256)
+        self._keyed = blake2b(digest_size=DIGEST_BYTES, key=digest_key)
         self._wrapped = wrapped if wrapped is not None else {}
         self._ciphers: dict[bytes, AESGCM] = {}
         self._tokens: dict[str, bytes] = {}
@@ -82,18 +80,40 @@ class Sealer:
 
         Without the key nobody can try which number would have given it, when all else is known.
         """
-        return blake2b(content, digest_size=DIGEST_BYTES, key=self._digest_key).digest()
+        keyed = self._keyed.copy()
+        keyed.update(content)
+        return keyed.digest()
+
+    def digests(self, contents: Iterable[bytes]) -> list[bytes]:
+        """The same for many."""
+        return [self.digest(content) for content in contents]
+
+    def tokens(self, lines: Sequence[str]) -> list[bytes]:
+        """As `token`, for many."""
+        known = self._tokens
+        return [known.get(line) or self.token(line) for line in lines]
+
+    def seal_all(
+        self, subjects: Sequence[bytes], plains: Sequence[bytes], contexts: Sequence[bytes]
+    ) -> list[bytes]:
+        """As `seal`, for many."""
+        ciphers, tenant = self._ciphers, self._tenant_bytes
+        random = os.urandom(NONCE_BYTES * len(subjects))
+        nonces = [random[at : at + NONCE_BYTES] for at in range(0, len(random), NONCE_BYTES)]
+        return [
+            nonce
+            + (ciphers.get(subject) or self._cipher_for(subject)).encrypt(nonce, plain, tenant + context)
+            for subject, nonce, plain, context in zip(subjects, nonces, plains, contexts, strict=True)
+        ]
 
     def seal(self, subject: bytes, plain: bytes, context: bytes) -> bytes:
         """Under the subject's key, bound to tenant and context, so that it opens nowhere else."""
-        cipher = self._ciphers.get(subject) or self._cipher(subject, create=True)
+        return self.seal_all([subject], [plain], [context])[0]
+
+    def _cipher_for(self, subject: bytes) -> AESGCM:
+        cipher = self._cipher(subject, create=True)
         assert cipher is not None
-        at = self._nonces_used
-        if at >= NONCES_DRAWN * NONCE_BYTES:
-            self._nonces, at = os.urandom(NONCES_DRAWN * NONCE_BYTES), 0
-        self._nonces_used = at + NONCE_BYTES
-        nonce = self._nonces[at : at + NONCE_BYTES]
-        return nonce + cipher.encrypt(nonce, plain, self._tenant_bytes + context)
+        return cipher
 
     def open(self, subject: bytes, sealed: bytes, context: bytes) -> bytes | None:
         """What was sealed; None when the person was erased."""

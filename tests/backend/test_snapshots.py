@@ -301,9 +301,16 @@ def test_many_keys_at_once_are_known_as_one_by_one(snapshotted):
     one_by_one, at_once = SeenKeys(60), SeenKeys(60)
     for key, digest in zip(keys, digests, strict=True):
         one_by_one.add(key, digest, b"\x01")
+        one_by_one.settle()
     for first in range(0, len(keys), 170):
         at_once.add_all(keys[first : first + 170], digests[first : first + 170], b"\x01")
-    assert one_by_one.copy() == at_once.copy()
+    for seen in (one_by_one, at_once):
+        assert seen.forgotten
+        for key, digest in zip(keys[50:], digests[50:], strict=True):
+            held = seen.recall(key[2:])
+            assert held == key[:2] + digest + b"\x01" or seen.doubtful([key[2:]]) == [key[2:]]
+            assert key in seen.candidates(key[2:])
+        assert len(seen.doubtful([chance.randbytes(14) for _ in range(1_000)])) < 20
 
 
 # --- idle tenants --------------------------------------------------------------------------------

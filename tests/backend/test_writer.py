@@ -32,12 +32,11 @@ from allotment.backend.log import LogUnavailable, PostgresLog, recorded
 from allotment.backend.writer import GROUP_MAX, INBOX_MAX, SLICE_MAX, Busy, Halted, Unavailable, Writer
 from allotment.domain import canonical
 from allotment.domain.bucket import Allocate
-from allotment.domain.charging import UsageCharged, UsageSuspended
+from allotment.domain.charging import UsageSuspended
 from allotment.domain.hierarchy import AddNode
 from allotment.domain.limit import SetLimit
 from allotment.domain.refusals import InvariantBroken, Refused
-from allotment.domain.tariff import PublishTariff
-from allotment.domain.tenant import Tenant
+from allotment.domain.tariff import CompiledRate, PublishTariff
 from allotment.domain.usage import USAGE_TYPES
 from allotment.tenants.isolation import Isolation
 from allotment.tenants.sealing import load_sealer
@@ -822,18 +821,20 @@ async def test_a_broken_invariant_is_told_to_whoever_it_concerns(memory, monkeyp
 
 
 @in_a_loop
-async def test_a_mistake_while_an_event_is_applied_stops_the_tenant(memory, monkeypatch):
-    def halfway(event):
-        if isinstance(event, UsageCharged):
-            writer.state.charging.amount_total += 1
-            raise KeyError("a bucket that is not there")
-        Tenant.apply(writer.state, event)
+@pytest.mark.parametrize("part", ["plain.charge", "charging.count"])
+async def test_a_mistake_while_an_event_is_applied_stops_the_tenant(memory, monkeypatch, part):
+    def halfway(*_):
+        writer.state.charging.amount_total += 1
+        raise KeyError("a bucket that is not there")
 
     writer = memory.writer()
     await writer.start()
     await furnish(writer)
     await charge(writer, call(0))
-    monkeypatch.setattr(writer.state, "apply", halfway)
+    kind, name = part.split(".")
+    if kind != "plain":
+        monkeypatch.setattr(writer.state.plain, "charge", lambda *_: None)
+    monkeypatch.setattr(getattr(writer.state, kind), name, halfway)
     asked = asyncio.ensure_future(writer.submit_usage([call(1)], "mediation"))
     await asyncio.wait([asked], timeout=1)
     monkeypatch.undo()
@@ -850,15 +851,15 @@ async def test_a_mistake_while_an_event_is_applied_stops_the_tenant(memory, monk
 async def test_a_record_that_no_rule_foresaw_waits_and_stops_nobody(store, monkeypatch):
     async with store.opened() as writer:
         await furnish(writer)
-        decide = writer.state.charging.decide
+        billed = CompiledRate.billed
 
-        def stumbles(command, now):
-            if command.record.record_id == "call-2":
+        def stumbles(rate, quantity):
+            if quantity == 62:
                 raise ZeroDivisionError
-            return decide(command, now)
+            return billed(rate, quantity)
 
-        monkeypatch.setattr(writer.state.charging, "decide", stumbles)
-        outcomes = await charge(writer, *(call(i) for i in range(1, 4)))
+        monkeypatch.setattr(CompiledRate, "billed", stumbles)
+        outcomes = await charge(writer, *(call(i, seconds=60 + i) for i in range(1, 4)))
         assert [(outcome.status, outcome.reason) for outcome in outcomes] == [
             ("charged", ""), ("suspended", "internal_error"), ("charged", ""),
         ]  # fmt: skip
@@ -872,7 +873,7 @@ async def test_a_broken_invariant_stops_the_tenant_and_stores_nothing(store, mon
         before = len(store.rows())
         log.open.clear()
         earlier = await waits(charge(writer, call(1)))
-        monkeypatch.setattr(writer.state, "apply", broken)
+        monkeypatch.setattr(writer.state.plain, "charge", broken)
         asked = [asyncio.ensure_future(writer.submit_usage([call(i)], "mediation")) for i in range(2, 1_000)]
         await asyncio.sleep(0.05)
         log.open.set()

@@ -118,7 +118,7 @@ def test_what_is_remembered_of_look_ups_is_bounded(monkeypatch):
     for counterpart in ("+1", "+2", "+3", "+4", "+1234", "+1"):
         zone = "long" if counterpart == "+1234" else "any"
         assert tariff.find("voice", "outbound", counterpart).zone == zone
-        assert len(tariff._remembered) <= 3
+        assert len(tariff.decks["voice", "outbound"]._remembered) <= 3
 
 
 # --- what is billed -------------------------------------------------------------------------

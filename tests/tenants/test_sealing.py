@@ -13,7 +13,6 @@ from allotment.backend.log import Fenced, Group, recorded
 from allotment.domain.charging import UsageCharged
 from allotment.tenants.sealing import (
     CIPHERS_MAX,
-    NONCES_DRAWN,
     RootKey,
     Sealer,
     WrongRootKey,
@@ -102,10 +101,17 @@ def test_tokens_are_the_same_for_a_line_and_differ_between_tenants_and_lines():
 
 
 def test_no_nonce_is_used_twice():
-    one = sealer()
-    many = 3 * NONCES_DRAWN + 1
+    one, many = sealer(), 1_500
     sealed = {one.seal(b"alice", b"the same", b"context")[:12] for _ in range(many)}
-    assert len(sealed) == many
+    at_once = one.seal_all([b"alice"] * many, [b"the same"] * many, [b"context"] * many)
+    assert len(sealed | {each[:12] for each in at_once}) == 2 * many
+
+
+def test_what_is_sealed_at_once_opens_one_by_one():
+    one, subjects = sealer(), [b"alice", b"bob", b"alice"]
+    sealed = one.seal_all(subjects, [b"a", b"b", b"c"], [b"1", b"2", b"3"])
+    opened = [one.open(*each) for each in zip(subjects, sealed, [b"1", b"2", b"3"], strict=True)]
+    assert opened == [b"a", b"b", b"c"]
 
 
 def test_sealing_remembers_no_more_than_it_may(monkeypatch):

@@ -72,25 +72,33 @@ class Repeated(Struct, frozen=True):
     key: bytes
 
 
-class Asked(Struct, frozen=True, gc=False):
-    """One thing to decide: for whom, and what it was decided to be before its commit failed."""
-
-    item: Usage | Order
-    actor: str
-    before: Any = None
-    position: str = ""
-    """Where a record stood: "calls.csv:12"."""
-
-
 class Slice:
-    """What is decided in one go, in order, with the identity of each."""
+    """What is decided in one go, in order; a list for each thing known of every item."""
 
-    __slots__ = ("asked", "hashes", "items")
+    __slots__ = ("actors", "before", "hashes", "items", "positions")
 
-    def __init__(self, asked: Sequence[Asked]) -> None:
-        self.asked = asked
-        self.items: list[Any] = [one.item for one in asked]
-        self.hashes = _hashes_of(self.items)
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+        self.actors: list[str] = []
+        self.before: list[Any] = []
+        """What it was decided to be before its commit failed."""
+        self.positions: list[str] = []
+        """Where a record stood: "calls.csv:12"."""
+        self.hashes: list[bytes] = []
+
+    def add(
+        self,
+        items: Sequence[Usage | Order],
+        actor: str,
+        before: Sequence[Any] = (),
+        positions: Sequence[str] = (),
+    ) -> None:
+        """Items of one caller; `before` and `positions` one for each, or none."""
+        self.items += items
+        self.actors += [actor] * len(items)
+        self.before += before or [None] * len(items)
+        self.positions += positions or [""] * len(items)
+        self.hashes += _hashes_of(items)
 
 
 Outcome = UsageOutcome | Answer | Repeated | Refused
@@ -151,7 +159,7 @@ class Decider:
         outcomes: list[Outcome] = []
         keys, digests = [], []
         fresh, charge, first_seq = self._fresh, self.state.plain.charge, self._first_seq
-        for one, ready in zip(slice.asked, prepared, strict=True):
+        for actor, ready in zip(slice.actors, prepared, strict=True):
             charged = None
             if ready is not None:
                 record, key, digest, token, sealed = ready
@@ -162,10 +170,10 @@ class Decider:
                 except Exception as error:
                     raise _half_applied(error) from error
             if charged is None:
-                outcomes.append(self._decide_unusual(one, slice.hashes[len(outcomes)], now))
+                outcomes.append(self._decide_unusual(slice, len(outcomes), now))
             else:
                 outcomes.append(UsageOutcome("charged", "", first_seq + len(fresh)))
-                fresh.append((charged, key, digest, one.actor))
+                fresh.append((charged, key, digest, actor))
                 keys.append(key)
                 digests.append(digest)
         self.seen.add_all(keys, digests, _CHARGED)
@@ -237,39 +245,44 @@ class Decider:
             prepared[place] = one
         return prepared
 
-    def _decide_unusual(self, asked: Asked, hashed: bytes, now: int) -> Outcome:
+    def _decide_unusual(self, slice: Slice, place: int, now: int) -> Outcome:
         """A command; a record seen before, that mediation refused, or that is not plainly charged."""
-        item, sealer = asked.item, self.sealer
+        item, actor, before = slice.items[place], slice.actors[place], slice.before[place]
         if isinstance(item, Order):
-            return self._decide_order(item, asked.actor, now, asked.before)
+            return self._decide_order(item, actor, now, before)
+        sealer, hashed = self.sealer, slice.hashes[place]
         digest, known = sealer.digest(content_of(item)), self.seen.recall(hashed)
         key = NO_DAY + hashed
         command: Command
         if known is not None:
             if _digest(known) == digest:
-                return _answered_before(asked) or DUPLICATE
+                return _answered_before(before) or DUPLICATE
             key = NO_DAY + conflict_hash(hashed, digest)
             if self.seen.recall(key[DAY_BYTES:]) is not None:
-                return _answered_before(asked) or DUPLICATE
+                return _answered_before(before) or DUPLICATE
             command = _conflicting(item, key, sealer)
         elif type(item) is UsageRecord:
             key = day_of(item.started_at) + hashed
             token = sealer.token(item.line)
             sealed = sealer.seal(token, _pack((item.line, item.counterpart)), key)
-            command = ChargeUsage(item, token, sealed, asked.position)
+            command = ChargeUsage(item, token, sealed, slice.positions[place])
         else:
-            assert isinstance(item, UnreadableRecord)
             command = _suspend(item, key, sealer)
+        return self._charge(command, item, key, digest, actor, now)
+
+    def _charge(
+        self, command: Command, item: Usage, key: bytes, digest: bytes, actor: str, now: int
+    ) -> UsageOutcome:
         try:
-            events = self._events_of(command, now, asked.actor)
+            events = self._events_of(command, now, actor)
         except InvariantBroken:
             raise
         except Exception:
             # Deciding changes nothing, so one record we have no rule for stops nobody else.
             log.exception("a record could not be decided")
-            events = self.state.decide(_unexpected(item, key, sealer), now)
+            events = self.state.decide(_unexpected(item, key, self.sealer), now)
         self._apply(events)
-        seq = self._add(events, key, digest, asked.actor)
+        seq = self._add(events, key, digest, actor)
         told = events[0]
         if type(told) is UsageRejected:
             return UsageOutcome("rejected", told.reason, seq, self._stop(told))
@@ -355,9 +368,8 @@ def _half_applied(error: Exception) -> InvariantBroken:
     return InvariantBroken("what was decided can be applied", error=repr(error))
 
 
-def _answered_before(asked: Asked) -> UsageOutcome | None:
+def _answered_before(before: Any) -> UsageOutcome | None:
     """What was decided before its commit went unheard, if that was stored after all."""
-    before = asked.before
     return before if before is not None and before.status != "duplicate" else None
 
 

@@ -167,7 +167,8 @@ class Engine:
         opening = self._writers.get(tenant)
         if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
             opening = self._writers[tenant] = asyncio.create_task(self._open_writer(tenant))
-        return await asyncio.shield(opening)
+        # The task of an open writer is done: to wait for it would cost more than deciding a charge.
+        return opening.result() if opening.done() else await asyncio.shield(opening)
 
     def open_writers(self) -> dict[UUID, Writer]:
         """The tenants in use now."""

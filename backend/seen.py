@@ -8,6 +8,7 @@ cannot have been seen, or that the log must be asked.
 
 from collections.abc import Iterable, Iterator, Sequence
 from hashlib import sha256
+from itertools import islice
 from struct import Struct
 from typing import NamedTuple
 
@@ -110,10 +111,12 @@ class SeenKeys:
         """Hold many keys of one status, in order, and settle them."""
         hashes = [key[DAY_BYTES:] for key in keys]
         days = [key[:DAY_BYTES] for key in keys]
-        values = [day + digest + status for day, digest in zip(days, digests, strict=True)]
-        self._young.update(zip(hashes, values, strict=True))
+        values = (day + digest + status for day, digest in zip(days, digests, strict=True))
+        pairs = zip(hashes, values, strict=True)
         self._enter(hashes, days)
-        self.settle()
+        for _ in range(0, len(keys), self._recent_max):
+            self._young.update(islice(pairs, self._recent_max))
+            self.settle()
 
     def _enter(self, hashes: Sequence[bytes], days: Iterable[bytes]) -> None:
         self._days.update(dict.fromkeys(days))

@@ -22,7 +22,6 @@ from ..tenants.onboarding import Enrol
 from ..tenants.sealing import Sealer
 from .deciding import (
     Answer,
-    Asked,
     Decider,
     Order,
     Outcome,
@@ -85,7 +84,7 @@ class Writer:
         self._executor = executor
         self._on_commit = on_commit
         self._inbox: deque[_Request] = deque()
-        self._again: deque[_Taken] = deque()
+        self._again: deque[_Share] = deque()
         self._waiting = 0
         self._wake = asyncio.Event()
         self._decider: Decider | None = None
@@ -94,7 +93,7 @@ class Writer:
         self._halted: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
-        self._in_hand: list[_Taken] = []
+        self._in_hand: list[_Share] = []
         """What is being decided: neither in the inbox nor in a group."""
         self._failing_since: float | None = None
         self._failures_in_a_row = 0
@@ -213,11 +212,9 @@ class Writer:
     async def _decide_slice(self) -> None:
         decider = self._deciding()
         taken = self._in_hand = self._take_slice()
-        asked = [
-            Asked(request.items[index], request.actor, before, request.position(index))
-            for request, index, before in taken
-        ]
-        slice = Slice(asked)
+        slice = Slice()
+        for share in taken:
+            share.enter(slice)
         if not await self._look_up(decider, slice):
             return
         now = self._clock()
@@ -225,9 +222,11 @@ class Writer:
             decider.recorded_at = max(decider.recorded_at, now)
             self._open = _OpenGroup(Group(self.tenant_id, decider.head, decider.recorded_at))
         outcomes = decider.decide(slice, self._open.group, now)
-        self._open.answers += [
-            (request, index, outcome) for (request, index, _), outcome in zip(taken, outcomes, strict=True)
-        ]
+        at = 0
+        for share in taken:
+            share.outcomes = outcomes[at : at + share.size]
+            at += share.size
+        self._open.shares += taken
         self._in_hand = []
 
     async def _look_up(self, decider: Decider, slice: Slice) -> bool:
@@ -251,15 +250,20 @@ class Writer:
             decider.seen.remember(key, digest, status)
         return True
 
-    def _take_slice(self) -> "list[_Taken]":
-        """What is decided next, with the answer it had before its commit failed, if it did."""
-        if self._again:
-            return [self._again.popleft() for _ in range(min(SLICE_MAX, len(self._again)))]
-        taken: list[_Taken] = []
-        while self._inbox and len(taken) < SLICE_MAX:
+    def _take_slice(self) -> "list[_Share]":
+        """What is decided next: first what was decided before its commit failed."""
+        taken: list[_Share] = []
+        size = 0
+        while self._again and (not taken or size + self._again[0].size <= SLICE_MAX):
+            taken.append(self._again.popleft())
+            size += taken[-1].size
+        if taken:
+            return taken
+        while self._inbox and size < SLICE_MAX:
             request = self._inbox[0]
-            upto = min(len(request.items), request.next + SLICE_MAX - len(taken))
-            taken += [(request, index, None) for index in range(request.next, upto)]
+            upto = min(len(request.items), request.next + SLICE_MAX - size)
+            taken.append(_Share(request, request.next, upto))
+            size += upto - request.next
             request.next = upto
             if upto == len(request.items):
                 self._inbox.popleft()
@@ -326,11 +330,12 @@ class Writer:
 
         Only where the answer went unheard may what was decided before have been stored.
         """
-        first = flown.answers if flown else []
-        if not unheard:
-            first = [(request, index, None) for request, index, _ in first]
-        rest = [(request, index, None) for request, index, _ in self._open.answers] if self._open else []
-        self._again.extendleft(reversed([*first, *rest]))
+        for share in flown.shares if flown else []:
+            share.before = share.outcomes if unheard else []
+        for share in self._open.shares if self._open else []:
+            share.before = []
+        groups = [group for group in (flown, self._open) if group is not None]
+        self._again.extendleft(reversed([share for group in groups for share in group.shares]))
         self._open = None
 
     async def _recover(self) -> None:
@@ -356,19 +361,19 @@ class Writer:
     # --- answering --------------------------------------------------------------------------
 
     def _resolve(self, opened: "_OpenGroup") -> None:
-        for request, index, outcome in opened.answers:
-            request.outcomes[index] = outcome
-            request.left -= 1
+        for share in opened.shares:
+            request, self._waiting = share.request, self._waiting - share.size
+            request.outcomes[share.first : share.upto] = share.outcomes
+            request.left -= share.size
             if not request.left and not request.answered.done():
                 request.answered.set_result(request.outcomes)
-        self._waiting -= len(opened.answers)
 
     def _fail_all(self, error: Exception) -> None:
         requests = {id(request): request for request in self._inbox}
-        requests |= {id(request): request for request, _, _ in [*self._again, *self._in_hand]}
+        requests |= {id(share.request): share.request for share in [*self._again, *self._in_hand]}
         for opened in (self._open, self._flying[0] if self._flying else None):
             if opened is not None:
-                requests |= {id(request): request for request, _, _ in opened.answers}
+                requests |= {id(share.request): share.request for share in opened.shares}
         for request in requests.values():
             if not request.answered.done():
                 request.answered.set_exception(error)
@@ -402,19 +407,31 @@ class _Request:
         self.left = len(items)
         self.next = 0
 
-    def position(self, index: int) -> str:
-        return self.positions[index] if self.positions else ""
 
+class _Share:
+    """The part of a request that is decided in one slice."""
 
-_Taken = tuple[_Request, int, Outcome | None]
-"""Whose, which of theirs, and what it was decided to be, or had been before its commit failed."""
+    __slots__ = ("before", "first", "outcomes", "request", "size", "upto")
+
+    def __init__(self, request: _Request, first: int, upto: int) -> None:
+        self.request = request
+        self.first = first
+        self.upto = upto
+        self.size = upto - first
+        self.outcomes: list[Outcome] = []
+        self.before: list[Outcome] = []
+        """What it was decided to be before its commit failed, if that may be stored."""
+
+    def enter(self, slice: Slice) -> None:
+        request, first, upto = self.request, self.first, self.upto
+        slice.add(request.items[first:upto], request.actor, self.before, request.positions[first:upto])
 
 
 class _OpenGroup:
-    """A group being decided, and who waits for it."""
+    """A group being decided, and whose shares wait for it."""
 
-    __slots__ = ("answers", "group")
+    __slots__ = ("group", "shares")
 
     def __init__(self, group: Group) -> None:
         self.group = group
-        self.answers: list[_Taken] = []
+        self.shares: list[_Share] = []

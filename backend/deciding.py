@@ -188,23 +188,22 @@ class Decider:
         """
         keys: list[bytes] = []
         if self.seen.forgotten:
-            for hashed in self.seen.doubtful(slice.hashes):
+            held, doubtful = self.seen.sort_out(slice.hashes)
+            for hashed in doubtful:
                 keys += self.seen.candidates(hashed)
-            keys += self._conflicts_to_look_up(slice)
+            keys += self._conflicts_to_look_up(slice, held)
         return keys or ([_NO_KEY] if self._snapshot_is_due() else [])
 
-    def _conflicts_to_look_up(self, slice: Slice) -> list[bytes]:
+    def _conflicts_to_look_up(self, slice: Slice, held: Sequence[int]) -> list[bytes]:
         """The keys under which records are kept that contradict one which is known."""
-        keys: list[bytes] = []
-        recall = self.seen.recall
-        for item, hashed in zip(slice.items, slice.hashes, strict=True):
-            known = recall(hashed)
-            if known is not None and not isinstance(item, Order):
-                digest = self.sealer.digest(content_of(item))
-                if _digest(known) != digest:
-                    conflicts = self.seen.doubtful([conflict_hash(hashed, digest)])
-                    keys += [NO_DAY + conflict for conflict in conflicts]
-        return keys
+        conflicts: list[bytes] = []
+        for place in held:
+            item, hashed = slice.items[place], slice.hashes[place]
+            if not isinstance(item, Order):
+                known, digest = self.seen.recall(hashed), self.sealer.digest(content_of(item))
+                if known is not None and _digest(known) != digest:
+                    conflicts.append(conflict_hash(hashed, digest))
+        return [NO_DAY + conflict for conflict in self.seen.sort_out(conflicts)[1]]
 
     def look_up(self, store: Log, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
         """Key, digest and status of those the log has. Blocks."""
@@ -235,9 +234,9 @@ class Decider:
         keys = [
             day_of(record.started_at) + hashes[place] for place, record in zip(places, records, strict=True)
         ]
-        tokens = sealer.tokens([record.line for record in records])
         plains = [_pack((record.line, record.counterpart)) for record in records]
-        ready = zip(records, keys, digests, tokens, sealer.seal_all(tokens, plains, keys), strict=True)
+        tokens, sealed = sealer.seal_lines([record.line for record in records], plains, keys)
+        ready = zip(records, keys, digests, tokens, sealed, strict=True)
         if len(places) == len(items):
             return ready
         prepared: list[_Ready | None] = [None] * len(items)

@@ -83,13 +83,16 @@ class SeenKeys:
         """Day, digest and status byte of a key, if it is among the newest."""
         return self._young.get(hashed) or self._old.get(hashed)
 
-    def doubtful(self, hashes: Sequence[bytes]) -> list[bytes]:
-        """Those of which only the log can tell whether they were seen."""
+    def sort_out(self, hashes: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
+        """The places of those held, and those of which only the log can tell whether they were seen."""
+        young, old = self._young, self._old
+        held = [place for place, hashed in enumerate(hashes) if hashed in young or hashed in old]
         if not self.forgotten:
-            return []
-        held, held_longer = self._young, self._old
-        unknown = [hashed for hashed in hashes if hashed not in held and hashed not in held_longer]
-        return [*dict.fromkeys(hashed for level in self._levels for hashed in level.may_hold(unknown))]
+            return held, []
+        known = {hashes[place] for place in held}
+        unknown = [hashed for hashed in hashes if hashed not in known] if known else hashes
+        found = [hashed for level in self._levels for hashed in level.may_hold(unknown)]
+        return held, [*dict.fromkeys(found)]
 
     def candidates(self, hashed: bytes) -> Iterator[bytes]:
         """The keys under which the log may hold a hash: one for every day it speaks of."""

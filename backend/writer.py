@@ -18,6 +18,7 @@ import structlog
 
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.tenant import Command, Tenant
+from ..domain.usage import UsageRecord
 from ..tenants.onboarding import Enrol
 from ..tenants.sealing import Sealer
 from .deciding import (
@@ -153,7 +154,9 @@ class Writer:
             return []
         self._check_room(len(records))
         sealer = self._deciding().sealer
-        items = [pseudonymous(checked(record), sealer) for record in records]
+        items = [checked(record) for record in records]
+        if any(type(item) is not UsageRecord for item in items):
+            items = [pseudonymous(item, sealer) for item in items]
         return await self._ask(items, actor, positions)
 
     async def _ask(self, items: Sequence[Any], actor: str, positions: Sequence[str] = ()) -> list[Any]:

@@ -90,6 +90,7 @@ class Family:
         "consumed",
         "consumed_total",
         "granted_total",
+        "holders",
         "mark",
         "period",
         "remaining",
@@ -111,6 +112,8 @@ class Family:
         self.used = [0] * members
         self.mark = [NEVER] * members
         self.ceiling = [NEVER] * members
+        self.holders: set[int] = set()
+        """Everybody whose bucket was ever filled: nobody else is asked to pay."""
 
     def grow(self) -> None:
         for counters in (self.remaining, self.consumed, self.reserved, self.used):
@@ -128,10 +131,12 @@ class Family:
         """
         if quantity <= 0:
             return (), 0
-        remaining, reserved = self.remaining, self.reserved
+        remaining, reserved, holders = self.remaining, self.reserved, self.holders
         drawn: Drawn = ()
         left = quantity
         for ordinal in path:
+            if ordinal not in holders:
+                continue
             free = remaining[ordinal] - reserved[ordinal]
             if free >= left:
                 return (*drawn, (ordinal, left)), quantity
@@ -152,11 +157,13 @@ class Family:
         self.granted_total += quantity
         self.remaining_total += quantity
         self.remaining[ordinal] += quantity
+        self.holders.add(ordinal)
         self.check()
 
     def move(self, source: int, target: int, quantity: int) -> None:
         self.remaining[source] -= quantity
         self.remaining[target] += quantity
+        self.holders.add(target)
         if self.remaining[source] < self.reserved[source] or quantity <= 0:
             raise InvariantBroken("only what is not reserved can move", source=source, quantity=quantity)
         self.check()
@@ -223,6 +230,8 @@ class Family:
         for ordinal, remaining in enumerate(self.remaining):
             if not 0 <= self.reserved[ordinal] <= remaining:
                 raise InvariantBroken("0 <= reserved <= remaining", member=ordinal, remaining=remaining)
+            if remaining and ordinal not in self.holders:
+                raise InvariantBroken("who holds something can be asked to pay", member=ordinal)
 
 
 class Movement(Struct, frozen=True):

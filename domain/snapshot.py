@@ -298,6 +298,7 @@ def _restore_family(kept: FamilyCounters) -> Family:
     family.consumed_total = kept.consumed_total
     family.remaining, family.consumed = kept.remaining, kept.consumed
     family.reserved, family.used = kept.reserved, kept.used
+    family.holders = {ordinal for ordinal, remaining in enumerate(kept.remaining) if remaining}
     family.mark = [NEVER] * len(kept.used)
     family.ceiling = [NEVER] * len(kept.used)
     for counters, told in ((family.mark, kept.mark), (family.ceiling, kept.ceiling)):

@@ -63,6 +63,8 @@ class Sealer:
         self._wrapped = wrapped if wrapped is not None else {}
         self._ciphers: dict[bytes, AESGCM] = {}
         self._tokens: dict[str, bytes] = {}
+        self._lines: dict[str, tuple[bytes, AESGCM]] = {}
+        """Token and cipher of the lines that are used."""
         self.unsaved: dict[bytes, bytes] = {}
 
     def token(self, line: str) -> bytes:
@@ -88,30 +90,33 @@ class Sealer:
         """The same for many."""
         return [self.digest(content) for content in contents]
 
-    def tokens(self, lines: Sequence[str]) -> list[bytes]:
-        """As `token`, for many."""
-        known = self._tokens
-        return [known.get(line) or self.token(line) for line in lines]
-
-    def seal_all(
-        self, subjects: Sequence[bytes], plains: Sequence[bytes], contexts: Sequence[bytes]
-    ) -> list[bytes]:
-        """As `seal`, for many."""
-        ciphers, tenant = self._ciphers, self._tenant_bytes
-        random = os.urandom(NONCE_BYTES * len(subjects))
+    def seal_lines(
+        self, lines: Sequence[str], plains: Sequence[bytes], contexts: Sequence[bytes]
+    ) -> tuple[list[bytes], list[bytes]]:
+        """The token of each line, and what was sealed under its key: as `token` and `seal`, for many."""
+        known, tenant = self._lines, self._tenant_bytes
+        lines_known = [known.get(line) or self._line(line) for line in lines]
+        random = os.urandom(NONCE_BYTES * len(lines))
         nonces = [random[at : at + NONCE_BYTES] for at in range(0, len(random), NONCE_BYTES)]
-        return [
-            nonce
-            + (ciphers.get(subject) or self._cipher_for(subject)).encrypt(nonce, plain, tenant + context)
-            for subject, nonce, plain, context in zip(subjects, nonces, plains, contexts, strict=True)
+        sealed = [
+            nonce + cipher.encrypt(nonce, plain, tenant + context)
+            for (_, cipher), nonce, plain, context in zip(lines_known, nonces, plains, contexts, strict=True)
         ]
+        return [token for token, _ in lines_known], sealed
+
+    def _line(self, line: str) -> tuple[bytes, AESGCM]:
+        token = self.token(line)
+        if len(self._lines) >= CIPHERS_MAX:
+            self._lines.clear()
+        known = self._lines[line] = (token, self._cipher_for(token))
+        return known
 
     def seal(self, subject: bytes, plain: bytes, context: bytes) -> bytes:
         """Under the subject's key, bound to tenant and context, so that it opens nowhere else."""
-        return self.seal_all([subject], [plain], [context])[0]
+        return _encrypt(self._cipher_for(subject), plain, self._tenant_bytes + context)
 
     def _cipher_for(self, subject: bytes) -> AESGCM:
-        cipher = self._cipher(subject, create=True)
+        cipher = self._ciphers.get(subject) or self._cipher(subject, create=True)
         assert cipher is not None
         return cipher
 

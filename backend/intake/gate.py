@@ -11,6 +11,7 @@ import msgspec
 from ...domain.usage import USAGE_TYPES, UnreadableRecord, UsageRecord
 
 TEXT_MAX = 200
+DIRECTIONS = frozenset(("outbound", "inbound"))
 ATTRIBUTES_MAX = 32
 QUANTITY_MAX = 2**44
 """17 terabytes, or half a million years: more is a counter that ran over."""
@@ -24,16 +25,19 @@ def checked(record: UsageRecord | UnreadableRecord) -> UsageRecord | UnreadableR
     """The record itself, or why it cannot be charged."""
     if isinstance(record, UnreadableRecord):
         return record if _is_text(record.source) and _is_text(record.record_id) else _renamed(record)
+    source, record_id, line, counterpart = record.source, record.record_id, record.line, record.counterpart
     if (
         record.quantity.__class__ is int
         and 0 <= record.quantity <= QUANTITY_MAX
         and MOMENT_MIN <= record.started_at <= MOMENT_MAX
         and record.usage_type in USAGE_TYPES
-        and record.direction in ("outbound", "inbound")
-        and _is_text(record.source)
-        and _is_text(record.record_id)
-        and _is_text(record.line)
-        and (not record.counterpart or _is_text(record.counterpart))
+        and record.direction in DIRECTIONS
+        and 0 < len(source) <= TEXT_MAX
+        and 0 < len(record_id) <= TEXT_MAX
+        and 0 < len(line) <= TEXT_MAX
+        and len(counterpart) <= TEXT_MAX
+        # All of them at once: this is asked of every record.
+        and (source + record_id + line + counterpart).isprintable()
         and (not record.attributes or _are_attributes(record.attributes))
     ):
         return record
@@ -57,7 +61,7 @@ def _faults(record: UsageRecord) -> list[tuple[str, bool, str]]:
         ("line", not _is_text(record.line), text),
         ("counterpart", bool(record.counterpart) and not _is_text(record.counterpart), text),
         ("usage_type", record.usage_type not in USAGE_TYPES, f"must be one of {', '.join(USAGE_TYPES)}"),
-        ("direction", record.direction not in ("outbound", "inbound"), "must be outbound or inbound"),
+        ("direction", record.direction not in DIRECTIONS, "must be outbound or inbound"),
         ("started_at", not MOMENT_MIN <= record.started_at <= MOMENT_MAX, "must be between 1971 and 2100"),
         (
             "attributes",

@@ -103,14 +103,15 @@ def test_tokens_are_the_same_for_a_line_and_differ_between_tenants_and_lines():
 def test_no_nonce_is_used_twice():
     one, many = sealer(), 1_500
     sealed = {one.seal(b"alice", b"the same", b"context")[:12] for _ in range(many)}
-    at_once = one.seal_all([b"alice"] * many, [b"the same"] * many, [b"context"] * many)
+    _, at_once = one.seal_lines(["alice"] * many, [b"the same"] * many, [b"context"] * many)
     assert len(sealed | {each[:12] for each in at_once}) == 2 * many
 
 
 def test_what_is_sealed_at_once_opens_one_by_one():
-    one, subjects = sealer(), [b"alice", b"bob", b"alice"]
-    sealed = one.seal_all(subjects, [b"a", b"b", b"c"], [b"1", b"2", b"3"])
-    opened = [one.open(*each) for each in zip(subjects, sealed, [b"1", b"2", b"3"], strict=True)]
+    one, lines, contexts = sealer(), ["+441", "alice", "+441"], [b"1", b"2", b"3"]
+    tokens, sealed = one.seal_lines(lines, [b"a", b"b", b"c"], contexts)
+    assert tokens == [one.token(line) for line in lines]
+    opened = [one.open(*each) for each in zip(tokens, sealed, contexts, strict=True)]
     assert opened == [b"a", b"b", b"c"]
 
 
@@ -118,7 +119,10 @@ def test_sealing_remembers_no_more_than_it_may(monkeypatch):
     monkeypatch.setattr("allotment.tenants.sealing.CIPHERS_MAX", 10)
     one = sealer()
     sealed = [one.seal(one.token(f"+44{i}"), b"x", b"c") for i in range(35)]
+    for i in range(35):
+        one.seal_lines([f"+44{i}"], [b"x"], [b"c"])
     assert len(one._ciphers) <= 10
+    assert len(one._lines) <= 10
     assert len(one._tokens) <= 10
     assert [one.open(one.token(f"+44{i}"), sealed[i], b"c") for i in range(35)] == [b"x"] * 35
     assert CIPHERS_MAX > 10

@@ -31,9 +31,12 @@ from ..log import Log, PostgresLog, Row, follow
 from ..snapshots import SnapshottedLog
 from ..tuning import tuned
 from . import baselines, fronts
+from .open_loop import acknowledgements_ms
 from .workload import ACTOR, Shape, onboard, records
 
 IN_FLIGHT = 10_000
+ACK_RECORDS_PER_S = 10_000
+ACK_SECONDS = 2
 LAG_RECORDS_PER_S = 5_000
 LAG_SECONDS = 4
 
@@ -142,6 +145,10 @@ async def _round(
         latencies.sort()
         measured.setdefault(f"{prefix}_p50", []).append(latencies[len(latencies) // 2] * 1e3)
         measured.setdefault(f"{prefix}_p99", []).append(latencies[len(latencies) * 99 // 100] * 1e3)
+    due = records(plan.shape, ACK_RECORDS_PER_S * ACK_SECONDS, wall_clock(), number * 10 + 9)
+    taken = await acknowledgements_ms(engine, tenants[0], due, ACK_RECORDS_PER_S, ACTOR)
+    measured.setdefault("open_10k_ack_ms_p50", []).append(taken[len(taken) // 2])
+    measured.setdefault("open_10k_ack_ms_p99", []).append(taken[len(taken) * 99 // 100])
 
 
 async def _charge_all(

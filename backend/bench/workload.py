@@ -27,7 +27,8 @@ from ..engine import Engine
 ACTOR = "benchmark"
 GRANTED = 2**56
 LIMIT = QUANTITY_MAX
-PREFIXES = ("+1", "+33", "+39", "+44", "+4420", "+49", "+4930", "+7", "+81", "+90")
+PREFIXES = {"+1": 10, "+33": 9, "+39": 10, "+44": 10, "+4420": 8, "+49": 10, "+4930": 8, "+7": 10, "+90": 10}
+"""Each with how many digits follow it."""
 
 
 class Shape(Struct, frozen=True):
@@ -86,12 +87,13 @@ def records(shape: Shape, count: int, now: int, seed: int) -> list[UsageRecord]:
 
 def _records(shape: Shape, count: int, now: int, seed: int) -> Iterator[UsageRecord]:
     chance = random.Random(seed)  # noqa: S311  (a benchmark, not a secret)
+    prefixes = [*PREFIXES]
     types = chance.choices(("data", "voice", "messaging", "video"), (60, 25, 10, 5), k=count)
     for usage_type in types:
         quantity = chance.randrange(1, 50_000_000) if usage_type == "data" else chance.randrange(1, 3600)
-        counterpart = (
-            f"{chance.choice(PREFIXES)}{chance.randrange(10**8, 10**9)}" if usage_type != "data" else ""
-        )
+        prefix = chance.choice(prefixes) if usage_type != "data" else ""
+        digits = PREFIXES.get(prefix, 1)
+        counterpart = prefix and f"{prefix}{chance.randrange(2 * 10 ** (digits - 1), 10**digits)}"
         yield UsageRecord(
             "benchmark",
             UUID(int=chance.getrandbits(128)).hex,

@@ -5,11 +5,13 @@ is, in lower case. The same text always gives the same number.
 """
 
 import re
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from phonenumbers import (
+    COUNTRY_CODE_TO_REGION_CODE,
     SUPPORTED_REGIONS,
     NumberParseException,
+    PhoneMetadata,
     PhoneNumberFormat,
     format_number,
     is_possible_number,
@@ -32,7 +34,7 @@ def normal_number(text: str, region: str, extension_digits_max: int) -> str:
     if not _PUBLIC.fullmatch(digits):
         return text.lower()
     if digits.startswith("+"):
-        return _international(digits, None) or digits
+        return digits if _is_settled(digits) else _international(digits, None) or digits
     if not region or len(digits) <= extension_digits_max:
         return digits
     return _international(digits, region) or digits
@@ -48,6 +50,33 @@ def _international(digits: str, region: str | None) -> str:
     if not (is_valid_number(number) if region else is_possible_number(number)):
         return ""
     return format_number(number, PhoneNumberFormat.E164)
+
+
+def _is_settled(digits: str) -> bool:
+    """Whether an international number stays what it is, without being parsed: most do.
+
+    Its country has a plan, and it begins with nothing that this plan would take off or treat
+    apart. Whether it is a possible number then makes no difference: an impossible one stays, too.
+    """
+    for end in (2, 3, 4):
+        stripped = _stripped(digits[1:end])
+        if stripped is not None:
+            return not stripped.match(digits, end)
+    return False
+
+
+@cache
+def _stripped(calling_code: str) -> re.Pattern[str] | None:
+    """What the plan of a country would take off the beginning of a national number.
+
+    None where these one to three digits are no country's: no calling code begins another.
+    """
+    regions = COUNTRY_CODE_TO_REGION_CODE.get(int(calling_code or "0"), ())
+    metadata = PhoneMetadata.metadata_for_region(regions[0]) if regions else None
+    if calling_code.startswith("0") or metadata is None:
+        return None
+    prefix = metadata.national_prefix_for_parsing
+    return re.compile(f"0|{prefix}" if prefix else "0")  # leading zeros have rules of their own
 
 
 def is_region(region: str) -> bool:

@@ -19,6 +19,7 @@ from .declaration import Format, layouts, referenced
 from .formats import FormatError
 from .legs import LEGS_MAX, Leg, OpenCalls, answered_microseconds, joined
 from .mapping import Mapping, compiled, seconds_of
+from .own_shape import quick_reader
 from .places import Unvouched, cell_at, member_at, nothing
 from .rows import ROW_BYTES_MAX, Row, UnreadableFile, csv_rows, json_rows, ndjson_rows, opened
 from .soundness import is_zone
@@ -107,6 +108,8 @@ class Reader:
         return found
 
     def _read(self, row: Row) -> UsageRecord | Leg | UnreadableRecord | None:
+        if isinstance(row.value, UsageRecord):
+            return row.value
         if row.problem is not None:
             return self._unreadable(row, None, Unvouched("malformed", "", f"the row {row.problem.detail}"))
         mapping = self._mapping_for(row)
@@ -146,7 +149,7 @@ class Reader:
             return self._csv_rows(csv_rows(file, self._format.csv, self._widths))
         self._mappings = {0: self._compiled(member_at)}
         if self._format.kind == "ndjson":
-            return self._headed(ndjson_rows(file))
+            return self._headed(ndjson_rows(file, quick_reader(self._format)))
         return self._headed(json_rows(file, self._format.json.list))
 
     def _csv_rows(self, rows: Iterator[Row]) -> Iterator[Row]:
@@ -184,7 +187,7 @@ class Reader:
     def _is_meant(self, row: Row) -> bool:
         """Whether a row is of this format; a damaged JSON object is, and waits in suspense."""
         if row.problem is None:
-            return self._mapping_for(row) is not None
+            return isinstance(row.value, UsageRecord) or self._mapping_for(row) is not None
         return self._format.kind == "ndjson" and row.raw.lstrip().startswith(b'{"')
 
     def _mapping_for(self, row: Row) -> Mapping | None:

@@ -1,7 +1,11 @@
 """One form for each number."""
 
-import pytest
+import random
 
+import pytest
+from phonenumbers import COUNTRY_CODE_TO_REGION_CODE
+
+from allotment.backend.intake import numbers
 from allotment.backend.intake.numbers import normal_number
 
 
@@ -30,3 +34,15 @@ from allotment.backend.intake.numbers import normal_number
 )
 def test_a_public_number_is_e164_and_anything_else_stays(text: str, region: str, number: str) -> None:
     assert normal_number(text, region, 6) == number
+
+
+def test_what_is_not_parsed_is_what_parsing_gives() -> None:
+    chance, settled = random.Random(44), 0
+    codes = [*map(str, COUNTRY_CODE_TO_REGION_CODE), "", "0", "999"]
+    for _ in range(4_000):
+        tail = "".join(chance.choices("0123456789", k=chance.randrange(17)))
+        digits = f"+{chance.choice(codes)}{tail}"
+        if numbers._is_settled(digits):
+            settled += 1
+            assert (numbers._international(digits, None) or digits) == digits
+    assert settled > 2_000

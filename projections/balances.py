@@ -12,10 +12,9 @@ from msgspec import Struct
 
 from ..domain.bucket import Granted, Transferred
 from ..domain.contract import PeriodOpened
-from ..domain.hierarchy import DEPTH_MAX
 from ..domain.usage import MONEY, USAGE_TYPES
 from .chunk import Chunk
-from .members import each, under
+from .members import Listed, each, ordinals_of, tree
 from .tables import Connection, Table
 
 BALANCES = Table(
@@ -216,24 +215,24 @@ def balances_under(
 
     No root means the enterprise. The root itself is always told of, be it a node or a resource.
     """
-    found = db.execute(
-        _UNDER.format(under=under(root, resources=resources)),
-        {
-            "root": root,
-            "depth": DEPTH_MAX + 1 if depth is None else depth,
-            "period": period,
-            "usage_types": list(usage_types),
-        },
-    )
-    told: list[tuple[Any, ...]] = []
-    sums: dict[tuple[int, str], Holding] = {}
-    for row in found:
-        if row[_ID] is None:
-            sums[row[2], row[8]] = _holding(*row[9:13])
-        else:
-            told.append(row)
-    told.sort(key=lambda row: row[:2])
-    return [_balance(row, period, sums.get((row[2], row[8]), _EMPTY)) for row in told]
+    return balances_among(db, tree(db, root, depth, resources=resources), period, usage_types)
+
+
+def balances_among(
+    db: Connection, listed: Sequence[Listed], period: str, usage_types: Sequence[str]
+) -> list[Balance]:
+    """The same for a tree that has been read, its root first."""
+    if not listed:
+        return []
+    asked = {"period": period, "usage_types": list(usage_types)}
+    found = db.execute(_FIGURES, asked | {"ordinals": ordinals_of(listed)}, binary=True).fetchall()
+    figures = {(row[0], row[1]): row for row in found}
+    sums = db.execute(_SUMS, asked | {"root": listed[0].ordinal}).fetchall()
+    subtrees = {row[:2]: _holding(*row[2:]) for row in sums}
+    keys = [(member, (member.ordinal, usage_type)) for member in listed for usage_type in usage_types]
+    return [
+        _balance(member, period, key[1], figures.get(key), subtrees.get(key, _EMPTY)) for member, key in keys
+    ]
 
 
 def balance_of(
@@ -243,22 +242,13 @@ def balance_of(
     return balances_under(db, ident, 0, period, usage_types)
 
 
-def _balance(row: tuple[Any, ...], period: str, subtree: Holding) -> Balance:
-    ordinal, ident, parent_id, name, kind, depth, usage_type = row[2:9]
-    received, allocated, traded, used_own, used, overage, charges, rejected = row[13:]
-    return Balance(
-        *(ordinal, ident, parent_id, name, kind, depth, period, usage_type),
-        bucket=_holding(*row[9:13]),
-        subtree=subtree,
-        received=received,
-        allocated=allocated,
-        traded=traded,
-        used_own=used_own,
-        used=used,
-        overage=overage,
-        charges=charges,
-        rejected=rejected,
-    )
+def _balance(
+    member: Listed, period: str, usage_type: str, row: tuple[Any, ...] | None, subtree: Holding
+) -> Balance:
+    whose = (member.ordinal, member.id, member.parent_id, member.name, member.kind, member.depth)
+    if row is None:
+        return Balance(*whose, period, usage_type, _EMPTY, subtree, 0, 0, 0, 0, 0, 0, 0, 0)
+    return Balance(*whose, period, usage_type, _holding(*row[2:6]), subtree, *row[6:])
 
 
 def _holding(granted: int, own: int, consumed: int, reserved: int) -> Holding:
@@ -266,7 +256,6 @@ def _holding(granted: int, own: int, consumed: int, reserved: int) -> Holding:
     return Holding(granted, own, consumed, remaining, reserved, remaining - reserved)
 
 
-_ID = 3
 _EMPTY = Holding(0, 0, 0, 0, 0, 0)
 
 _OWN = (
@@ -274,32 +263,24 @@ _OWN = (
     "- b.allocated_out - b.returned_out - b.traded_out"
 )
 
+_FIGURES = f"""
+SELECT b.ordinal, b.usage_type, b.granted, {_OWN}, b.consumed, b.reserved,
+       b.allocated_in - b.returned_out, b.allocated_out - b.returned_in, b.traded_in - b.traded_out,
+       b.used_own, b.used, b.overage, b.charges, b.rejected
+FROM balances b
+WHERE b.period = %(period)s AND b.usage_type = ANY(%(usage_types)s::text[])
+  AND b.ordinal = ANY(%(ordinals)s::bigint[]::integer[])
+"""
+
 # Only who ever had a bucket enters the sums of subtrees: few, even where there are many members.
-# The sums come as rows of their own, without an id, and are put beside the members' figures here:
-# the planner cannot know how many they are.
-_UNDER = f"""
-WITH RECURSIVE {{under}}
-SELECT m.path, wanted.place, m.ordinal, m.id, (SELECT id FROM members WHERE ordinal = m.parent), m.name,
-       m.kind, u.depth, wanted.usage_type,
-       coalesce(b.granted, 0), coalesce({_OWN}, 0), coalesce(b.consumed, 0), coalesce(b.reserved, 0),
-       coalesce(b.allocated_in - b.returned_out, 0), coalesce(b.allocated_out - b.returned_in, 0),
-       coalesce(b.traded_in - b.traded_out, 0), coalesce(b.used_own, 0), coalesce(b.used, 0),
-       coalesce(b.overage, 0), coalesce(b.charges, 0), coalesce(b.rejected, 0)
-FROM under u
-CROSS JOIN {each("members", "ordinal = u.ordinal")} AS m
-CROSS JOIN unnest(%(usage_types)s::text[]) WITH ORDINALITY AS wanted (usage_type, place)
-LEFT JOIN {
-    each("balances", "period = %(period)s AND usage_type = wanted.usage_type AND ordinal = u.ordinal")
-} AS b ON true
-UNION ALL
-SELECT NULL, NULL, above.ordinal, NULL, NULL, NULL, NULL, NULL, b.usage_type,
-       sum(b.granted)::bigint, sum({_OWN})::bigint, sum(b.consumed)::bigint, sum(b.reserved)::bigint,
-       0, 0, 0, 0, 0, 0, 0, 0
+_SUMS = f"""
+SELECT above.ordinal, b.usage_type,
+       sum(b.granted)::bigint, sum({_OWN})::bigint, sum(b.consumed)::bigint, sum(b.reserved)::bigint
 FROM balances b
 CROSS JOIN {each("members", "ordinal = b.ordinal")} AS m
 CROSS JOIN unnest(m.path) AS above (ordinal)
 WHERE b.period = %(period)s AND b.usage_type = ANY(%(usage_types)s::text[])
-  AND m.path[(SELECT cardinality(path) FROM root)] = (SELECT ordinal FROM root)
+  AND m.path[(SELECT cardinality(path) FROM members WHERE ordinal = %(root)s)] = %(root)s
   AND (b.granted > 0 OR b.allocated_in > 0 OR b.returned_in > 0 OR b.traded_in > 0)
 GROUP BY above.ordinal, b.usage_type
 """

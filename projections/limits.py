@@ -4,16 +4,15 @@ In force is the one that holds from the latest period on, as in `domain/limit.py
 as crossed when it was crossed for a limit of this quantity: what is used in a period only grows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
-from ..domain.hierarchy import DEPTH_MAX
 from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.usage import MONEY, USAGE_TYPES
 from .chunk import Chunk
-from .members import each, under
+from .members import Listed, ordinals_of, tree
 from .tables import Connection, Table
 
 LIMITS = Table(
@@ -28,6 +27,9 @@ THRESHOLDS = Table(
 )
 TABLES = (LIMITS, THRESHOLDS)
 VERSION = 1
+
+Counted = tuple[int, str]
+"""The ordinal of a member, and a usage type."""
 
 
 class Crossing(Struct, frozen=True):
@@ -91,21 +93,53 @@ def limits_under(
     resources: bool = False,
 ) -> list[Limit]:
     """The limits in force in a tree, in pre-order of their members; no root means the enterprise."""
-    found = db.execute(
-        _UNDER.format(under=under(root, resources=resources)),
-        {
-            "root": root,
-            "depth": DEPTH_MAX + 1 if depth is None else depth,
-            "period": period,
-            "usage_types": list(usage_types),
-        },
-    )
-    return [_limit(row) for row in found]
+    return limits_among(db, tree(db, root, depth, resources=resources), period, usage_types)
 
 
-def _limit(row: tuple[Any, ...]) -> Limit:
-    crossed = [Crossing(*one) for one in zip(*row[10:], strict=True)]
-    return Limit(*(*row[:10], crossed))
+def limits_among(
+    db: Connection,
+    listed: Sequence[Listed],
+    period: str,
+    usage_types: Sequence[str],
+    used: Mapping[Counted, int] | None = None,
+) -> list[Limit]:
+    """The same for a tree that has been read; what its members have used may be known already."""
+    asked = {"period": period, "usage_types": list(usage_types), "ordinals": ordinals_of(listed)}
+    found = db.execute(_IN_FORCE, asked, binary=True).fetchall()
+    held = {row[:2]: row[2:] for row in found if row[2] is not None}
+    if not held:
+        return []
+    if used is None:
+        used = {row[:2]: row[2] for row in db.execute(_USED, asked).fetchall()}
+    crossed = _crossed(db, asked, held)
+    return [
+        _limit(member, usage_type, held[key], used.get(key, 0), crossed.get(key, []))
+        for member in listed
+        for usage_type in usage_types
+        if (key := (member.ordinal, usage_type)) in held
+    ]
+
+
+def _limit(
+    member: Listed, usage_type: str, limit: tuple[Any, ...], used: int, crossed: list[Crossing]
+) -> Limit:
+    told = (member.ordinal, member.id, member.name, usage_type, *limit, used, crossed)
+    return Limit(*told)
+
+
+def _crossed(
+    db: Connection, asked: Mapping[str, Any], held: Mapping[Counted, tuple[Any, ...]]
+) -> dict[Counted, list[Crossing]]:
+    """The last crossing of each threshold of a limit in force, in the order in which they happened."""
+    last: dict[tuple[Counted, int], Crossing] = {}
+    for ordinal, usage_type, percent, of, *told in db.execute(_CROSSED, asked).fetchall():
+        limit = held.get((ordinal, usage_type))
+        if limit is not None and limit[0] == of and percent in limit[1]:
+            last[(ordinal, usage_type), percent] = Crossing(percent, *told)
+    crossed: dict[Counted, list[Crossing]] = {}
+    for (key, _), crossing in sorted(last.items(), key=lambda one: one[1].seq):
+        crossed.setdefault(key, []).append(crossing)
+    return crossed
 
 
 def limits_of(
@@ -115,34 +149,15 @@ def limits_of(
     return limits_under(db, ident, 0, period, usage_types)
 
 
-_UNDER = f"""
-WITH RECURSIVE {{under}}
-SELECT m.ordinal, m.id, m.name, l.usage_type, l.quantity, l.thresholds, l.from_period, l.seq, l.recorded_at,
-       coalesce((
-           SELECT used FROM balances
-           WHERE period = %(period)s AND usage_type = l.usage_type AND ordinal = l.ordinal
-       ), 0),
-       crossed.percents, crossed.seqs, crossed.times, crossed.used
-FROM under u
-CROSS JOIN unnest(%(usage_types)s::text[]) WITH ORDINALITY AS wanted (usage_type, place)
-CROSS JOIN LATERAL (
-    SELECT * FROM limits
-    WHERE ordinal = u.ordinal AND usage_type = wanted.usage_type AND from_period <= %(period)s
-    ORDER BY from_period DESC, seq DESC LIMIT 1
-) AS l
-CROSS JOIN {each("members", "ordinal = l.ordinal")} AS m
-CROSS JOIN LATERAL (
-    SELECT coalesce(array_agg(t.percent ORDER BY t.seq), '{{{{}}}}') AS percents,
-           coalesce(array_agg(t.seq ORDER BY t.seq), '{{{{}}}}') AS seqs,
-           coalesce(array_agg(t.recorded_at ORDER BY t.seq), '{{{{}}}}') AS times,
-           coalesce(array_agg(t.used ORDER BY t.seq), '{{{{}}}}') AS used
-    FROM (
-        SELECT DISTINCT ON (percent) * FROM thresholds
-        WHERE ordinal = l.ordinal AND usage_type = l.usage_type AND period = %(period)s
-          AND "of" = l.quantity AND percent = ANY(l.thresholds)
-        ORDER BY percent, seq DESC
-    ) AS t
-) AS crossed
-WHERE l.quantity IS NOT NULL
-ORDER BY m.path, wanted.place
+_AMONG = "usage_type = ANY(%(usage_types)s::text[]) AND ordinal = ANY(%(ordinals)s::bigint[]::integer[])"
+_IN_FORCE = f"""
+SELECT DISTINCT ON (ordinal, usage_type)
+       ordinal, usage_type, quantity, thresholds, from_period, seq, recorded_at
+FROM limits WHERE {_AMONG} AND from_period <= %(period)s
+ORDER BY ordinal, usage_type, from_period DESC, seq DESC
+"""
+_USED = f"SELECT ordinal, usage_type, used FROM balances WHERE {_AMONG} AND period = %(period)s"
+_CROSSED = f"""
+SELECT ordinal, usage_type, percent, "of", seq, recorded_at, used
+FROM thresholds WHERE {_AMONG} AND period = %(period)s ORDER BY seq
 """

@@ -4,13 +4,14 @@ A path leads from the root down to the member itself; sorted by it, members come
 children in the order in which they were added. Names of resources stay sealed.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from ..domain.hierarchy import DEPTH_MAX, NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
 from .chunk import ROOT, Chunk, Ordinals
-from .tables import Connection, Table, int8_array, text_array
+from .tables import Connection, Int8Array, Table, int8_array, text_array
 
 MEMBERS = Table(
     "members",
@@ -30,6 +31,21 @@ MEMBERS = Table(
 )
 TABLES = (MEMBERS,)
 VERSION = 1
+
+
+class Listed(Struct, frozen=True):
+    """A member as it stands in a tree."""
+
+    ordinal: int
+    id: str
+    parent_id: str | None
+    name: str
+    kind: str
+    is_node: bool
+    since: int | None
+    until: int | None
+    depth: int
+    """Below the root of what was asked for."""
 
 
 class Member(Struct, frozen=True):
@@ -158,6 +174,44 @@ def members_under(
     return [_member(row[:-1], row[-1]) for row in found]
 
 
+def tree(
+    db: Connection, root: str | None = None, depth: int | None = None, *, resources: bool = False
+) -> list[Listed]:
+    """The same members in the same order, each with what a tree shows of it: the root comes first.
+
+    Figures are then looked up by the ordinals found, all in one go: for a thousand nodes that takes
+    a tenth of what it takes to descend again beside each figure.
+    """
+    found = db.execute(
+        _TREE.format(
+            which="parent IS NULL" if root is None else "id = %(root)s",
+            below=each("members", f"parent = t.ordinal{'' if resources else ' AND is_node'}"),
+        ),
+        {"root": root, "depth": DEPTH_MAX + 1 if depth is None else depth},
+    ).fetchall()
+    ids = {row[0]: row[2] for row in found}
+    return [
+        Listed(row[0], row[2], ids.get(row[1], row[9]), *row[3:9]) for row in _in_pre_order(sorted(found))
+    ]
+
+
+def _in_pre_order(rows: list[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Rows by ordinal, which is the order of siblings, as paths would order them."""
+    below: dict[int, list[tuple[Any, ...]]] = {}
+    for row in rows:
+        below.setdefault(-1 if row[8] == 0 else row[1], []).append(row)
+    ordered, waiting = [], below.get(-1, [])
+    while waiting:
+        row = waiting.pop()
+        ordered.append(row)
+        waiting += reversed(below.get(row[0], ()))
+    return ordered
+
+
+def ordinals_of(listed: Sequence[Listed]) -> Int8Array:
+    return int8_array([member.ordinal for member in listed])
+
+
 def under(root: str | None, *, resources: bool) -> str:
     """For WITH RECURSIVE: `root`, and `under`, the ordinals below it; takes %(root)s and %(depth)s."""
     which = "parent IS NULL" if root is None else "id = %(root)s"
@@ -197,6 +251,16 @@ _COLUMNS = (
     "m.ordinal, m.id, (SELECT id FROM members WHERE ordinal = m.parent), m.name, m.kind, m.is_node, m.path, "
     "m.since, m.until, m.sealed, m.tokens"
 )
+
+_TREE = """
+WITH RECURSIVE tree AS (
+    SELECT ordinal, parent, id, name, kind, is_node, since, until, 0 AS depth FROM members WHERE {which}
+    UNION ALL
+    SELECT m.ordinal, m.parent, m.id, m.name, m.kind, m.is_node, m.since, m.until, t.depth + 1
+    FROM tree t CROSS JOIN {below} AS m WHERE t.depth < %(depth)s
+)
+SELECT t.*, CASE WHEN t.depth = 0 THEN (SELECT id FROM members WHERE ordinal = t.parent) END FROM tree t
+"""
 
 _CHANGE = """
 UPDATE members m

@@ -46,7 +46,7 @@ class BadRequest(Exception):
     """A request that is no GraphQL request."""
 
 
-def graphql_routes(engine: Engine, callers: Callers, *, explorer: bool) -> list[Any]:
+def graphql_routes(engine: Engine, callers: Callers, *, explorer: bool, schema: Schema = schema) -> list[Any]:
     turns = Turns()
 
     @post("/graphql", status_code=200, request_max_body_size=BODY_BYTES_MAX)

@@ -2,6 +2,7 @@
 
 import re
 
+import msgspec
 import psycopg
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -96,6 +97,18 @@ def _check_members(db, state):
             assert member.until == (None if path else since)
             assert member.since == max(since for since, path in known.stays if path)
     assert len(told) == len(state.hierarchy.members)
+    for root in (None, told[0].id, told[-1].id, "nobody"):
+        for depth in (None, 0, 1):
+            _check_tree(db, root, depth)
+
+
+def _check_tree(db, root, depth):
+    for resources in (True, False):
+        among = members.members_under(db, root, depth, resources=resources)
+        listed = members.tree(db, root, depth, resources=resources)
+        assert [msgspec.structs.asdict(one) for one in listed] == [
+            {name: getattr(one, name) for name in members.Listed.__struct_fields__} for one in among
+        ]
 
 
 def _check_balances(db, state):
@@ -403,6 +416,22 @@ class Explained:
         (
             lambda db: usages.usages_page(db, 9, wanted=usages.UsageFilter(period=PERIOD)),
             r"usages_period .*\n *Index Cond: .*\(period = .*\(seq <",
+        ),
+        (
+            members.tree,
+            r"members_parent .*\n *Index Cond: .*\(parent = .*\(is_node",
+        ),
+        (
+            lambda db: balances.balance_of(db, "emea", PERIOD),
+            r"balances_pkey .*\n *Index Cond: .*\(period = .*\(usage_type = .*\(ordinal =",
+        ),
+        (
+            lambda db: balances.balance_of(db, "emea", PERIOD),
+            r"balances_buckets .*\n *Index Cond: .*\(period = .*\(usage_type =",
+        ),
+        (
+            lambda db: limits.limits_of(db, "emea", PERIOD),
+            r"limits_pkey .*\n *Index Cond: .*\(ordinal = .*\(usage_type = .*\(from_period <=",
         ),
         (
             lambda db: timeline.member_page(db, "r1", 9),

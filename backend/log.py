@@ -24,6 +24,7 @@ from ..domain import proof
 from ..domain.charging import UsageCharged
 from ..domain.events import SCHEMA, Envelope, Recorded, decode
 from ..tenants.isolation import Isolation, Role
+from . import taking_over
 from .copying import COPY, copy_buffer
 
 READ_MAX = 10_000
@@ -171,7 +172,16 @@ class PostgresLog(PostgresApplicationRecorder):
         self.role = role
 
     def claim(self) -> Head:
-        with reachable(), self.isolation.transaction(self.tenant) as connection:
+        with reachable():
+            try:
+                return self._claim()
+            except psycopg.errors.LockNotAvailable:
+                taking_over.end_holder(self.isolation, self.tenant)
+                return self._claim()
+
+    def _claim(self) -> Head:
+        with self.isolation.transaction(self.tenant) as connection:
+            taking_over.wait_briefly(connection)
             found = connection.execute(
                 "INSERT INTO log_heads AS held (tenant_id, epoch) VALUES (%s, 1) "
                 "ON CONFLICT (tenant_id) DO UPDATE SET epoch = held.epoch + 1 RETURNING seq, epoch, peaks",

@@ -84,6 +84,8 @@ class Messenger:
     async def _consume(self, stream: JetStreamContext) -> None:
         while True:
             try:
+                # Again each time: NATS may have lost its disk, or somebody deleted the consumer.
+                await prepare_streams(stream)
                 subscription = await stream.pull_subscribe(f"{SUBJECT}.*", DURABLE, stream=STREAM)
                 while True:
                     with contextlib.suppress(asyncio.TimeoutError, nats.errors.TimeoutError):

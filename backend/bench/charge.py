@@ -32,7 +32,7 @@ from ..snapshots import SnapshottedLog
 from ..tuning import tuned
 from . import baselines, fronts
 from .open_loop import acknowledgements_ms
-from .workload import ACTOR, Shape, onboard, records
+from .workload import ACTOR, Shape, onboard, records, rss_bytes
 
 IN_FLIGHT = 10_000
 ACK_RECORDS_PER_S = 10_000
@@ -79,7 +79,7 @@ class Figure(Struct, frozen=True):
 
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """All rounds on embedded PostgreSQL; figures by name, ready to print."""
-    with tuned(), _home() as home, embedded_servers(home, postgres=True, nats=False) as servers:
+    with tuned(), embedded_home() as home, embedded_servers(home, postgres=True, nats=False) as servers:
         migrate(servers.database_url)
         if plan.baselines:
             baselines.prepare(servers.database_url)
@@ -94,7 +94,10 @@ async def _rounds(plan: Plan, database_url: str, progress: Progress) -> dict[str
     try:
         async with Engine(isolation, root, following=False) as engine:
             progress(f"onboarding {plan.devices:,} devices in {plan.depth} levels, {plan.tenants} times")
+            began, held = time.perf_counter(), rss_bytes()
             tenants = [await onboard(engine, plan.shape) for _ in range(plan.tenants)]
+            measured["onboarding_s"] = [time.perf_counter() - began]
+            measured["bytes_per_device"] = [(rss_bytes() - held) / plan.devices / plan.tenants]
             for tenant in tenants:
                 await _charge_all(engine, tenant, records(plan.shape, 2_000, wall_clock(), 0), 500, [])
             if plan.history:
@@ -290,7 +293,8 @@ def _figure(values: Sequence[float]) -> Figure:
 
 
 @contextlib.contextmanager
-def _home() -> Iterator[Path]:
+def embedded_home() -> Iterator[Path]:
+    """A folder for embedded servers, which may run as another account."""
     with tempfile.TemporaryDirectory(prefix="allotment-bench-") as folder:
         home = Path(folder)
         home.chmod(0o755)

@@ -4,29 +4,46 @@ Every member has a limit for every usage type, far away but counted; every recor
 device, is rated by a destination prefix and drawn from the enterprise's bucket.
 """
 
+import asyncio
+import os
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 from uuid import UUID, uuid4
+from zoneinfo import ZoneInfo
 
+import msgspec
 from msgspec import Struct
 
 from ...domain.contract import QUANTITY_MAX
+from ...domain.hierarchy import AddNode
+from ...domain.limit import SetLimit
+from ...domain.tenant import Command
 from ...domain.usage import USAGE_TYPES, UsageRecord
 from ...tenants.onboarding import (
     ContractDefinition,
     Definition,
+    Enrol,
     LimitDefinition,
     NodeDefinition,
     RateDefinition,
     ResourceDefinition,
     TariffDefinition,
     TenantEntry,
+    steps,
 )
-from ..engine import Engine
+from ..deciding import Answer, Order, Slice, command_key
+from ..engine import Engine, normal_line
+from ..log import Group, Head
+from ..writer import GROUP_MAX, Clock, Writer
 
 ACTOR = "benchmark"
 GRANTED = 2**56
 LIMIT = QUANTITY_MAX
+DEVICES_BY_DEFINITION_MAX = 20_000
+"""More are written to the log without the writer's inbox."""
+UTC = ZoneInfo("UTC")
 PREFIXES = {"+1": 10, "+33": 9, "+39": 10, "+44": 10, "+4420": 8, "+49": 10, "+4930": 8, "+7": 10, "+90": 10}
 """Each with how many digits follow it."""
 
@@ -44,26 +61,22 @@ async def onboard(engine: Engine, shape: Shape) -> UUID:
     await engine.create_tenant(
         TenantEntry(tenant, f"bench-{tenant.hex[:12]}", "Benchmark", "bench", "Europe/Berlin", "EUR"), ACTOR
     )
-    await engine.apply_definition(tenant, definition(shape), ACTOR)
+    if shape.devices <= DEVICES_BY_DEFINITION_MAX:
+        await engine.apply_definition(tenant, definition(shape), ACTOR)
+    else:
+        await furnish(await engine.writer(tenant), commands(shape), engine.clock)
     return tenant
 
 
 def definition(shape: Shape) -> Definition:
-    nodes = [NodeDefinition("n0", "enterprise")]
-    level = ["n0"]
-    for _ in range(shape.depth - 2):
-        fan = max(2, round(shape.devices ** (1 / (shape.depth - 1))))
-        below = [(f"n{len(nodes) + place}", level[place // fan]) for place in range(fan * len(level))]
-        nodes += [NodeDefinition(node, "group", parent) for node, parent in below]
-        level = [node for node, _ in below]
+    """All of it, as an onboarding file would say it."""
+    nodes, level = _nodes(shape)
     resources = tuple(
         ResourceDefinition(f"d{number}", level[number % len(level)], "msisdn", (line_of(number),))
         for number in range(shape.devices)
     )
     limits = tuple(
-        LimitDefinition(member, usage_type, LIMIT)
-        for member in [*(node.id for node in nodes), *(resource.id for resource in resources)]
-        for usage_type in USAGE_TYPES
+        LimitDefinition(member, usage_type, LIMIT) for member, usage_type in _limited(nodes, shape)
     )
     rates = [RateDefinition(usage_type, "anywhere", "0.01", per=60) for usage_type in USAGE_TYPES]
     rates += [RateDefinition("voice", f"zone {p}", "0.05", per=60, prefix=p, increment=60) for p in PREFIXES]
@@ -74,6 +87,71 @@ def definition(shape: Shape) -> Definition:
         tariffs=(TariffDefinition("bench", "2020-01-01", "EUR", tuple(rates)),),
         limits=limits,
     )
+
+
+def _nodes(shape: Shape) -> tuple[list[NodeDefinition], list[str]]:
+    """Every node above the devices, and the lowest of them."""
+    nodes = [NodeDefinition("n0", "enterprise")]
+    level = ["n0"]
+    fan = max(2, round(shape.devices ** (1 / (shape.depth - 1))))
+    while fan > 2 and fan ** (shape.depth - 2) > shape.devices:
+        fan -= 1  # else a deep hierarchy had more nodes than devices
+    for _ in range(shape.depth - 2):
+        below = [(f"n{len(nodes) + place}", level[place // fan]) for place in range(fan * len(level))]
+        nodes += [NodeDefinition(node, "group", parent) for node, parent in below]
+        level = [node for node, _ in below]
+    return nodes, level
+
+
+def commands(shape: Shape) -> Iterator[Command | Enrol]:
+    """The same, command by command: a million devices with their limits would not fit into a file."""
+    whole = msgspec.structs.replace(definition(Shape(0, shape.depth)), nodes=(), limits=())
+    nodes, level = _nodes(shape)
+    for node in nodes:
+        yield AddNode(node.id, node.parent, node.id, node.kind)
+    for number in range(shape.devices):
+        yield Enrol(f"d{number}", level[number % len(level)], "msisdn", 0, (line_of(number),))
+    for step in steps(whole, UTC, normal_line):
+        yield step.command
+    for member, usage_type in _limited(nodes, shape):
+        yield SetLimit(member, usage_type, LIMIT)
+
+
+def _limited(nodes: Sequence[NodeDefinition], shape: Shape) -> Iterator[tuple[str, str]]:
+    for node in nodes:
+        yield from ((node.id, usage_type) for usage_type in USAGE_TYPES)
+    for number in range(shape.devices):
+        yield from ((f"d{number}", usage_type) for usage_type in USAGE_TYPES)
+
+
+async def furnish(writer: Writer, todo: Iterator[Command | Enrol], clock: Clock) -> None:
+    """Store what many commands lead to, through the writer's decider and log but without its inbox.
+
+    A caller with a future of its own for each of five million commands would take longer than
+    deciding them. Nobody else may use the tenant meanwhile.
+    """
+    decider, number = writer._deciding(), 0
+    while some := list(islice(todo, GROUP_MAX)):
+        asked = Slice()
+        asked.add(
+            [Order(command, command_key(f"furnish {number + place}")) for place, command in enumerate(some)],
+            ACTOR,
+        )
+        number += len(some)
+        now = clock()
+        decider.recorded_at = max(decider.recorded_at, now)
+        group = Group(writer.tenant_id, decider.head, decider.recorded_at)
+        if any(not isinstance(answer, Answer) for answer in decider.decide(asked, group, now)):
+            raise AssertionError("the workload is accepted")
+        group.subject_keys = decider.sealer.take_unsaved()
+        await asyncio.to_thread(writer.store.append, group)
+        decider.head = Head(group.last, group.epoch, group.peaks)
+
+
+def rss_bytes() -> int:
+    """What this process holds in memory now."""
+    pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def line_of(number: int) -> str:

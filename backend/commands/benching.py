@@ -1,4 +1,4 @@
-"""`allotment bench charge`: how fast charging is, beside its baselines."""
+"""`allotment bench charge` and `bench sustained`: how fast charging is, and whether it stays so."""
 
 from typing import Any
 
@@ -43,3 +43,33 @@ def charge(as_json: bool, **wanted: Any) -> None:
     spread = figures["spread"]
     rows = [(name, f"{figures[name]:,.3f}", *(f"{value:,.3f}" for value in spread[name])) for name in spread]
     say(table(("figure", "median", "min", "max"), rows, right=(1, 2, 3)))
+
+
+@bench.command()
+@click.option("--records", type=click.IntRange(100_000), help="Charged in all.")
+@click.option("--batch", type=click.IntRange(1), help="Records at once.")
+@click.option("--devices", type=click.IntRange(1), help="That share one balance.")
+@click.option("--depth", type=click.IntRange(3, 64), help="Levels, the devices' own included.")
+@click.option("--views/--no-views", default=None, help="Also keep the views up to date, in the same process.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout, with every second.")
+def sustained(as_json: bool, **wanted: Any) -> None:
+    """Charge millions of records on one tenant, and tell each second that was slow, and the memory.
+
+    \b
+    allotment bench sustained
+    allotment bench sustained --records 600000 --json
+    """
+    # Here, not above: as in `charge`.
+    from ..bench.sustained import Endurance, run  # noqa: PLC0415
+
+    settings_for_command()
+    figures = run(Endurance(**{name: value for name, value in wanted.items() if value is not None}), note)
+    if as_json:
+        tell_json(figures)
+        return
+    slow = figures.pop("slow_seconds")
+    told = [(name, f"{value:,}") for name, value in figures.items() if isinstance(value, int | float)]
+    say(table(("figure", "value"), told, right=(1,)))
+    columns = ("second", "charged", "cpu_ms", "rss_mb", "snapshot", "checkpoint", "collections")
+    if slow:
+        say(table(columns, [tuple(str(second[name]) for name in columns) for second in slow]))

@@ -282,6 +282,34 @@ def test_serve_answers_who_has_a_token_and_stops_when_told(allotment, acme):
     assert said.rstrip().endswith("Stopped.")
 
 
+def test_serve_ends_and_says_so_when_its_own_postgresql_is_killed(servers, home):
+    """Whoever runs it starts it again; beside a dead server it would only look alive."""
+    port = str(_free_port())
+    program = Program(ALLOTMENT_HOME=str(home), ALLOTMENT_PORT=port, NATS_URL=servers.nats_url)
+    serving = program.start("serve")
+    try:
+        _until_ready(f"http://127.0.0.1:{port}/readyz")
+        running = json.loads((home / "postgres.json").read_bytes())
+        os.kill(running["server"]["pid"], signal.SIGKILL)
+        _, said = serving.communicate(timeout=SECONDS_MAX)
+    finally:
+        serving.kill()
+    assert serving.returncode != 0
+    assert "the embedded PostgreSQL has ended" in said
+    assert "start again" in said
+
+
+def _until_ready(address: str) -> None:
+    deadline = time.monotonic() + SECONDS_MAX
+    while True:
+        try:
+            with urllib.request.urlopen(address, timeout=5):
+                return
+        except OSError:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+
+
 def _free_port() -> int:
     import socket
 

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import msgspec
 import pytest
+from backend.faults.proxy import Proxy
 from fixtures_writer import NOON, ROOT, Store, call, charge, furnish, in_time, statuses, submit
 
 from allotment.backend import snapshots
@@ -19,6 +20,7 @@ from allotment.domain import canonical
 from allotment.domain.hierarchy import MoveResource
 from allotment.domain.limit import SetLimit
 from allotment.domain.tenant import Tenant
+from allotment.tenants.isolation import Isolation
 
 EVERY = 40
 
@@ -358,5 +360,48 @@ def test_no_request_is_lost_while_tenants_come_and_go(isolation):
             sweeping.cancel()
             assert [status for one in told for status in one] == ["charged"] * 45
         assert len(store.charged_ids()) == 45
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("reading", ["_newest", "_read_parts"])
+def test_a_database_that_goes_away_while_a_snapshot_is_read_is_waited_for(
+    reading, snapshotted, database, executor, monkeypatch
+):
+    """An outage says nothing about the snapshot: the load is tried again, and begins with it."""
+
+    async def run() -> None:
+        store = snapshotted()
+        async with store.opened() as writer:
+            await furnish(writer)
+            await busy(writer, 1, 30)
+            await settle(store)
+        newest = store.mains()[-1]
+        with Proxy(database) as proxy:
+            behind = Isolation(proxy.url)
+            log = SnapshottedLog(behind, store.tenant, executor, every=EVERY)
+            read, cut = getattr(snapshots.Snapshots, reading), []
+
+            def cut_once(self, *asked):
+                if not cut:
+                    cut.append(True)
+                    proxy.refusing = True
+                    proxy.cut()
+                    behind._pool("app").timeout = 0.3
+                    asyncio.run_coroutine_threadsafe(come_back(), loop)
+                return read(self, *asked)
+
+            async def come_back() -> None:
+                await asyncio.sleep(0.5)
+                proxy.refusing = False
+                behind._pool("app").timeout = 10
+
+            loop = asyncio.get_running_loop()
+            monkeypatch.setattr(snapshots.Snapshots, reading, cut_once)
+            async with store.opened(log) as writer:
+                assert cut
+                assert log.snapshots.last == newest
+                assert statuses(await charge(writer, call(10**6))) == ["charged"]
+            await loop.run_in_executor(None, behind.close)
 
     asyncio.run(run())

@@ -1,6 +1,7 @@
 """A program that charges records without end, and prints the id of each one it was told is charged.
 
-It is killed by its test. Arguments: database address, tenant, first record, lines.
+It is killed by its test. Arguments: database address, tenant, first record, lines, and how many
+seconds each caller rests between two batches.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ BATCH = 20
 CALLERS = 6
 
 
-async def main(database_url: str, tenant: str, first: int, lines: int) -> None:
+async def main(database_url: str, tenant: str, first: int, lines: int, pause: float) -> None:
     isolation = Isolation(database_url)
     isolation._pool("app").timeout = 2
     async with Engine(isolation, ROOT) as engine:
@@ -39,9 +40,10 @@ async def main(database_url: str, tenant: str, first: int, lines: int) -> None:
                 ]
                 print("\n".join(told), flush=True)
                 number += CALLERS * BATCH
+                await asyncio.sleep(pause)
 
         await asyncio.gather(*(keep_charging(caller) for caller in range(CALLERS)))
 
 
 structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
-asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])))
+asyncio.run(main(sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5])))

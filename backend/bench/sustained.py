@@ -1,0 +1,176 @@
+"""`allotment bench sustained`: millions of charges on one tenant, second by second.
+
+What is asked is whether it stays as fast as it begins, and memory flat: so each second is told
+with what happened in it (a snapshot, a checkpoint, what the collector and other programs took).
+"""
+
+import asyncio
+import gc
+import statistics
+import time
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID
+
+import msgspec
+import psycopg
+from msgspec import Struct
+
+from ...domain.usage import UsageRecord
+from ...migrations.run import migrate
+from ...tenants.isolation import Isolation
+from ...tenants.sealing import RootKey
+from ..embedded import embedded_servers
+from ..engine import Engine, wall_clock
+from ..snapshots import Snapshots, snapshots_of
+from ..tuning import tuned
+from .charge import Progress, embedded_home
+from .workload import ACTOR, Shape, onboard, records, rss_bytes
+
+POOL_RECORDS = 50_000
+"""Made once; each time round they come as new ones. Millions in memory would be most of what is measured."""
+SLOW = 0.8
+"""Of the median: a second below that is slow."""
+
+
+class Endurance(Struct, frozen=True):
+    """What is measured, and for how long."""
+
+    records: int = 3_000_000
+    batch: int = 500
+    in_flight: int = 10_000
+    devices: int = 10_000
+    depth: int = 5
+    views: bool = False
+    """Also keep the views up to date, in the same process."""
+
+
+class Second(Struct):
+    """One second of it, and what happened meanwhile."""
+
+    charged: int = 0
+    cpu_ms: int = 0
+    """What our own process had of the machine; 1,000 is one whole core."""
+    rss_mb: int = 0
+    snapshot: bool = False
+    checkpoint: bool = False
+    collections: int = 0
+    """Of the oldest generation."""
+
+
+def run(plan: Endurance, progress: Progress) -> dict[str, Any]:
+    """Charge them all on embedded PostgreSQL; second by second, ready to print."""
+    with tuned(), embedded_home() as home, embedded_servers(home, postgres=True, nats=False) as servers:
+        migrate(servers.database_url)
+        seconds = asyncio.run(_endure(plan, servers.database_url, progress))
+    return report(plan, seconds)
+
+
+async def _endure(plan: Endurance, database_url: str, progress: Progress) -> list[Second]:
+    isolation = Isolation(database_url, pool_max=16)
+    try:
+        async with Engine(isolation, RootKey(bytes(32)), following=plan.views) as engine:
+            shape = Shape(plan.devices, plan.depth)
+            progress(f"onboarding {plan.devices:,} devices in {plan.depth} levels")
+            tenant = await onboard(engine, shape)
+            pool = records(shape, POOL_RECORDS, wall_clock(), 1)
+            watch = _Watch(await _snapshots(engine, tenant), database_url, progress, plan.records)
+            batches = _batches(plan, pool)
+            callers = max(1, plan.in_flight // plan.batch)
+            watching = asyncio.create_task(watch.run())
+            await asyncio.gather(*(_charge(engine, tenant, batches, watch) for _ in range(callers)))
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+            return watch.seconds
+    finally:
+        isolation.close()
+
+
+async def _snapshots(engine: Engine, tenant: UUID) -> Snapshots:
+    snapshots = snapshots_of((await engine.writer(tenant)).store)
+    assert snapshots is not None, "the engine's writers have snapshots"
+    return snapshots
+
+
+def _batches(plan: Endurance, pool: list[UsageRecord]) -> Iterator[list[UsageRecord]]:
+    """The pool again and again, each time as records of their own that began a moment ago."""
+    for first in range(0, plan.records, plan.batch):
+        now = wall_clock()
+        yield [
+            msgspec.structs.replace(pool[number % POOL_RECORDS], record_id=f"s{number}", started_at=now)
+            for number in range(first, min(first + plan.batch, plan.records))
+        ]
+
+
+async def _charge(
+    engine: Engine, tenant: UUID, batches: Iterator[list[UsageRecord]], watch: "_Watch"
+) -> None:
+    for batch in batches:
+        outcomes = await engine.charge(tenant, batch, ACTOR)
+        if any(outcome.status != "charged" for outcome in outcomes):
+            raise AssertionError("the workload is charged")
+        watch.charged += len(outcomes)
+
+
+class _Watch:
+    """Looks once a second."""
+
+    def __init__(self, snapshots: Snapshots, database_url: str, progress: Progress, wanted: int) -> None:
+        self.charged = 0
+        self.seconds: list[Second] = []
+        self._snapshots = snapshots
+        self._progress = progress
+        self._wanted = wanted
+        self._database_url = database_url
+
+    async def run(self) -> None:
+        with psycopg.connect(self._database_url, autocommit=True) as connection:
+            before = self._look(connection)
+            due = time.perf_counter()
+            while True:
+                due += 1
+                await asyncio.sleep(max(0.0, due - time.perf_counter()))
+                now = self._look(connection)
+                self._note(before, now)
+                before = now
+
+    def _look(self, connection: psycopg.Connection[Any]) -> tuple[int, ...]:
+        found = connection.execute("SELECT num_timed + num_requested FROM pg_stat_checkpointer").fetchone()
+        assert found is not None
+        cpu_ms = round(time.process_time() * 1_000)
+        return (self.charged, cpu_ms, self._snapshots.last, found[0], gc.get_stats()[2]["collections"])
+
+    def _note(self, before: tuple[int, ...], now: tuple[int, ...]) -> None:
+        charged, cpu_ms, snapshot, checkpoint, collections = (b - a for a, b in zip(before, now, strict=True))
+        told = Second(charged, cpu_ms, rss_bytes() >> 20, snapshot != 0, checkpoint != 0, collections)
+        self.seconds.append(told)
+        if len(self.seconds) % 10 == 0:
+            self._progress(f"{self.charged:,} of {self._wanted:,}, {told.charged:,}/s, {told.rss_mb} MB")
+
+
+def report(plan: Endurance, seconds: list[Second]) -> dict[str, Any]:
+    """What matters of it: the first second, in which nothing was under way yet, is left out."""
+    counted = seconds[1:]
+    rates = [second.charged for second in counted]
+    assert rates, "it lasts longer than two seconds"
+    median = statistics.median(rates)
+    per_cpu = [round(second.charged * 1_000 / second.cpu_ms) for second in counted if second.cpu_ms]
+    slow = [
+        {"second": number, **msgspec.to_builtins(second)}
+        for number, second in enumerate(counted, 1)
+        if second.charged < SLOW * median
+    ]
+    return {
+        "plan": plan,
+        "seconds": len(counted),
+        "charges_per_s": median,
+        "slowest_per_s": min(rates),
+        "slowest_of_median": round(min(rates) / median, 3),
+        "charges_per_cpu_s": statistics.median(per_cpu),
+        "rss_mb_start": counted[0].rss_mb,
+        "rss_mb_middle": counted[len(counted) // 2].rss_mb,
+        "rss_mb_end": counted[-1].rss_mb,
+        "snapshots": sum(second.snapshot for second in counted),
+        "slow_seconds": slow,
+        "per_second": [msgspec.to_builtins(second) for second in seconds],
+    }

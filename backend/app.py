@@ -14,6 +14,7 @@ from ..tenants.issuer import DevelopmentIssuer
 from .engine import Engine
 from .settings import Settings
 from .web.bearer import Callers
+from .web.charging_door import charging_routes
 from .web.graphql_door import graphql_routes
 from .web.oauth import oauth_routes
 from .web.operations import operations_routes
@@ -46,6 +47,7 @@ def create_app(
         route_handlers=[
             *graphql_routes(engine, callers, explorer=not settings.production),
             usage_route(engine, callers),
+            *charging_routes(engine, callers),
             *oauth_routes(issuer, settings),
             *operations_routes(engine),
         ],

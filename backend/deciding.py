@@ -17,10 +17,12 @@ from ..domain.charging import ChargeUsage, SuspendUsage, UsageCharged, UsageReje
 from ..domain.contract import OpenPeriod, PeriodNotOpen
 from ..domain.events import encode_all
 from ..domain.refusals import InvariantBroken, Refused
+from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, SessionCommand, UpdateSession
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.usage import UnreadableRecord, UsageRecord
 from ..tenants.onboarding import Enrol
 from ..tenants.sealing import DIGEST_BYTES, Sealer
+from .authorising import StartSession, record_of, records_of, resealed, session_of
 from .log import Group, Head, Log, reachable, recorded
 from .seen import (
     COMMANDS,
@@ -43,7 +45,7 @@ Usage = UsageRecord | UnreadableRecord
 class Order(Struct, frozen=True):
     """A command with the key under which it is carried out once."""
 
-    command: Command | Enrol
+    command: Command | Enrol | StartSession
     key: bytes
 
 
@@ -75,7 +77,7 @@ class Repeated(Struct, frozen=True):
 class Slice:
     """What is decided in one go, in order; a list for each thing known of every item."""
 
-    __slots__ = ("actors", "before", "hashes", "items", "positions")
+    __slots__ = ("actors", "before", "charged_by_commands", "hashes", "items", "positions")
 
     def __init__(self) -> None:
         self.items: list[Any] = []
@@ -85,6 +87,8 @@ class Slice:
         self.positions: list[str] = []
         """Where a record stood: "calls.csv:12"."""
         self.hashes: list[bytes] = []
+        self.charged_by_commands: list[bytes] = []
+        """The identities of the records that commands among them may charge."""
 
     def add(
         self,
@@ -93,17 +97,27 @@ class Slice:
         before: Sequence[Any] = (),
         positions: Sequence[str] = (),
     ) -> None:
-        """Items of one caller; `before` and `positions` one for each, or none."""
+        """Items of one caller, records or commands; `before` and `positions` one for each, or none."""
         self.items += items
         self.actors += [actor] * len(items)
         self.before += before or [None] * len(items)
         self.positions += positions or [""] * len(items)
         self.hashes += _hashes_of(items)
+        if isinstance(items[0], Order):
+            self.charged_by_commands += [one for item in items for one in _charged_by(item)]
+
+    @property
+    def is_distinct(self) -> bool:
+        """Whether no record stands in it twice, and none that a command of it may charge."""
+        every = self.hashes + self.charged_by_commands
+        return len(set(every)) == len(every)
 
 
 Outcome = UsageOutcome | Answer | Repeated | Refused
 
 DUPLICATE = UsageOutcome("duplicate")
+COUNTING = (Allocate, Return, Trade, StartSession, UpdateSession, ReleaseSession, ExpireSession)
+"""Commands that change counters, and never the structure that a snapshot keeps apart."""
 
 
 class Decider:
@@ -188,7 +202,7 @@ class Decider:
         """
         keys: list[bytes] = []
         if self.seen.forgotten:
-            held, doubtful = self.seen.sort_out(slice.hashes)
+            held, doubtful = self.seen.sort_out(slice.hashes + slice.charged_by_commands)
             for hashed in doubtful:
                 keys += self.seen.candidates(hashed)
             keys += self._conflicts_to_look_up(slice, held)
@@ -198,6 +212,8 @@ class Decider:
         """The keys under which records are kept that contradict one which is known."""
         conflicts: list[bytes] = []
         for place in held:
+            if place >= len(slice.items):
+                break
             item, hashed = slice.items[place], slice.hashes[place]
             if not isinstance(item, Order):
                 known, digest = self.seen.recall(hashed), self.sealer.digest(content_of(item))
@@ -222,7 +238,7 @@ class Decider:
     def _prepare(self, slice: Slice) -> "Iterable[_Ready | None]":
         """What every record that may be plain is charged with; None for the rest."""
         hashes, items, sealer, recall = slice.hashes, slice.items, self.sealer, self.seen.recall
-        once = len(set(hashes)) == len(hashes)
+        once = slice.is_distinct
         # For a duplicate, mostly, nothing is sealed, so no key is made for who was erased.
         places = [
             place
@@ -301,14 +317,19 @@ class Decider:
         if known is not None:
             if _digest(known) != digest:
                 return Refused("idempotency_mismatch", remedy="use a new key for another command")
-            return before if isinstance(before, Answer) else Repeated(order.key)
-        if not isinstance(order.command, Allocate | Return | Trade):
+            if isinstance(before, Answer):
+                return before
+            # Stored under the day of then, which need not be today.
+            return Repeated(known[:DAY_BYTES] + order.key[DAY_BYTES:])
+        if not isinstance(order.command, COUNTING):
             self.restructured += 1
         try:
             command = order.command
             if isinstance(command, Enrol):
                 command = command.sealed_by(self.sealer)
-            events = self._events_of(command, now, actor)
+            elif isinstance(command, StartSession | UpdateSession | ReleaseSession):
+                command = self._sealed(command)
+            keyed = self._keyed(command, self._events_of(command, now, actor), order.key, digest)
         except Refused as refusal:
             return refusal
         except InvariantBroken:
@@ -317,9 +338,53 @@ class Decider:
             # As above: a command we have no rule for stops nobody else.
             log.exception("a command could not be decided")
             return Refused("internal_error", remedy="it is in the server's log; nothing has changed")
+        events = [event for event, _ in keyed]
         self._apply(events)
-        first = self._add(events, order.key, digest, actor)
+        first = self._first_seq + len(self._fresh)
+        for event, key in keyed:
+            self._add_one(event, key, digest, actor)
         return Answer(tuple(events), first, first + len(events) - 1)
+
+    def _sealed(self, command: StartSession | UpdateSession | ReleaseSession) -> SessionCommand:
+        """With its personal part sealed; refuses a session whose record was charged before."""
+        if isinstance(command, StartSession):
+            record = command.record
+            key = usage_key(record.source, record.record_id, record.started_at)
+            if self.seen.recall(key[DAY_BYTES:]) is not None:
+                raise Refused("charged_already", session=record.record_id)
+            return command.sealed_by(self.sealer, key)
+        session = session_of(command, self.state)
+        if session is None:
+            return command
+        day = day_of(session.started_at)
+        key, late = (day + usage_identity(*record) for record in records_of(command))
+        return resealed(command, self.state, self.sealer, key, late)
+
+    def _keyed(
+        self, command: Command, events: Sequence[Event], key: bytes, digest: bytes
+    ) -> list[tuple[Event, bytes | None]]:
+        """Each event with its key: a session's charge has that of its record, and is charged once."""
+        keyed: list[tuple[Event, bytes | None]] = [(events[0], key)]
+        for event in events[1:]:
+            if not isinstance(event, UsageCharged):
+                keyed.append((event, None))
+                continue
+            own = usage_key(event.source, event.record_id, event.started_at)
+            if self.seen.recall(own[DAY_BYTES:]) is not None:
+                return [*keyed, self._charged_before(command, event, own, digest)]
+            keyed.append((event, own))
+        return keyed
+
+    def _charged_before(
+        self, command: Command, charge: UsageCharged, own: bytes, digest: bytes
+    ) -> tuple[Event, bytes]:
+        """A session's charge, to be looked at by a person: its record came by another door as well."""
+        assert isinstance(command, ReserveUnits | UpdateSession | ReleaseSession | ExpireSession)
+        session = session_of(command, self.state)
+        assert session is not None
+        key = NO_DAY + conflict_hash(own[DAY_BYTES:], digest)
+        conflict = _conflicting(record_of(charge, session, self.sealer, own), key, self.sealer)
+        return self.state.decide(conflict, 0)[0], key
 
     def _events_of(self, command: Command, now: int, actor: str) -> Sequence[Event]:
         """What follows from a command; the period that it needs is opened before."""
@@ -348,6 +413,11 @@ class Decider:
         self._fresh.append((events[0], key, digest, actor))
         self._fresh += [(event, None, digest, actor) for event in events[1:]]
         return first
+
+    def _add_one(self, event: Event, key: bytes | None, digest: bytes, actor: str) -> None:
+        if key is not None:
+            self.seen.add(key, digest, status_of(event.topic))
+        self._fresh.append((event, key, digest, actor))
 
     def _write(self, group: Group) -> None:
         """Encode and hash what was decided."""
@@ -390,6 +460,11 @@ def usage_key(source: str, record_id: str, started_at: int) -> bytes:
 def conflict_hash(hashed: bytes, digest: bytes) -> bytes:
     """Of a record that came under the identity of another: it is itself kept only once."""
     return identity(f"conflict\x1f{hashed.hex()}\x1f{digest.hex()}")
+
+
+def session_key(source: str, session: str, number: int | str, now: int) -> bytes:
+    """Of a session's report, by its number; kept together by day."""
+    return day_of(now) + identity(f"session\x1f{source}\x1f{session}\x1f{number}")
 
 
 def period_key(period: str) -> bytes:
@@ -459,6 +534,11 @@ def _hashes_of(items: Sequence[Usage | Order]) -> list[bytes]:
         ]
     usages: Sequence[Any] = items
     return identities([f"usage\x1f{usage.source}\x1f{usage.record_id}" for usage in usages])
+
+
+def _charged_by(item: Usage | Order) -> list[bytes]:
+    """The identities of the records that a command may charge."""
+    return [usage_identity(*one) for one in records_of(item.command)] if isinstance(item, Order) else []
 
 
 def _digest(known: bytes) -> bytes:

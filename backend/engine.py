@@ -9,16 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from typing import TypeVar
 from uuid import UUID
 
 import structlog
 
 from ..domain.bucket import Allocate
+from ..domain.charging import UsageRejected, UsageSuspended
 from ..domain.contract import name_of
+from ..domain.events import Recorded
 from ..domain.limit import SetLimit
 from ..domain.refusals import Refused
+from ..domain.session import ExpireSession, ReleaseSession, Session, UpdateSession
 from ..domain.tenant import Command, OpenTenant, Tenant
+from ..domain.usage import UsageRecord
 from ..tenants.isolation import Isolation
 from ..tenants.onboarding import (
     Definition,
@@ -32,10 +37,11 @@ from ..tenants.onboarding import (
     steps,
 )
 from ..tenants.sealing import RootKey, Sealer, load_sealer
-from .deciding import Answer, Usage, UsageOutcome, command_key
+from .authorising import StartSession
+from .deciding import Answer, Usage, UsageOutcome, command_key, session_key, usage_key
 from .following import Follower
 from .intake.numbers import is_region, normal_number
-from .log import Group
+from .log import Group, answer_of
 from .snapshots import SnapshottedLog, snapshots_of
 from .writer import Clock, Writer
 
@@ -45,6 +51,11 @@ EXTENSION_DIGITS_MAX = 6
 IDLE_SECONDS = 600.0
 """A tenant unused for so long leaves memory; its next use opens it again, from its snapshot."""
 SWEEPS_PER_IDLE_TIME = 10
+SILENT_SWEEP_SECONDS = 5.0
+"""How often silent sessions are looked for; so much later than its validity one may end."""
+SILENT_AT_ONCE = 1_000
+"""Sessions of a tenant that one look ends; the next look goes on."""
+ENGINE_ACTOR = "allotment:sessions"
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -83,15 +94,18 @@ class Engine:
         """When a tenant's follower was last asked for."""
         self._leaving: dict[UUID, asyncio.Task[None]] = {}
         self._sweeping: asyncio.Task[None] | None = None
+        self._listening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> "Engine":
         self._sweeping = asyncio.create_task(self._sweep(), name="idle-tenants")
+        self._listening = asyncio.create_task(self._listen(), name="silent-sessions")
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._sweeping is not None:
-            self._sweeping.cancel()
-            await asyncio.gather(self._sweeping, *self._leaving.values(), return_exceptions=True)
+        beside = [task for task in (self._sweeping, self._listening) if task is not None]
+        for task in beside:
+            task.cancel()
+        await asyncio.gather(*beside, *self._leaving.values(), return_exceptions=True)
         for writer in self.open_writers().values():
             await self._close(writer)
         for opening in self._writers.values():
@@ -115,6 +129,51 @@ class Engine:
         with self._use(tenant):
             writer = await self.writer(tenant)
             return await writer.submit_usage(records, actor)
+
+    async def authorise(
+        self, tenant: UUID, command: StartSession | UpdateSession | ReleaseSession, actor: str
+    ) -> Answer:
+        """Open a session, report on it or end it; once for each of its numbers. Raises as `submit`."""
+        with self._use(tenant):
+            writer = await self.writer(tenant)
+            if isinstance(command, StartSession):
+                source, session = command.record.source, command.record.record_id
+            else:
+                source, session = command.source, command.session
+            key = session_key(source, session, command.number, self.clock())
+            return await writer.submit(command, key, actor)
+
+    async def charge_now(self, tenant: UUID, record: UsageRecord, actor: str) -> UsageOutcome:
+        """Charge one record for which somebody waits, before bulk usage; sent again, the first answer."""
+        with self._use(tenant):
+            writer = await self.writer(tenant)
+            outcome = (await writer.submit_usage([record], actor, first=True))[0]
+            if outcome.status != "duplicate":
+                return outcome
+            key = usage_key(record.source, record.record_id, record.started_at)
+            told = await self.in_thread(lambda: answer_of(writer.store, key))
+            return _outcome_of(told[0]) if told else outcome
+
+    async def end_silent(self) -> int:
+        """End the sessions that have been silent for longer than they may; how many that were."""
+        ended = 0
+        for tenant, writer in self.open_writers().items():
+            if writer.halted:
+                continue
+            silent = list(islice(writer.state.sessions.silent(self.clock()), SILENT_AT_ONCE))
+            asked = [self._end(writer, session) for session in silent]
+            for answer in await asyncio.gather(*asked, return_exceptions=True):
+                if isinstance(answer, Answer):
+                    ended += 1
+                elif not isinstance(answer, Refused):
+                    # What is not ended now is ended at the next look.
+                    log.warning("a silent session was not ended", tenant=str(tenant), error=str(answer))
+        return ended
+
+    async def _end(self, writer: Writer, session: Session) -> Answer:
+        since = session.expires_at
+        key = session_key(session.source, session.session, f"silent:{since}", since)
+        return await writer.submit(ExpireSession(session.source, session.session), key, ENGINE_ACTOR)
 
     @contextmanager
     def using(self, tenant: UUID) -> Iterator[None]:
@@ -234,6 +293,11 @@ class Engine:
             await asyncio.sleep(self._idle_seconds / SWEEPS_PER_IDLE_TIME)
             await self.close_idle()
 
+    async def _listen(self) -> None:
+        while True:
+            await asyncio.sleep(SILENT_SWEEP_SECONDS)
+            await self.end_silent()
+
     def _use(self, tenant: UUID) -> "_Use":
         use = self._uses.get(tenant)
         if use is None:
@@ -290,7 +354,21 @@ class _Use:
         if writer.seq != self.seq:
             self.seq, self.last = writer.seq, time.monotonic()
         halted = writer.halted
+        if not halted and writer.state.sessions.open:
+            # Somebody must be there to end them.
+            return False
         return not self.requests and not writer.waiting and self.last < before and not halted
+
+
+def _outcome_of(told: Recorded) -> UsageOutcome:
+    """What became of a record, as its event tells."""
+    match told.event:
+        case UsageRejected() as event:
+            detail = f"{event.used} of {event.limit} {event.counted} used"
+            return UsageOutcome("rejected", event.reason, told.seq, detail)
+        case UsageSuspended() as event:
+            return UsageOutcome("suspended", event.reason, told.seq, event.detail)
+    return UsageOutcome("charged", "", told.seq)
 
 
 def _is_done(step: Step, state: Tenant, now: int) -> bool:

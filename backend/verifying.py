@@ -13,8 +13,10 @@ from msgspec import Struct, field
 from ..domain import canonical, proof
 from ..domain.charging import UsageCharged
 from ..domain.events import Recorded
+from ..domain.hold import NO_HOLD, Hold
 from ..domain.limit import ThresholdCrossed
 from ..domain.refusals import InvariantBroken, Refused
+from ..domain.session import SessionEvent, SessionExpired, SessionReleased
 from ..domain.tenant import Tenant
 from ..domain.usage import MONEY, USAGE_TYPES
 from ..projections.balances import balances_under
@@ -97,19 +99,24 @@ def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> Tenant:
     state, peaks, keys = Tenant(), list[bytes](), set[bytes]()
     counts = report.checks = {"events": 0, "charges": 0, "transfers": 0, "thresholds": 0}
     fired: set[tuple[str, str, str, int, int]] = set()
-    recorded_at = 0
+    recorded_at, held = 0, NO_HOLD
     for row in follow(log, upto=head.seq):
         _check_row(log.tenant, row, report.seq, recorded_at)
         told = _decoded(row)
         _apply(state, told)
         if isinstance(told.event, UsageCharged):
-            _check_charge(state, told, keys)
+            _check_charge(state, told, keys, held)
             counts["charges"] += 1
+        elif isinstance(told.event, SessionEvent):
+            _check_hold(state, told.seq, told.event)
+            counts["sessions"] = counts.get("sessions", 0) + 1
         elif told.topic == "bucket.transferred":
             counts["transfers"] += 1
         elif isinstance(told.event, ThresholdCrossed):
             _check_once(state, told, fired)
             counts["thresholds"] += 1
+        # A charge may follow that a session had leave for.
+        held = told.event.before if isinstance(told.event, SessionReleased | SessionExpired) else NO_HOLD
         proof.append(peaks, row.seq - 1, row.leaf_hash)
         report.seq, recorded_at = row.seq, row.recorded_at
         counts["events"] += 1
@@ -145,7 +152,7 @@ def _apply(state: Tenant, told: Recorded) -> None:
         raise Broken(told.seq, f"{told.topic} does not follow from what precedes it: {error}") from error
 
 
-def _check_charge(state: Tenant, told: Recorded, keys: set[bytes]) -> None:
+def _check_charge(state: Tenant, told: Recorded, keys: set[bytes], held: Hold) -> None:
     """Once per record, under the record's own key; and rating it again gives the same figures."""
     charge = told.event
     assert isinstance(charge, UsageCharged)
@@ -170,13 +177,21 @@ def _check_charge(state: Tenant, told: Recorded, keys: set[bytes]) -> None:
         raise Broken(
             told.seq, f"rated again it is {again}, not {(charge.billed, charge.amount, charge.exact)}"
         )
-    for counted in (charge.usage_type, MONEY):
-        _check_limits(state, told.seq, charge, counted)
+    if charge.billed > held.billed:
+        _check_limits(state, told.seq, charge, charge.usage_type)
+    if charge.amount > held.amount:
+        _check_limits(state, told.seq, charge, MONEY)
 
 
-def _check_limits(state: Tenant, seq: int, charge: UsageCharged, counted: str) -> None:
-    if not (charge.amount if counted == MONEY else charge.billed):
-        return
+def _check_hold(state: Tenant, seq: int, told: SessionEvent) -> None:
+    """What is held anew is within every limit on its path, as what is charged."""
+    if told.held.billed > told.before.billed:
+        _check_limits(state, seq, told, told.usage_type)
+    if told.held.amount > told.before.amount:
+        _check_limits(state, seq, told, MONEY)
+
+
+def _check_limits(state: Tenant, seq: int, charge: UsageCharged | SessionEvent, counted: str) -> None:
     used = state.families[counted, charge.period].used
     for ordinal in charge.path:
         limit = state.limits.of(ordinal, counted, charge.period)
@@ -231,19 +246,23 @@ def _check_figures(isolation: Isolation, tenant: UUID, state: Tenant, report: Ve
 
 def _check_invoice(found: Invoice, state: Tenant, period: str) -> None:
     lines = [line for node in found.nodes for line in node.lines]
-    if found.total != sum(line.amount for line in lines) or found.total != _used(state, MONEY, period):
+    charged = _used(state, MONEY, period) - state.sessions.held_amount(period)
+    if found.total != sum(line.amount for line in lines) or found.total != charged:
         raise Broken(0, f"the invoice of {period} is not the sum of its lines, or not of its charges")
     for usage_type in USAGE_TYPES:
         billed = sum(line.billed for line in lines if line.usage_type == usage_type)
-        if billed != _used(state, usage_type, period):
+        if billed != _used(state, usage_type, period) - state.sessions.held_units(usage_type, period):
             raise Broken(0, f"the invoice of {period} bills {billed} of {usage_type}")
 
 
 def _check_buckets(db: Connection, state: Tenant, period: str) -> None:
     for held in balances_under(db, None, None, period, tuple(USAGE_TYPES), resources=True):
         family, ordinal = state.families[held.usage_type, period], held.ordinal
-        told = (held.bucket.remaining, held.bucket.consumed, held.used)
-        counted = (family.remaining[ordinal], family.consumed[ordinal], family.used[ordinal])
+        told = (held.bucket.remaining, held.bucket.reserved, held.bucket.consumed, held.used)
+        counted = (
+            *(family.remaining[ordinal], family.reserved[ordinal]),
+            *(family.consumed[ordinal], family.used[ordinal]),
+        )
         if told != counted:
             raise Broken(0, f"the balance of {held.id} in {period} tells {told}, the log {counted}")
 

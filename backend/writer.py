@@ -4,6 +4,10 @@ The next group is decided while the last one is on its way to the disk. Nobody i
 before the commit that their answer rests on: a refusal, too, may rest on an event that is not
 stored yet. A failed commit promises nothing: the state is read back from the log and everything
 unanswered is decided again; what had been stored after all is recognised by its key.
+
+There are two lanes. Sessions, immediate events and commands go before bulk usage, which is cut
+into slices: whoever authorises waits for the slice at hand and the commit under way. Of each
+slice a part is kept for bulk usage, so that it goes on however much there is to authorise.
 """
 
 import asyncio
@@ -21,6 +25,7 @@ from ..domain.tenant import Command, Tenant
 from ..domain.usage import UsageRecord
 from ..tenants.onboarding import Enrol
 from ..tenants.sealing import Sealer
+from .authorising import StartSession
 from .deciding import (
     Answer,
     Decider,
@@ -39,8 +44,18 @@ GROUP_MAX = 2_500
 """Events in one commit, about; more would make the ones who wait, wait longer."""
 SLICE_MAX = 500
 """Records decided before the writer looks up: others get their turn in between."""
+SLICE_BESIDE = 100
+"""Records of bulk usage in a slice while somebody authorises: about a millisecond or two."""
+BESIDE_SECONDS = 0.25
+"""How long after the last that came first bulk usage is still cut so small."""
+GROUP_BESIDE = 300
+"""Events in one commit, about, while somebody authorises: a large one takes long, for nobody's good."""
+BULK_SHARE = 100
+"""Of each full slice, what is kept for bulk usage that waits: a fifth."""
 INBOX_MAX = 50_000
 """Records that may wait; who comes then is told to try again."""
+FIRST_MAX = 10_000
+"""The same for those that go first, counted apart: a full inbox of records turns nobody away here."""
 RECOVERY_SECONDS_MAX = 30.0
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 0.02, 2.0
 RETRY_AFTER_MS = 200
@@ -84,9 +99,13 @@ class Writer:
         self._clock = clock
         self._executor = executor
         self._on_commit = on_commit
+        self._first: deque[_Request] = deque()
         self._inbox: deque[_Request] = deque()
         self._again: deque[_Share] = deque()
         self._waiting = 0
+        self._first_waiting = 0
+        """Of those waiting: what goes first."""
+        self._first_came = 0.0
         self._wake = asyncio.Event()
         self._decider: Decider | None = None
         self._open: _OpenGroup | None = None
@@ -135,9 +154,9 @@ class Writer:
 
     # --- asking -----------------------------------------------------------------------------
 
-    async def submit(self, command: Command | Enrol, key: bytes, actor: str) -> Answer:
+    async def submit(self, command: Command | Enrol | StartSession, key: bytes, actor: str) -> Answer:
         """Carry out a command once; raises Refused. The same key again gives the first answer."""
-        answers = await self._ask([Order(command, key)], actor)
+        answers = await self._ask([Order(command, key)], actor, first=True)
         answer = answers[0]
         if isinstance(answer, Refused):
             raise answer
@@ -147,32 +166,43 @@ class Writer:
         return answer
 
     async def submit_usage(
-        self, records: Sequence[Usage], actor: str, positions: Sequence[str] = ()
+        self, records: Sequence[Usage], actor: str, positions: Sequence[str] = (), *, first: bool = False
     ) -> list[UsageOutcome]:
-        """Charge records in order; one outcome each, after the commit. Positions say where each stood."""
+        """Charge records in order; one outcome each, after the commit. Positions say where each stood.
+
+        `first`: somebody waits for leave to go on; they go before bulk usage.
+        """
         if not records:
             return []
-        self._check_room(len(records))
+        self._check_room(len(records), first=first)
         sealer = self._deciding().sealer
         items = [checked(record) for record in records]
         if any(type(item) is not UsageRecord for item in items):
             items = [pseudonymous(item, sealer) for item in items]
-        return await self._ask(items, actor, positions)
+        return await self._ask(items, actor, positions, first=first)
 
-    async def _ask(self, items: Sequence[Any], actor: str, positions: Sequence[str] = ()) -> list[Any]:
+    async def _ask(
+        self, items: Sequence[Any], actor: str, positions: Sequence[str] = (), *, first: bool
+    ) -> list[Any]:
         if self._halted is not None:
             raise Halted(str(self._halted)) from self._halted
         if self._closing:
             raise Unavailable("the writer is closing: send it again")
-        self._check_room(len(items))
-        request = _Request(items, actor, positions, asyncio.get_running_loop().create_future())
+        self._check_room(len(items), first=first)
+        request = _Request(items, actor, positions, asyncio.get_running_loop().create_future(), first=first)
         self._waiting += len(items)
-        self._inbox.append(request)
+        if first:
+            self._first_waiting += len(items)
+            self._first_came = time.monotonic()
+            self._first.append(request)
+        else:
+            self._inbox.append(request)
         self._wake.set()
         return await request.answered
 
-    def _check_room(self, count: int) -> None:
-        if self._waiting and self._waiting + count > INBOX_MAX:
+    def _check_room(self, count: int, *, first: bool) -> None:
+        waiting = self._first_waiting if first else self._waiting - self._first_waiting
+        if waiting and waiting + count > (FIRST_MAX if first else INBOX_MAX):
             raise Busy
 
     async def _repeat(self, key: bytes) -> Answer:
@@ -189,7 +219,7 @@ class Writer:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._inbox or self._again or self._open is not None or self._flying is not None:
+                while self._has_more() or self._open is not None or self._flying is not None:
                     await self._turn()
         except asyncio.CancelledError:
             self._fail_all(Unavailable("the writer was closed"))
@@ -200,17 +230,25 @@ class Writer:
             self._fail_all(Halted(str(error)))
 
     async def _turn(self) -> None:
-        if (self._inbox or self._again) and not self._is_full():
+        if self._has_more() and not self._is_full():
             await self._decide_slice()
         if self._flying is None:
             self._take_off()
-        elif self._is_full() or not (self._inbox or self._again):
+        elif self._is_full() or not self._has_more() or self._is_awaited():
             await self._land()
             return
         await asyncio.sleep(0)
 
+    def _is_awaited(self) -> bool:
+        """Whether a commit is done while somebody authorises: bulk usage alone would fill its group first."""
+        return self._first_waiting > 0 and self._flying is not None and self._flying[1].done()
+
+    def _has_more(self) -> bool:
+        return bool(self._first or self._inbox or self._again)
+
     def _is_full(self) -> bool:
-        return self._open is not None and len(self._open.group.states) >= GROUP_MAX
+        most = GROUP_BESIDE if self._first_waiting else GROUP_MAX
+        return self._open is not None and len(self._open.group.states) >= most
 
     async def _decide_slice(self) -> None:
         decider = self._deciding()
@@ -262,15 +300,11 @@ class Writer:
             size += taken[-1].size
         if taken:
             return taken
-        while self._inbox and size < SLICE_MAX:
-            request = self._inbox[0]
-            upto = min(len(request.items), request.next + SLICE_MAX - size)
-            taken.append(_Share(request, request.next, upto))
-            size += upto - request.next
-            request.next = upto
-            if upto == len(request.items):
-                self._inbox.popleft()
-        return taken
+        taken = _take(self._first, SLICE_MAX - BULK_SHARE if self._inbox else SLICE_MAX)
+        room = SLICE_MAX - sum(share.size for share in taken)
+        if self._inbox and time.monotonic() - self._first_came < BESIDE_SECONDS:
+            room = min(room, SLICE_BESIDE)
+        return taken + _take(self._inbox, room)
 
     def _take_off(self) -> None:
         """Send the open group to the disk; one that stores nothing is answered at once."""
@@ -370,9 +404,11 @@ class Writer:
             request.left -= share.size
             if not request.left and not request.answered.done():
                 request.answered.set_result(request.outcomes)
+            if request.first:
+                self._first_waiting -= share.size
 
     def _fail_all(self, error: Exception) -> None:
-        requests = {id(request): request for request in self._inbox}
+        requests = {id(request): request for request in (*self._first, *self._inbox)}
         requests |= {id(share.request): share.request for share in [*self._again, *self._in_hand]}
         for opened in (self._open, self._flying[0] if self._flying else None):
             if opened is not None:
@@ -380,11 +416,12 @@ class Writer:
         for request in requests.values():
             if not request.answered.done():
                 request.answered.set_exception(error)
+        self._first.clear()
         self._inbox.clear()
         self._again.clear()
         self._in_hand = []
         self._open = None
-        self._waiting = 0
+        self._waiting = self._first_waiting = 0
 
     def _in_thread(self, work: Callable[[], Any]) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(self._executor, work)
@@ -393,7 +430,7 @@ class Writer:
 class _Request:
     """What one caller waits for."""
 
-    __slots__ = ("actor", "answered", "items", "left", "next", "outcomes", "positions")
+    __slots__ = ("actor", "answered", "first", "items", "left", "next", "outcomes", "positions")
 
     def __init__(
         self,
@@ -401,7 +438,10 @@ class _Request:
         actor: str,
         positions: Sequence[str],
         answered: asyncio.Future[list[Any]],
+        *,
+        first: bool,
     ) -> None:
+        self.first = first
         self.items = items
         self.actor = actor
         self.positions = positions
@@ -428,6 +468,20 @@ class _Share:
     def enter(self, slice: Slice) -> None:
         request, first, upto = self.request, self.first, self.upto
         slice.add(request.items[first:upto], request.actor, self.before, request.positions[first:upto])
+
+
+def _take(lane: "deque[_Request]", room: int) -> list[_Share]:
+    """The next in a lane, in order; a request may be taken in parts."""
+    taken: list[_Share] = []
+    while lane and room:
+        request = lane[0]
+        upto = min(len(request.items), request.next + room)
+        taken.append(_Share(request, request.next, upto))
+        room -= upto - request.next
+        request.next = upto
+        if upto == len(request.items):
+            lane.popleft()
+    return taken
 
 
 class _OpenGroup:

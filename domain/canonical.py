@@ -11,6 +11,7 @@ import msgspec
 
 from .bucket import Family
 from .hierarchy import Hierarchy, Member
+from .session import Session
 from .tenant import Tenant
 
 _encoder = msgspec.json.Encoder(order="sorted")
@@ -51,6 +52,11 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
         }
     for key in sorted(tenant.families, key=lambda key: (key[1], key[0])):
         yield from _family(tenant.families[key], tenant.hierarchy)
+    for ident in sorted(tenant.sessions.open):
+        yield {"is": "session", **_session(tenant.sessions.open[ident])}
+    # In the order in which they will be forgotten.
+    for session in tenant.sessions.expired.values():
+        yield {"is": "session ended by silence", **_session(session)}
     yield {"is": "usage", "amount": tenant.charging.amount_total, **tenant.charging.counts}
 
 
@@ -68,6 +74,11 @@ def _member(member: Member) -> dict[str, Any]:
         described["stays"] = [[since, list(path)] for since, path in member.stays]
         described["identities"] = [identity.token.hex() for identity in member.identities]
     return described
+
+
+def _session(session: Session) -> dict[str, Any]:
+    told = msgspec.to_builtins(msgspec.structs.asdict(session))
+    return {**told, "subject": session.subject.hex(), "sealed": session.sealed.hex()}
 
 
 def _family(family: Family, hierarchy: Hierarchy) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,14 @@ from .events import Envelope
 from .hierarchy import Identity, Member, Path
 from .limit import LimitSet, ThresholdCrossed
 from .refusals import InvariantBroken
+from .session import (
+    Session,
+    SessionDenied,
+    SessionExpired,
+    SessionReleased,
+    SessionReserved,
+    SessionUpdated,
+)
 from .tariff import TariffPublished
 from .tenant import Tenant, TenantOpened
 from .usage import MONEY
@@ -35,6 +43,7 @@ COUNTED = {
     for event in (
         *(UsageCharged, UsageRejected, UsageSuspended),
         *(Granted, Transferred, PeriodOpened, ThresholdCrossed),
+        *(SessionReserved, SessionUpdated, SessionDenied, SessionReleased, SessionExpired),
     )
 }
 """The events that change counters only. Any other may change the structure."""
@@ -64,6 +73,9 @@ class Counters(Struct, array_like=True):
     """Usage type -> (period, ordinal, percent)."""
     counts: dict[str, int]
     amount_total: int
+    sessions: list[Session]
+    """Running, in the order of their last reports."""
+    expired: list[Session]
 
 
 class KeptMember(Struct, array_like=True, gc=False):
@@ -120,6 +132,8 @@ def copy_counters(tenant: Tenant) -> CountersCopy:
         fired,
         dict(tenant.charging.counts),
         tenant.charging.amount_total,
+        list(tenant.sessions.open.values()),
+        list(tenant.sessions.expired.values()),
     )
     return CountersCopy(told, [_copy_family(family) for family in tenant.families.values()])
 
@@ -128,7 +142,12 @@ def encode_counters(copied: CountersCopy) -> bytes:
     """List by list: nobody is held up for longer than one of them takes."""
     told = copied.told
     families = [Raw(_encode_family(family)) for family in copied.families]
-    return _encode([told.opened, told.periods, families, told.fired, told.counts, told.amount_total])
+    return _encode(
+        [
+            *(told.opened, told.periods, families, told.fired, told.counts, told.amount_total),
+            *(told.sessions, told.expired),
+        ]
+    )
 
 
 def encode_structure(tenant: Tenant) -> bytes:
@@ -172,6 +191,8 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
         tenant.families[family.usage_type, family.period] = _restore_family(family)
     tenant.charging.counts.update(counted.counts)
     tenant.charging.amount_total = counted.amount_total
+    tenant.sessions.open = {(one.source, one.session): one for one in counted.sessions}
+    tenant.sessions.expired = {(one.source, one.session): one for one in counted.expired}
     return tenant
 
 

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
 
+from .authorising import Sessions
 from .bucket import Allocate, Family, Granted, Return, Trade, Transferred, check_transfer, decide_transfer
 from .charging import (
     ChargeUsage,
@@ -36,6 +37,17 @@ from .hierarchy import (
 from .limit import Limits, LimitSet, SetLimit, ThresholdCrossed, check_limit
 from .plain_charge import PlainCharges
 from .refusals import InvariantBroken, Refused, check_text
+from .session import (
+    ExpireSession,
+    ReleaseSession,
+    ReserveUnits,
+    SessionDenied,
+    SessionExpired,
+    SessionReleased,
+    SessionReserved,
+    SessionUpdated,
+    UpdateSession,
+)
 from .tariff import PublishTariff, TariffPublished, Tariffs
 from .usage import MONEY, USAGE_TYPES
 
@@ -78,6 +90,11 @@ Event = (
     | UsageCharged
     | UsageRejected
     | UsageSuspended
+    | SessionReserved
+    | SessionUpdated
+    | SessionDenied
+    | SessionReleased
+    | SessionExpired
 )
 
 Command = (
@@ -95,6 +112,10 @@ Command = (
     | PublishTariff
     | ChargeUsage
     | SuspendUsage
+    | ReserveUnits
+    | UpdateSession
+    | ReleaseSession
+    | ExpireSession
 )
 
 
@@ -108,7 +129,9 @@ class Tenant:
         self.limits = Limits()
         self.tariffs = Tariffs()
         self.families: dict[tuple[str, str], Family] = {}
-        self.charging = Charging(self.hierarchy, self.contracts, self.tariffs, self.limits, self.families)
+        parts = (self.hierarchy, self.contracts, self.tariffs, self.limits, self.families)
+        self.charging = Charging(*parts)
+        self.sessions = Sessions(*parts)
         self.plain = PlainCharges(self.hierarchy, self.contracts, self.tariffs, self.families, self.charging)
 
     # --- decide ---------------------------------------------------------------------------
@@ -120,6 +143,8 @@ class Tenant:
         if type(command) is ChargeUsage:
             return self.charging.decide(command, now)
         match command:
+            case ReserveUnits() | UpdateSession() | ReleaseSession() | ExpireSession():
+                return self.sessions.decide(command, now)
             case Allocate() | Return() | Trade():
                 return [self._transfer(command, now)]
             case SetLimit():
@@ -222,13 +247,22 @@ class Tenant:
                 self.plain.forget()
             case UsageRejected() | UsageSuspended():
                 self.charging.apply(event)
+            case (
+                SessionReserved() | SessionUpdated() | SessionDenied() | SessionReleased() | SessionExpired()
+            ):
+                self.sessions.apply(event)
 
     def check_whole(self) -> None:
         """Every invariant over the whole state; for verification, not for each event."""
         for family in self.families.values():
             family.check_whole()
+        self.sessions.check_whole()
         at_root = sum(family.used[0] for family in self.families.values() if family.usage_type == MONEY)
-        if at_root != self.charging.amount_total:
+        held = sum(session.hold.amount for session in self.sessions.open.values())
+        if at_root != self.charging.amount_total + held:
             raise InvariantBroken(
-                "the root has counted every charge", root=at_root, total=self.charging.amount_total
+                "the root has counted every charge and hold",
+                root=at_root,
+                total=self.charging.amount_total,
+                held=held,
             )

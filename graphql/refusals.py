@@ -61,6 +61,18 @@ TOLD: dict[str, Told] = {
     "too_many_members": Told("id", "the hierarchy may have {members_max} members"),
     # limits
     "bad_thresholds": Told("thresholds", "thresholds are at most {thresholds_max} percentages from 1 to 100"),
+    # sessions: they come by a door of their own, which says the same
+    "unknown_session": Told("session", "no session {session} is running: it has ended, or never began"),
+    "session_exists": Told("session", "the session {session} is running: report on it, or take another id"),
+    "charged_already": Told("session", "a record {session} was charged before: take another id"),
+    "too_many_sessions": Told("session", "at most {sessions_max} sessions may run: end some"),
+    "unknown_line": Told("line", "nobody has the line of {session}: add the resource"),
+    "line_not_active": Told("line", "nobody had the line of {session} at that time: check the dates"),
+    "in_the_future": Told("startedAt", "{session} starts in the future: check its clock and time zone"),
+    "no_rate": Told("counterpart", "no tariff valid that day has a rate for this {usage_type}: publish one"),
+    "not_expired": Told("session", "{session} has been heard of: it is not silent"),
+    "report_out_of_order": Told("number", "{session} has reported as number {last} already: count upwards"),
+    "usage_taken_back": Told("used", "{session} has reported {used}: usage only grows"),
     # tariffs
     "bad_tariff": Told("tariff", "{field} cannot be used"),
     "wrong_currency": Told("currency", "the tenant's currency is {expected}, not {currency}"),

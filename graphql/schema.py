@@ -30,6 +30,7 @@ from .invoices import invoice_preview
 from .limits import set_limit
 from .problems import Problem
 from .scalars import SCALARS
+from .sessions import sessions
 from .tenant import me, periods, tenant
 from .usage import suspense, usage, usages
 
@@ -54,6 +55,7 @@ class Query:
     usages = strawberry.field(usages, description="Usage records, newest first.")
     usage = strawberry.field(usage, description="One usage record.")
     record_history = strawberry.field(record_history, description="What became of a usage record.")
+    sessions = strawberry.field(sessions, description="Charging sessions, those that changed last first.")
     suspense = strawberry.field(suspense, description="Records that wait to be corrected.")
     invoice_preview = strawberry.field(invoice_preview, description="What a period costs so far.")
     explain = strawberry.field(explain, description="How a record came to its charge.")

@@ -11,7 +11,16 @@ from ..domain.bucket import Granted, Transferred
 from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
 from ..domain.contract import ContractSigned, PeriodOpened
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from ..domain.hold import Hold
 from ..domain.limit import LimitSet, ThresholdCrossed
+from ..domain.session import (
+    SessionDenied,
+    SessionEvent,
+    SessionExpired,
+    SessionReleased,
+    SessionReserved,
+    SessionUpdated,
+)
 from ..domain.tariff import TariffPublished
 from ..domain.tenant import Event, Tenant, TenantOpened
 from ..domain.usage import MONEY
@@ -24,10 +33,13 @@ BEYOND = "a member beyond your reach"
 
 _SEALED = ("sealed", "identities", "subject")
 _IDS = ("node", "source", "target", "parent", "resource")
-_MOMENTS = ("started_at", "since", "at", "starts_at", "ends_at", "valid_from")
+_MOMENTS = ("started_at", "since", "at", "starts_at", "ends_at", "valid_from", "expires_at")
 _ORDINALS = ("stopped_by",)
-_QUANTITIES = ("quantity", "billed", "overage", "used", "limit", "amount")
-_OUTCOMES = UsageCharged | UsageRejected | UsageSuspended
+_QUANTITIES = (
+    *("quantity", "billed", "overage", "used", "limit", "amount"),
+    *("requested", "granted", "overrun", "counted_used"),
+)
+_OUTCOMES = UsageCharged | UsageRejected | UsageSuspended | SessionEvent
 
 
 class Teller:
@@ -40,7 +52,15 @@ class Teller:
     def sees(self, event: Event) -> bool:
         """Whether a reader bound to nodes may know of this at all."""
         match event:
-            case UsageCharged() | UsageRejected():
+            case (
+                UsageCharged()
+                | UsageRejected()
+                | SessionReserved()
+                | SessionUpdated()
+                | SessionDenied()
+                | SessionReleased()
+                | SessionExpired()
+            ):
                 return self._reach.sees_path(event.path)
             case UsageSuspended():
                 return self._reach.whole
@@ -76,6 +96,10 @@ class Teller:
             return moment_text(value) if value else None
         if name in _QUANTITIES and isinstance(value, int):
             return str(value)
+        if isinstance(value, Hold):
+            # Not whose buckets: those above are nobody's below.
+            reserved = sum(part for _, part in value.drawn)
+            return {"total": str(value.total), "billed": str(value.billed), "reserved": str(reserved)}
         if name == "exact":
             return f"{value[0]}/{value[1]}"
         if name == "rates":
@@ -120,6 +144,10 @@ class Teller:
                 )
             case UsageCharged() | UsageRejected() | UsageSuspended():
                 return self._usage(event)
+            case (
+                SessionReserved() | SessionUpdated() | SessionDenied() | SessionReleased() | SessionExpired()
+            ):
+                return self._session(event)
 
     def _transferred(self, event: Transferred) -> str:
         verb = {"allocate": "allocated", "return": "returned", "trade": "traded"}[event.reason]
@@ -144,6 +172,25 @@ class Teller:
         stopper = self.member_name(event.stopped_by)
         cause = "the limit" if event.reason == "limit_exceeded" else "the allowance"
         return f"{who} was denied {much} by {cause} of {stopper}: {event.used} of {event.limit} used."
+
+    def _session(self, event: SessionEvent) -> str:
+        who, session = self.member_name(event.path[0]), f"session {event.session}"
+        match event:
+            case SessionReserved(granted=granted):
+                return f"{who} opened {session} and was granted {quantity_text(granted, event.usage_type)}."
+            case SessionUpdated(used=used, granted=granted):
+                much = quantity_text(granted, event.usage_type)
+                return f"{who} has used {used} in {session} and was granted {much} more."
+            case SessionDenied():
+                cause = "the limit" if event.reason == "limit_exceeded" else "the allowance"
+                stopper = self.member_name(event.stopped_by)
+                told = f"{event.counted_used} of {event.limit} used"
+                return f"{who} was denied more in {session} by {cause} of {stopper}: {told}."
+            case SessionReleased(used=used):
+                return f"{who} ended {session} after {quantity_text(used, event.usage_type)}."
+            case SessionExpired(used=used):
+                much = quantity_text(used, event.usage_type)
+                return f"The {session} of {who} was silent for too long and ended, after {much}."
 
 
 def quantity_text(quantity: int, usage_type: str) -> str:

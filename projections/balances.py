@@ -2,7 +2,8 @@
 
 `own` is what a member has and has not handed on; over all members it adds up to what was
 granted, always. `used` counts all usage at and below a member, covered by the allowance or not;
-in `money`, what it cost. Buckets move with nobody: a resource that moves keeps its own.
+in `money`, what it cost. What running sessions hold is counted in both, until it is charged or
+given back. Buckets move with nobody: a resource that moves keeps its own.
 """
 
 from collections.abc import Sequence
@@ -12,6 +13,15 @@ from msgspec import Struct
 
 from ..domain.bucket import Granted, Transferred
 from ..domain.contract import PeriodOpened
+from ..domain.hold import Hold
+from ..domain.session import (
+    SessionDenied,
+    SessionEvent,
+    SessionExpired,
+    SessionReleased,
+    SessionReserved,
+    SessionUpdated,
+)
 from ..domain.usage import MONEY, USAGE_TYPES
 from .chunk import Chunk
 from .members import Listed, each, ordinals_of, tree
@@ -51,13 +61,14 @@ PERIODS = Table(
     },
 )
 TABLES = (BALANCES, PERIODS)
-VERSION = 1
+VERSION = 2
 
 _COLUMN = {figure: place for place, figure in enumerate(BALANCES.figures)}
 _GRANTED, _CONSUMED, _USED_OWN, _USED = (
     _COLUMN[figure] for figure in ("granted", "consumed", "used_own", "used")
 )
 _OVERAGE, _CHARGES, _REJECTED = (_COLUMN[figure] for figure in ("overage", "charges", "rejected"))
+_RESERVED = _COLUMN["reserved"]
 _MOVED = {
     "allocate": (_COLUMN["allocated_out"], _COLUMN["allocated_in"]),
     "return": (_COLUMN["returned_out"], _COLUMN["returned_in"]),
@@ -105,7 +116,7 @@ class Balance(Struct, frozen=True):
     used_own: int
     """Used by the member itself."""
     used: int
-    """Used at and below the member."""
+    """Used at and below the member, and held there by sessions that are running."""
     overage: int
     """Of `used`: what no allowance covered."""
     charges: int
@@ -135,6 +146,11 @@ def apply(chunk: Chunk, db: Connection) -> None:
     periods = {}
     for told in chunk.others:
         match told.event:
+            case (
+                SessionReserved() | SessionUpdated() | SessionDenied() | SessionReleased() | SessionExpired()
+            ):
+                _hold(sums, told.event, told.event.before, -1)
+                _hold(sums, told.event, told.event.held, 1)
             case Granted(node, usage_type, period, quantity):
                 _of(sums, period, usage_type, chunk.ordinals.of[node])[_GRANTED] += quantity
             case Transferred(source, target, usage_type, period, quantity, reason):
@@ -184,6 +200,17 @@ def _count(
         figures[_OVERAGE] += overage
         figures[_CHARGES] += count
     _of(sums, period, usage_type, path[0])[_USED_OWN] += used
+
+
+def _hold(sums: dict[Any, list[int]], event: SessionEvent, hold: Hold, sign: int) -> None:
+    """What a session holds, or gives back: reserved in its buckets, used along its path."""
+    for ordinal, part in hold.drawn:
+        _of(sums, event.period, event.usage_type, ordinal)[_RESERVED] += sign * part
+    if hold.billed:
+        billed, overage = sign * hold.billed, sign * hold.overage
+        _count(sums, event.period, event.usage_type, event.path, billed, overage, 0)
+    if hold.amount:
+        _count(sums, event.period, MONEY, event.path, sign * hold.amount, 0, 0)
 
 
 def _of(sums: dict[Any, list[int]], period: str, usage_type: str, ordinal: int) -> list[int]:

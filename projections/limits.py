@@ -1,7 +1,7 @@
 """Limits: what may be used below a member per period, and which thresholds usage has crossed.
 
 In force is the one that holds from the latest period on, as in `domain/limit.py`. A threshold counts
-as crossed when it was crossed for a limit of this quantity: what is used in a period only grows.
+as crossed when it was crossed for a limit of this quantity, even by what a session held and gave back.
 """
 
 from collections.abc import Mapping, Sequence

@@ -225,6 +225,20 @@ def under(root: str | None, *, resources: bool) -> str:
     )
 
 
+def places(db: Connection, ident: str) -> tuple[str, list[int]] | None:
+    """Where to look for what a member used: by its own ordinal, or by those of all nodes at and below it."""
+    found = db.execute(
+        "WITH RECURSIVE under AS (SELECT ordinal, is_node FROM members WHERE id = %s "
+        f"UNION ALL SELECT m.ordinal, m.is_node FROM under u "
+        f"CROSS JOIN {each('members', 'parent = u.ordinal AND is_node')} AS m) "
+        "SELECT ordinal, is_node FROM under",
+        (ident,),
+    ).fetchall()
+    if not found:
+        return None
+    return ("node" if found[0][1] else "ordinal"), [row[0] for row in found]
+
+
 def each(table: str, condition: str) -> str:
     """A look-up for each row before it, always by index.
 

@@ -9,7 +9,7 @@ from typing import Any
 from msgspec import Struct
 
 from .chunk import Chunk
-from .members import each
+from .members import places
 from .tables import Connection, Table
 
 STATUSES = ("charged", "rejected", "suspended")
@@ -134,7 +134,7 @@ def usages_page(
     newest = f"WHERE {' AND '.join(conditions)} {{}}ORDER BY seq DESC LIMIT %(first)s"
     if wanted.under is None:
         return _usages(db, f"SELECT * FROM usages {newest.format('')}", values)
-    columns = _places(db, wanted.under)
+    columns = places(db, wanted.under)
     if columns is None:
         return []
     column, values["places"] = columns
@@ -174,20 +174,6 @@ def suspense_counts(db: Connection) -> dict[str, int]:
         "SELECT reason, count(*) FROM usages WHERE status = 'suspended' GROUP BY reason ORDER BY reason"
     )
     return dict(found.fetchall())
-
-
-def _places(db: Connection, ident: str) -> tuple[str, list[int]] | None:
-    """Where to look for a member's usage: its own ordinal, or those of all nodes at and below it."""
-    found = db.execute(
-        "WITH RECURSIVE under AS (SELECT ordinal, is_node FROM members WHERE id = %s "
-        f"UNION ALL SELECT m.ordinal, m.is_node FROM under u "
-        f"CROSS JOIN {each('members', 'parent = u.ordinal AND is_node')} AS m) "
-        "SELECT ordinal, is_node FROM under",
-        (ident,),
-    ).fetchall()
-    if not found:
-        return None
-    return ("node" if found[0][1] else "ordinal"), [row[0] for row in found]
 
 
 def _usages(db: Connection, rows: str, values: dict[str, Any]) -> list[Usage]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
-from . import balances, invoices, limits, members, timeline, usages
+from . import balances, invoices, limits, members, sessions, timeline, usages
 from .chunk import Chunk
 from .tables import Connection, Table
 
@@ -28,6 +28,7 @@ VIEWS = (
     View("limits", limits.VERSION, limits.TABLES, limits.apply, ("members", "balances")),
     View("usages", usages.VERSION, usages.TABLES, usages.apply, ("members",)),
     View("invoices", invoices.VERSION, invoices.TABLES, invoices.apply, ("members",)),
+    View("sessions", sessions.VERSION, sessions.TABLES, sessions.apply, ("members",)),
     View("timeline", timeline.VERSION, timeline.TABLES, timeline.apply, ("members", "usages")),
 )
 

@@ -30,7 +30,7 @@ from ..following import catch_up
 from ..log import Log, PostgresLog, Row, follow
 from ..snapshots import SnapshottedLog
 from ..tuning import tuned
-from . import baselines, fronts
+from . import authorising, baselines, fronts
 from .open_loop import acknowledgements_ms
 from .workload import ACTOR, Shape, onboard, records, rss_bytes
 
@@ -152,6 +152,10 @@ async def _round(
     taken = await acknowledgements_ms(engine, tenants[0], due, ACK_RECORDS_PER_S, ACTOR)
     measured.setdefault("open_10k_ack_ms_p50", []).append(taken[len(taken) // 2])
     measured.setdefault("open_10k_ack_ms_p99", []).append(taken[len(taken) * 99 // 100])
+    load = _charge_all(
+        engine, tenants[0], records(plan.shape, plan.records, wall_clock(), number * 10 + 3), plan.batch, []
+    )
+    await authorising.measure(engine, tenants[0], number, plan.devices, load, measured)
 
 
 async def _charge_all(

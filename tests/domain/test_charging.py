@@ -38,6 +38,7 @@ from allotment.domain.hierarchy import (
     ResourceAdded,
 )
 from allotment.domain.refusals import InvariantBroken
+from allotment.domain.session import ReserveUnits
 from allotment.domain.tariff import PublishTariff, Rate
 from allotment.domain.tenant import TenantOpened
 from allotment.domain.usage import UsageRecord
@@ -138,8 +139,9 @@ def test_the_narrowest_scope_pays_first_and_the_order_is_written_down(acme, hand
     assert (told.drawn, told.overage) == (drawn, overage)
 
 
-def test_what_is_reserved_is_not_drawn_by_others(acme):
-    acme.family().reserved[0] = 990
+def test_what_is_reserved_is_not_drawn_by_others(acme, now):
+    record = UsageRecord("src", "session", "r-2", "voice", 990, now, "outbound", US)
+    acme.do(ReserveUnits(record, 1, b"r-2", b""))
     (told,) = acme.use(11, counterpart=US)
     assert (told.drawn, told.overage) == (((0, 10),), 1)
 

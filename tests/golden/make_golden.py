@@ -23,7 +23,15 @@ from allotment.domain.charging import UsageCharged, UsageRejected, UsageSuspende
 from allotment.domain.contract import ContractSigned, Grant, PeriodOpened
 from allotment.domain.events import decode, encode
 from allotment.domain.hierarchy import Identity, NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from allotment.domain.hold import NO_HOLD, Hold
 from allotment.domain.limit import LimitSet, ThresholdCrossed
+from allotment.domain.session import (
+    SessionDenied,
+    SessionExpired,
+    SessionReleased,
+    SessionReserved,
+    SessionUpdated,
+)
 from allotment.domain.tariff import Rate, TariffPublished
 from allotment.domain.tenant import Event, Tenant, TenantOpened
 
@@ -33,6 +41,7 @@ ACTOR, DIGEST = "telecoms_manager:u-17", bytes(range(8))
 TENANT = UUID("11111111-2222-3333-4444-555555555555")
 BIG, NOON = 2**62, 1_795_000_000_000_000
 
+HELD = Hold(total=181, billed=240, drawn=((4, 30), (1, 180)), overage=30, amount=33_333)
 SAMPLES: dict[str, list[Event]] = {
     "tenant.opened/v1": [TenantOpened("Zürich 東京", "Europe/Zurich", "CHF", "carrier")],
     "hierarchy.node_added/v1": [
@@ -120,6 +129,107 @@ SAMPLES: dict[str, list[Event]] = {
             used=410,
             limit=500,
             sealed=b"sealed",
+        )
+    ],
+    "session.reserved/v1": [
+        SessionReserved(
+            source="pbx-1",
+            session="c-7",
+            rating_group=1,
+            number=0,
+            path=(4, 2, 1, 0),
+            usage_type="voice",
+            period="2026-11",
+            started_at=NOON,
+            direction="outbound",
+            tariff=1,
+            rate=3,
+            requested=0,
+            granted=181,
+            final=True,
+            held=HELD,
+            expires_at=NOON + 600_000_000,
+            subject=bytes(range(16)),
+            sealed=b"\x00sealed\xff",
+        )
+    ],
+    "session.updated/v1": [
+        SessionUpdated(
+            source="pbx-1",
+            session="c-7",
+            rating_group=1,
+            number=number,
+            path=(4, 2, 1, 0),
+            usage_type="voice",
+            period="2026-11",
+            started_at=NOON,
+            direction="outbound",
+            used=61,
+            requested=requested,
+            granted=granted,
+            final=False,
+            before=HELD,
+            held=Hold(61 + granted, 120, ((4, 30), (1, 90)), 0, 0),
+            expires_at=NOON + 700_000_000,
+        )
+        for number, requested, granted in ((1, 59, 59), (2, None, 0))
+    ],
+    "session.denied/v1": [
+        SessionDenied(
+            source="pbx-1",
+            session="c-8",
+            rating_group=1,
+            number=2**40,
+            path=(4, 2, 1, 0),
+            usage_type="data",
+            period="2026-11",
+            started_at=NOON,
+            direction="outbound",
+            used=0,
+            requested=BIG,
+            reason="limit_exceeded",
+            stopped_by=2,
+            counted="money",
+            counted_used=410,
+            limit=410,
+            before=NO_HOLD,
+            held=NO_HOLD,
+            expires_at=0,
+            subject=bytes(range(16)),
+            sealed=b"sealed",
+        )
+    ],
+    "session.released/v1": [
+        SessionReleased(
+            source="pbx-1",
+            session="c-7",
+            rating_group=1,
+            number=3,
+            path=(4, 2, 1, 0),
+            usage_type="voice",
+            period="2026-11",
+            started_at=NOON,
+            direction="outbound",
+            used=300,
+            overrun=60,
+            late=False,
+            before=HELD,
+        )
+    ],
+    "session.expired/v1": [
+        SessionExpired(
+            source="pbx-1",
+            session="c-7",
+            rating_group=1,
+            number=2,
+            path=(4, 2, 1, 0),
+            usage_type="voice",
+            period="2026-11",
+            started_at=NOON,
+            direction="outbound",
+            used=61,
+            overrun=0,
+            before=HELD,
         )
     ],
     "usage.suspended/v1": [

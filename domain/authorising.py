@@ -1,0 +1,364 @@
+"""Authorising: what may be used next, what a session holds meanwhile, and what it is charged in the end.
+
+reserve -> update ... -> release, or silence. A session is rated by the tariff, path and period of its
+start. At each report it holds anew what all of it would cost as one whole usage, so that rounding
+happens once. What was used within a grant can be charged whatever becomes of the limits meanwhile.
+"""
+
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from .bucket import Family
+from .charging import CORPORATE, FUTURE_MAX, STEERING_DEFAULT, UsageCharged
+from .contract import QUANTITY_MAX, Contracts, name_of
+from .hierarchy import Hierarchy, Path
+from .hold import NO_HOLD, Hold, Terms, give_back, keep
+from .limit import Limits, ThresholdCrossed
+from .refusals import InvariantBroken, Refused
+from .session import (
+    EXPIRED_MAX,
+    LATE,
+    OPEN_MAX,
+    RATING_GROUP,
+    VALIDITY_SECONDS,
+    ExpireSession,
+    ReleaseSession,
+    ReserveUnits,
+    Session,
+    SessionCommand,
+    SessionDenied,
+    SessionEvent,
+    SessionExpired,
+    SessionId,
+    SessionReleased,
+    SessionReserved,
+    SessionUpdated,
+    UpdateSession,
+)
+from .tariff import CompiledRate, Rated, Tariffs
+from .usage import MONEY
+
+Told = SessionEvent | UsageCharged | ThresholdCrossed
+
+
+class Sessions:
+    """The running sessions of a tenant, and those ended by silence not long ago."""
+
+    def __init__(
+        self,
+        hierarchy: Hierarchy,
+        contracts: Contracts,
+        tariffs: Tariffs,
+        limits: Limits,
+        families: dict[tuple[str, str], Family],
+    ) -> None:
+        self._hierarchy = hierarchy
+        self._contracts = contracts
+        self._tariffs = tariffs
+        self._limits = limits
+        self._families = families
+        self.open: dict[SessionId, Session] = {}
+        """In the order of their last reports, and so of `expires_at`, nearly."""
+        self.expired: dict[SessionId, Session] = {}
+
+    def silent(self, now: int) -> Iterator[Session]:
+        """The running sessions whose time is over, oldest first."""
+        for session in self.open.values():
+            if session.expires_at > now:
+                return
+            yield session
+
+    def decide(self, command: SessionCommand, now: int) -> list[Told]:
+        match command:
+            case ReserveUnits():
+                return self._reserve(command, now)
+            case ExpireSession():
+                return self._expire(command, now)
+        late = self.expired.get((command.source, command.session))
+        if late is not None:
+            return self._late(late, command)
+        session = self.open.get((command.source, command.session))
+        if session is None:
+            raise Refused("unknown_session", session=command.session)
+        used = _used(session, command)
+        if isinstance(command, ReleaseSession):
+            return self._release(session, command.number, used)
+        return self._update(session, command, used, now)
+
+    # --- opening and going on -----------------------------------------------------------------
+
+    def _reserve(self, command: ReserveUnits, now: int) -> list[Told]:
+        session, rate = self._opened(command, now)
+        terms = self._terms(session, 0, rate)
+        asked = _checked(command.record.quantity)
+        granted = terms.grant(asked)
+        if not granted.quantity:
+            return [self._denied(session, terms, command.number, 0, asked, NO_HOLD, 0)]
+        reserved = SessionReserved(
+            *_of(session, command.number),
+            session.tariff,
+            session.rate,
+            asked,
+            granted.quantity,
+            granted.final,
+            granted.hold,
+            session.expires_at,
+            session.subject,
+            session.sealed,
+        )
+        return [reserved, *terms.crossed(granted.hold)]
+
+    def _opened(self, command: ReserveUnits, now: int) -> tuple[Session, CompiledRate]:
+        """The session as it would begin, holding nothing; refuses what nobody can authorise."""
+        record, at = command.record, command.record.started_at
+        ident = (record.source, record.record_id)
+        if ident in self.open or ident in self.expired:
+            raise Refused("session_exists", session=record.record_id)
+        if len(self.open) >= OPEN_MAX:
+            raise Refused("too_many_sessions", sessions_max=OPEN_MAX)
+        path = self._hierarchy.guide(command.token, at)
+        if path is None:
+            raise Refused("unknown_line", session=record.record_id)
+        if not path:
+            raise Refused("line_not_active", session=record.record_id)
+        if at > now + FUTURE_MAX:
+            raise Refused("in_the_future", session=record.record_id)
+        period = self._contracts.period_for(at)
+        if period is None:
+            raise Refused("no_contract", period=name_of(at, self._contracts.zone))
+        tariff = self._tariffs.at(at)
+        rate = tariff.find(record.usage_type, record.direction, record.counterpart) if tariff else None
+        if rate is None:
+            raise Refused("no_rate", usage_type=record.usage_type)
+        session = Session(
+            *(*ident, command.number, path, record.usage_type, period.period, at, record.direction),
+            *(rate.version, rate.index, 0, NO_HOLD, _until(now), command.token, command.sealed),
+        )
+        return session, rate
+
+    def _update(self, session: Session, command: UpdateSession, used: int, now: int) -> list[Told]:
+        terms, requested = self._terms(session, used), command.requested
+        if requested is None:
+            held, _ = terms.priced(terms.largest(used))
+            quantity, final = 0, False
+        else:
+            granted = terms.grant(_checked(requested))
+            held, quantity, final = granted.hold, granted.quantity, granted.final
+        crossed = terms.crossed(held)
+        if requested is not None and not quantity:
+            until = _until(now)
+            return [self._denied(session, terms, command.number, used, requested, held, until), *crossed]
+        updated = SessionUpdated(
+            *_of(session, command.number), used, requested, quantity, final, session.hold, held, _until(now)
+        )
+        return [updated, *crossed]
+
+    def _denied(
+        self,
+        session: Session,
+        terms: Terms,
+        number: int,
+        used: int,
+        requested: int,
+        held: Hold,
+        expires_at: int,
+    ) -> SessionDenied:
+        stop = terms.stop(held.total + 1)
+        assert stop is not None, "what is denied is stopped by somebody"
+        return SessionDenied(
+            *_of(session, number),
+            used,
+            requested,
+            stop.reason,
+            stop.ordinal,
+            stop.counter.usage_type,
+            stop.counter.used[stop.ordinal],
+            stop.limit,
+            session.hold,
+            held,
+            expires_at,
+            session.subject,
+            session.sealed,
+        )
+
+    # --- ending -------------------------------------------------------------------------------
+
+    def _release(self, session: Session, number: int, used: int) -> list[Told]:
+        total, followed = self._charged(session, used, session.session, session.sealed)
+        released = SessionReleased(*_of(session, number), used, used - total, False, session.hold)
+        return [released, *followed]
+
+    def _expire(self, command: ExpireSession, now: int) -> list[Told]:
+        session = self.open.get((command.source, command.session))
+        if session is None:
+            raise Refused("unknown_session", session=command.session)
+        if session.expires_at > now:
+            raise Refused("not_expired", session=command.session)
+        total, followed = self._charged(session, session.used, session.session, session.sealed)
+        expired = SessionExpired(
+            *_of(session, session.number), session.used, session.used - total, session.hold
+        )
+        return [expired, *followed]
+
+    def _late(self, session: Session, command: UpdateSession | ReleaseSession) -> list[Told]:
+        """A report after the session was ended: what is new in it is charged as a record of its own."""
+        used = _used(session, command)
+        more = used - session.used
+        total, followed = self._charged(session, more, session.session + LATE, command.sealed)
+        released = SessionReleased(*_of(session, command.number), used, more - total, True, NO_HOLD)
+        return [released, *followed]
+
+    def _charged(
+        self, session: Session, used: int, record_id: str, sealed: bytes
+    ) -> tuple[int, list[UsageCharged | ThresholdCrossed]]:
+        """How much of what was used is charged, the charge of it, and the thresholds it crosses."""
+        rate = self._rate(session)
+        terms = self._terms(session, used, rate)
+        total = terms.largest(used)
+        if not total:
+            return 0, []
+        hold, rated = terms.priced(total)
+        charged = _usage(session, rate, hold, rated, record_id, sealed)
+        return total, [charged, *terms.crossed(hold)]
+
+    def _rate(self, session: Session) -> CompiledRate:
+        return self._tariffs.versions[session.tariff - 1].rates[session.rate]
+
+    def _terms(self, session: Session, used: int, rate: CompiledRate | None = None) -> Terms:
+        families = self._families
+        counters = families[session.usage_type, session.period], families[MONEY, session.period]
+        return Terms(
+            rate or self._rate(session),
+            session.path,
+            counters,
+            self._limits,
+            session.hold,
+            used,
+            overage=self._contracts.periods[session.period].overage,
+        )
+
+    # --- applied ------------------------------------------------------------------------------
+
+    def apply(self, event: SessionEvent) -> None:
+        ident = (event.source, event.session)
+        session = self.open.pop(ident, None)
+        before = session.hold if session is not None else NO_HOLD
+        if event.before != before:
+            raise InvariantBroken("a session gives back what it held", session=event.session, held=before)
+        at = (event.usage_type, event.period)
+        give_back(self._families, at, event.path, event.before)
+        keep(self._families, at, event.path, event.held)
+        match event:
+            case SessionReserved():
+                self.open[ident] = _begun(event)
+            case SessionUpdated() | SessionDenied():
+                if session is not None:
+                    self.open[ident] = _gone_on(session, event)
+            case SessionReleased():
+                self.expired.pop(ident, None)
+            case SessionExpired():
+                assert session is not None
+                self.expired[ident] = replace(session, hold=NO_HOLD)
+                if len(self.expired) > EXPIRED_MAX:
+                    del self.expired[next(iter(self.expired))]
+
+    def held_amount(self, period: str) -> int:
+        """Money held in a period, counted in `used` and not charged yet."""
+        return sum(session.hold.amount for session in self.open.values() if session.period == period)
+
+    def held_units(self, usage_type: str, period: str) -> int:
+        return sum(
+            session.hold.billed
+            for session in self.open.values()
+            if (session.usage_type, session.period) == (usage_type, period)
+        )
+
+    def check_whole(self) -> None:
+        """Over all sessions: what is reserved in the buckets is what they hold, and nothing else."""
+        reserved: dict[tuple[str, str, int], int] = {}
+        for session in self.open.values():
+            for ordinal, part in session.hold.drawn:
+                key = (session.usage_type, session.period, ordinal)
+                reserved[key] = reserved.get(key, 0) + part
+        for (usage_type, period), family in self._families.items():
+            for ordinal, held in enumerate(family.reserved):
+                if held != reserved.get((usage_type, period, ordinal), 0):
+                    raise InvariantBroken("reserved = the holds of sessions", member=ordinal, reserved=held)
+
+
+def _of(session: Session, number: int) -> tuple[str, str, int, int, Path, str, str, int, str]:
+    """What every event tells of its session, in the order of their fields."""
+    return (
+        session.source,
+        session.session,
+        RATING_GROUP,
+        number,
+        session.path,
+        session.usage_type,
+        session.period,
+        session.started_at,
+        session.direction,
+    )
+
+
+def _begun(event: SessionReserved) -> Session:
+    return Session(
+        *(event.source, event.session, event.number, event.path, event.usage_type, event.period),
+        *(event.started_at, event.direction, event.tariff, event.rate, 0, event.held),
+        *(event.expires_at, event.subject, event.sealed),
+    )
+
+
+def _gone_on(session: Session, event: SessionUpdated | SessionDenied) -> Session:
+    return replace(
+        session, number=event.number, used=event.used, hold=event.held, expires_at=event.expires_at
+    )
+
+
+def _used(session: Session, command: UpdateSession | ReleaseSession) -> int:
+    """Used since the start; refuses a report that is older than the last, or takes usage back."""
+    if command.number <= session.number:
+        raise Refused("report_out_of_order", session=session.session, last=session.number)
+    report = command.report
+    used = session.used + report.used if report.total is None else report.total
+    if used < session.used:
+        raise Refused("usage_taken_back", session=session.session, used=session.used)
+    return _checked(used)
+
+
+def _checked(quantity: int) -> int:
+    if not 0 <= quantity <= QUANTITY_MAX:
+        raise Refused("quantity_out_of_range", quantity=quantity, quantity_max=QUANTITY_MAX)
+    return quantity
+
+
+def _until(now: int) -> int:
+    return now + VALIDITY_SECONDS * 1_000_000
+
+
+def _usage(
+    session: Session, rate: CompiledRate, hold: Hold, rated: Rated, record_id: str, sealed: bytes
+) -> UsageCharged:
+    return UsageCharged(
+        session.source,
+        record_id,
+        session.path,
+        session.usage_type,
+        session.period,
+        session.started_at,
+        session.direction,
+        hold.total,
+        hold.billed,
+        rate.version,
+        rate.index,
+        rate.prefix,
+        rate.zone,
+        CORPORATE,
+        STEERING_DEFAULT,
+        hold.drawn,
+        hold.overage,
+        hold.amount,
+        rated.exact,
+        sealed,
+    )

@@ -1,0 +1,213 @@
+"""Holds: what a running session keeps back, so that nobody else can have it meanwhile.
+
+A session holds what all it has used, and the slice granted beyond that, would cost as one whole
+usage: parts of the buckets on its path, overage, money. Held units are `reserved` in their
+buckets and count as used at every member of the path, so consumed + reserved passes no limit.
+"""
+
+from msgspec import Struct
+
+from .bucket import NEVER, Drawn, Family
+from .charging import Stop
+from .hierarchy import Path
+from .limit import Limits, ThresholdCrossed
+from .refusals import InvariantBroken
+from .tariff import EXACT_MAX, NOTHING, CompiledRate, Rated
+from .usage import MONEY
+
+
+class Hold(Struct, frozen=True, array_like=True, gc=False):
+    """What is held for one session, priced as one whole usage."""
+
+    total: int
+    """Used so far and granted beyond it."""
+    billed: int
+    """`total`, rounded up to the tariff's increment."""
+    drawn: Drawn
+    """What is reserved in each bucket, in the order of consumption: (ordinal, quantity)."""
+    overage: int
+    amount: int
+
+
+NO_HOLD = Hold(0, 0, (), 0, 0)
+
+
+class Quota(Struct, frozen=True):
+    """How much is granted at a time where the network leaves it to us."""
+
+    usual: int
+    least: int
+    """When little is left, slices become smaller, but not smaller than this."""
+
+
+QUOTAS = {
+    "data": Quota(10_000_000, 100_000),
+    "voice": Quota(120, 10),
+    "messaging": Quota(10, 1),
+    "video": Quota(120, 10),
+}
+"""By usage type, in its unit."""
+SHARES = 8
+"""A slice is at most an eighth of what is left on its path: one session does not take the rest of all."""
+
+
+class Granted(Struct, frozen=True):
+    """What may be used next."""
+
+    hold: Hold
+    quantity: int
+    """The slice; 0 is a denial."""
+    final: bool
+    """Nothing is left beyond it."""
+
+
+class Terms:
+    """By what one session is charged: its rate and path, what it holds and what it has used.
+
+    What was used within the hold can be charged whatever the limits say now; beyond that they are
+    asked again.
+    """
+
+    def __init__(
+        self,
+        rate: CompiledRate,
+        path: Path,
+        families: tuple[Family, Family],
+        limits: Limits,
+        own: Hold,
+        used: int,
+        *,
+        overage: bool,
+    ) -> None:
+        self.rate = rate
+        self.path = path
+        self.family, self.money = families
+        self.limits = limits
+        self.own = own
+        self.used = used
+        self._safe = min(used, own.total)
+        self._overage = overage or not rate.included
+        self._held = dict(own.drawn)
+
+    def grant(self, requested: int) -> Granted:
+        """The slice after what is used: as requested, or for 0 as we choose; less where less is left."""
+        used = self.used
+        if requested:
+            total = self.largest(used + requested)
+        else:
+            quota = QUOTAS[self.family.usage_type]
+            left = self.largest(used + quota.usual * SHARES) - used
+            if left == quota.usual * SHARES:
+                return Granted(self.priced(used + quota.usual)[0], quota.usual, final=False)
+            total = self.largest(used + max(0, min(left, max(quota.least, left // SHARES))))
+        hold, _ = self.priced(total)
+        slice_ = max(0, total - used)
+        return Granted(hold, slice_, final=bool(slice_) and not self.fits(total + 1))
+
+    def largest(self, most: int) -> int:
+        """The largest total, up to `most`, that fits."""
+        if self.fits(most):
+            return most
+        fits, too_much = self._safe, most
+        while too_much - fits > 1:
+            middle = (fits + too_much) // 2
+            if self.fits(middle):
+                fits = middle
+            else:
+                too_much = middle
+        return fits
+
+    def fits(self, total: int) -> bool:
+        return self.stop(total) is None
+
+    def priced(self, total: int) -> tuple[Hold, Rated]:
+        """What so much costs as one whole usage, were nothing held."""
+        billed = self.rate.billed(total)
+        drawn, taken = self._draw(billed) if self.rate.included else ((), 0)
+        rated = self.rate.rate(billed - taken) if taken < billed else NOTHING
+        return Hold(total, billed, drawn, rated.overage, rated.amount), rated
+
+    def stop(self, total: int) -> Stop | None:
+        """What stops so much from being used."""
+        if total <= self._safe:
+            return None
+        hold, rated = self.priced(total)
+        if hold.overage and not self._overage:
+            return Stop("insufficient_allowance", self.path[-1], self.family, hold.billed - hold.overage)
+        if max(rated.exact) >= EXACT_MAX:
+            return Stop("limit_exceeded", self.path[-1], self.money, NEVER)
+        for counted, (counter, more) in zip((hold.billed, hold.amount), self._more(hold), strict=True):
+            stop = self._stopped(counter, more) if counted else None
+            if stop is not None:
+                return stop
+        return None
+
+    def crossed(self, hold: Hold) -> list[ThresholdCrossed]:
+        """The thresholds that are reached when this is held, or charged, in place of the own hold."""
+        return [
+            crossing
+            for counter, more in self._more(hold)
+            if more > 0
+            for crossing in self.limits.crossed(counter, self.path, more)
+        ]
+
+    def _more(self, hold: Hold) -> tuple[tuple[Family, int], tuple[Family, int]]:
+        own = self.own
+        return (self.family, hold.billed - own.billed), (self.money, hold.amount - own.amount)
+
+    def _stopped(self, counter: Family, more: int) -> Stop | None:
+        for ordinal in self.path:
+            total = counter.used[ordinal] + more
+            if total < counter.mark[ordinal]:
+                continue
+            limit = self.limits.of(ordinal, counter.usage_type, counter.period)
+            if limit is not None and total > limit.quantity:
+                return Stop("limit_exceeded", ordinal, counter, limit.quantity)
+            if total >= NEVER:
+                return Stop("limit_exceeded", ordinal, counter, NEVER)
+        return None
+
+    def _draw(self, quantity: int) -> tuple[Drawn, int]:
+        """As `Family.draw`, with the own hold given back."""
+        drawn: list[tuple[int, int]] = []
+        left = quantity
+        for ordinal in self.path:
+            free = self.family.available(ordinal) + self._held.get(ordinal, 0)
+            part = min(free, left)
+            if part > 0:
+                drawn.append((ordinal, part))
+                left -= part
+        return tuple(drawn), quantity - left
+
+
+# --- applied ---------------------------------------------------------------------------------
+
+
+def keep(families: dict[tuple[str, str], Family], at: tuple[str, str], path: Path, hold: Hold) -> None:
+    """Reserve the parts of a hold, and count it at every member of the path."""
+    family = families[at]
+    for ordinal, part in hold.drawn:
+        reserved = family.reserved[ordinal] = family.reserved[ordinal] + part
+        if part <= 0 or reserved > family.remaining[ordinal]:
+            raise InvariantBroken("0 <= reserved <= remaining", member=ordinal, reserved=reserved)
+    if sum(part for _, part in hold.drawn) + hold.overage != hold.billed:
+        raise InvariantBroken("the parts of a hold add up", hold=hold)
+    if hold.billed:
+        family.count(path, hold.billed)
+    if hold.amount:
+        families[MONEY, at[1]].count(path, hold.amount)
+
+
+def give_back(families: dict[tuple[str, str], Family], at: tuple[str, str], path: Path, hold: Hold) -> None:
+    """The reverse of `keep`."""
+    family = families[at]
+    for ordinal, part in hold.drawn:
+        reserved = family.reserved[ordinal] = family.reserved[ordinal] - part
+        if reserved < 0:
+            raise InvariantBroken("only what is reserved is given back", member=ordinal, reserved=reserved)
+    for counter, quantity in ((family, hold.billed), (families[MONEY, at[1]], hold.amount)):
+        used = counter.used
+        for ordinal in path if quantity else ():
+            left = used[ordinal] = used[ordinal] - quantity
+            if left < 0:
+                raise InvariantBroken("only what was counted is given back", member=ordinal, used=left)

@@ -5,6 +5,7 @@ not. Each threshold fires once per crossing and period, in the same commit as th
 crossed it. A limit holds from a period on: what was valid in earlier periods stays valid there.
 """
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 from msgspec import Struct
@@ -147,9 +148,20 @@ class Limits:
                         self._arm(family, ordinal)
 
     def arm(self, family: Family) -> None:
-        """Set the marks of a family that has just been opened."""
-        for ordinal in self.by_type.get(family.usage_type, {}):
-            self._arm(family, ordinal)
+        """Set the marks of a family that has just been opened: nothing is used, nothing has fired.
+
+        For all members in one go: a million of them must not hold up the first record of a month.
+        """
+        marks: dict[tuple[int, tuple[int, ...]], int] = {}
+        for ordinal, given in self.by_type.get(family.usage_type, {}).items():
+            limit = given[0] if len(given) == 1 else self._last(ordinal, family.usage_type, family.period)
+            if limit is None or limit.quantity is None or limit.from_period > family.period:
+                continue
+            wanted = (limit.quantity, limit.thresholds)
+            if wanted not in marks:
+                marks[wanted] = _first_mark(limit.quantity, limit.thresholds)
+            family.mark[ordinal] = marks[wanted]
+            family.ceiling[ordinal] = limit.quantity
 
     def _arm(self, family: Family, ordinal: int) -> None:
         limit = self.of(ordinal, family.usage_type, family.period)
@@ -157,8 +169,7 @@ class Limits:
             family.mark[ordinal] = family.ceiling[ordinal] = NEVER
             return
         fired = self._fired(family, ordinal)
-        waiting = [_reached_at(limit.quantity, percent) for percent in limit.thresholds if percent > fired]
-        family.mark[ordinal] = min([*waiting, limit.quantity + 1])
+        family.mark[ordinal] = _first_mark(limit.quantity, [one for one in limit.thresholds if one > fired])
         # What was used before the limit came stays charged, so it may stand above the limit.
         family.ceiling[ordinal] = max(limit.quantity, family.used[ordinal])
 
@@ -203,6 +214,11 @@ def _crossings(limit: InForce | None, family: Family, total: int, fired: int) ->
         for percent in limit.thresholds
         if percent > fired and total >= _reached_at(limit.quantity, percent)
     ]
+
+
+def _first_mark(quantity: int, thresholds: Sequence[int]) -> int:
+    """The first quantity at which something is to be told, or to be stopped."""
+    return min([*(_reached_at(quantity, percent) for percent in thresholds), quantity + 1])
 
 
 def _reached_at(limit: int, percent: int) -> int:

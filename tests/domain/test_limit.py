@@ -8,9 +8,9 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from allotment.domain.bucket import Allocate
+from allotment.domain.bucket import Allocate, Family
 from allotment.domain.contract import QUANTITY_MAX, OpenPeriod, PeriodNotOpen, PeriodOpened, bounds_of
-from allotment.domain.limit import THRESHOLDS_MAX, InForce, LimitSet, SetLimit, ThresholdCrossed
+from allotment.domain.limit import THRESHOLDS_MAX, InForce, Limits, LimitSet, SetLimit, ThresholdCrossed
 from allotment.domain.tariff import PublishTariff, Rate
 
 MONTH = "2026-11"
@@ -400,3 +400,28 @@ def test_handing_allowance_down_uses_nothing(company):
     assert [event.topic for event in acme.do(Allocate("acme", "emea", "voice", MONTH, 1000))] == [
         "bucket.transferred"
     ]
+
+
+def test_all_marks_of_a_new_period_are_those_that_each_limit_would_set_alone():
+    """They are set in one go when a period is opened, and one by one when a limit changes."""
+    limits = Limits()
+    given = [
+        (0, 100, (80, 100), "2026-10"),
+        (0, 50, (), "2026-11"),
+        (1, None, (), "2026-10"),
+        (2, 0, (50,), "2026-11"),
+        (3, 7, (1, 99), "2026-12"),
+        (4, 1000, (80, 100), "2026-09"),
+        (4, None, (), "2026-11"),
+        (5, 1000, (80, 100), "2026-09"),
+        (6, 1000, (80, 100), "2026-09"),
+    ]
+    for ordinal, quantity, thresholds, since in given:
+        event = LimitSet(f"n{ordinal}", "voice", quantity, thresholds, since)
+        limits.by_type.setdefault("voice", {}).setdefault(ordinal, []).append(event)
+    for period in ("2026-08", "2026-09", "2026-10", "2026-11", "2026-12"):
+        together, alone = Family("voice", period, 8), Family("voice", period, 8)
+        limits.arm(together)
+        for ordinal in limits.by_type["voice"]:
+            limits._arm(alone, ordinal)
+        assert (together.mark, together.ceiling) == (alone.mark, alone.ceiling), period

@@ -296,7 +296,11 @@ class Engine:
     async def _listen(self) -> None:
         while True:
             await asyncio.sleep(SILENT_SWEEP_SECONDS)
-            await self.end_silent()
+            try:
+                await self.end_silent()
+            except Exception:
+                # One tenant's trouble must not let everybody's sessions run for ever.
+                log.exception("silent sessions were not looked for")
 
     def _use(self, tenant: UUID) -> "_Use":
         use = self._uses.get(tenant)

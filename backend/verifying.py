@@ -21,6 +21,7 @@ from ..domain.tenant import Tenant
 from ..domain.usage import MONEY, USAGE_TYPES
 from ..projections.balances import balances_under
 from ..projections.invoices import Invoice, invoice
+from ..projections.sessions import held_now
 from ..tenants.isolation import Connection, Isolation
 from .deciding import usage_key
 from .following import catch_up, dump_views, past, rebuild_and_compare, stands_at
@@ -238,6 +239,7 @@ def _check_figures(isolation: Isolation, tenant: UUID, state: Tenant, report: Ve
     with isolation.snapshot(tenant, "auditor") as db:
         if not stands_at(db, report.seq):
             return
+        _check_sessions(db, state)
         for period in state.contracts.periods:
             _check_invoice(invoice(db, period), state, period)
             _check_buckets(db, state, period)
@@ -265,6 +267,13 @@ def _check_buckets(db: Connection, state: Tenant, period: str) -> None:
         )
         if told != counted:
             raise Broken(0, f"the balance of {held.id} in {period} tells {told}, the log {counted}")
+
+
+def _check_sessions(db: Connection, state: Tenant) -> None:
+    holds = [session.hold for session in state.sessions.open.values()]
+    counted = len(holds), sum(hold.billed for hold in holds), sum(hold.amount for hold in holds)
+    if (told := held_now(db)) != counted:
+        raise Broken(0, f"the sessions that run tell {told}, the log {counted}")
 
 
 def _used(state: Tenant, usage_type: str, period: str) -> int:

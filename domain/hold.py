@@ -51,7 +51,7 @@ SHARES = 8
 """A slice is at most an eighth of what is left on its path: one session does not take the rest of all."""
 
 
-class Granted(Struct, frozen=True):
+class Slice(Struct, frozen=True):
     """What may be used next."""
 
     hold: Hold
@@ -89,7 +89,7 @@ class Terms:
         self._overage = overage or not rate.included
         self._held = dict(own.drawn)
 
-    def grant(self, requested: int) -> Granted:
+    def grant(self, requested: int) -> Slice:
         """The slice after what is used: as requested, or for 0 as we choose; less where less is left."""
         used = self.used
         if requested:
@@ -98,11 +98,11 @@ class Terms:
             quota = QUOTAS[self.family.usage_type]
             left = self.largest(used + quota.usual * SHARES) - used
             if left == quota.usual * SHARES:
-                return Granted(self.priced(used + quota.usual)[0], quota.usual, final=False)
+                return Slice(self.priced(used + quota.usual)[0], quota.usual, final=False)
             total = self.largest(used + max(0, min(left, max(quota.least, left // SHARES))))
         hold, _ = self.priced(total)
         slice_ = max(0, total - used)
-        return Granted(hold, slice_, final=bool(slice_) and not self.fits(total + 1))
+        return Slice(hold, slice_, final=bool(slice_) and not self.fits(total + 1))
 
     def largest(self, most: int) -> int:
         """The largest total, up to `most`, that fits."""

@@ -150,6 +150,16 @@ def sessions_page(
     )
 
 
+def held_now(db: Connection) -> tuple[int, int, int]:
+    """How many sessions run, and the billed units and the money that they hold."""
+    found = db.execute(
+        "SELECT count(*), coalesce(sum(held), 0)::bigint, coalesce(sum(amount), 0)::bigint "
+        "FROM sessions WHERE status = 'open'"
+    ).fetchone()
+    assert found is not None
+    return found[0], found[1], found[2]
+
+
 def _sessions(db: Connection, rows: str, values: dict[str, Any]) -> list[Session]:
     columns = ", ".join(f"s.{column}" for column in SESSIONS.columns)
     names: Sequence[tuple[str, str]] = (

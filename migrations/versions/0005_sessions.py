@@ -45,7 +45,7 @@ STATEMENTS = [
     "CREATE INDEX sessions_ordinal ON allotment.sessions (tenant_id, ordinal, seq)",
     "CREATE INDEX sessions_node ON allotment.sessions (tenant_id, node, seq)",
     # Of all sessions few run, and those are asked for.
-    "CREATE INDEX sessions_open ON allotment.sessions (tenant_id, status, seq) WHERE status = 'open'",
+    "CREATE INDEX sessions_open ON allotment.sessions (tenant_id, seq) WHERE status = 'open'",
 ]
 
 

@@ -243,6 +243,25 @@ def test_sessions_and_commands_go_before_the_records_that_wait(memory):
     assert order.count("bulk") == 10
 
 
+def test_who_authorises_is_answered_while_records_go_on(memory, monkeypatch):
+    monkeypatch.setattr("allotment.backend.writer.GROUP_MAX", 10**9)
+    answered = []
+
+    async def script(writer):
+        async def noted(name, work):
+            await work
+            answered.append(name)
+
+        bulk = [charge(writer, *(call(f"{i}-{n}", 1, 1) for n in range(250))) for i in range(24)]
+        waiting = [asyncio.ensure_future(noted("bulk", one)) for one in bulk]
+        await asyncio.sleep(0)
+        await noted("session", ask(writer, start(quantity=60)))
+        assert answered.index("session") <= 6
+        await asyncio.gather(*waiting)
+
+    run(memory, script)
+
+
 def test_however_much_there_is_to_authorise_records_go_on(memory, monkeypatch):
     monkeypatch.setattr("allotment.backend.writer.SLICE_MAX", 20)
     monkeypatch.setattr("allotment.backend.writer.BULK_SHARE", 4)

@@ -14,7 +14,7 @@ from allotment.domain.contract import Grant, SignContract
 from allotment.domain.hierarchy import AddNode, EndResource, MoveResource
 from allotment.domain.limit import SetLimit
 from allotment.domain.usage import MONEY, USAGE_TYPES
-from allotment.projections import balances, invoices, limits, members, timeline, usages
+from allotment.projections import balances, invoices, limits, members, sessions, timeline, usages
 from allotment.projections.tables import bytea_array, int8_array, text_array
 from allotment.projections.views import VIEWS
 
@@ -416,6 +416,19 @@ class Explained:
         (
             lambda db: usages.usages_page(db, 9, wanted=usages.UsageFilter(period=PERIOD)),
             r"usages_period .*\n *Index Cond: .*\(period = .*\(seq <",
+        ),
+        (lambda db: sessions.sessions_page(db, 9, 5), r"sessions_seq .*\n *Index Cond: .*\(seq <"),
+        (
+            lambda db: sessions.sessions_page(db, 9, under="r1"),
+            r"sessions_ordinal .*\n *Index Cond: .*\(ordinal = .*\(seq <",
+        ),
+        (
+            lambda db: sessions.sessions_page(db, 9, under="emea"),
+            r"sessions_node .*\n *Index Cond: .*\(node = .*\(seq <",
+        ),
+        (
+            lambda db: sessions.sessions_page(db, 9, status="open"),
+            r"sessions_open .*\n *Index Cond: .*\(seq <",
         ),
         (
             members.tree,

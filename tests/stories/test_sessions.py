@@ -137,6 +137,9 @@ def test_a_call_that_a_limit_forbids_is_denied_and_it_can_be_asked_why(company, 
     (told,) = sessions(company, under="anna", status="DENIED")
     assert (told["reason"], told["stoppedBy"], told["nodeId"]) == ("limit_exceeded", "emea", "sales")
     assert sessions(company, under="apac") == []
+    assert company.ask(SESSIONS, nodes=("apac",))["sessions"]["nodes"] == []
+    (below,) = company.ask(SESSIONS, nodes=("sales",))["sessions"]["nodes"]
+    assert (below["session"], below["stoppedBy"]) == ("c-1", None)
 
 
 def test_what_is_sent_again_is_answered_as_the_first_time(company, switch):

@@ -35,6 +35,7 @@ COMMANDS = {
     "token": "operating:token",
     "schema": "operating:schema",
     "bench": "benching:bench",
+    "worker": "operating:worker",
 }
 """In the order of `--help`. Each is loaded when it is wanted: `rate` needs no web server."""
 

@@ -36,7 +36,7 @@ POSTGRES_OPTIONS = {
     "port": "5432",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    "max_connections": "100",
+    "max_connections": "200",  # some workers' pools
     "shared_buffers": "256MB",
     "max_wal_size": "4GB",
     "wal_compression": "off",

@@ -4,6 +4,7 @@ Everything that changes a tenant goes through here, whatever door it came in by.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -38,12 +39,15 @@ from ..tenants.onboarding import (
 )
 from ..tenants.sealing import RootKey, Sealer, load_sealer
 from .authorising import StartSession
-from .deciding import Answer, Usage, UsageOutcome, command_key, session_key, usage_key
+from .deciding import Answer, Order, Usage, UsageOutcome, command_key, session_key, usage_key
 from .following import Follower
 from .intake.numbers import is_region, normal_number
-from .log import Group, answer_of
+from .leases import LeasedLog
+from .log import Group, NotHeld, PostgresLog, answer_of
+from .replica import Replicas
+from .sharing import Sharing
 from .snapshots import SnapshottedLog, snapshots_of
-from .writer import Clock, Writer
+from .writer import Clock, Moved, Writer
 
 THREADS_MAX = 16
 STEPS_AT_ONCE = 500
@@ -78,11 +82,16 @@ class Engine:
         on_commit: Callable[[Group], None] | None = None,
         following: bool = True,
         idle_seconds: float = IDLE_SECONDS,
+        sharing: Sharing | None = None,
     ) -> None:
         self.isolation = isolation
         self.root = root
         self.clock = clock
         self.on_commit = on_commit
+        self.sharing = sharing
+        """The other workers; None where this engine serves every tenant by itself."""
+        self.on_leaving: Callable[[UUID], None] | None = None
+        """Told of each tenant that is not served here any more."""
         self._following = following
         self._executor = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="allotment")
         self._writers: dict[UUID, asyncio.Task[Writer]] = {}
@@ -93,10 +102,14 @@ class Engine:
         self._looked_at: dict[UUID, float] = {}
         """When a tenant's follower was last asked for."""
         self._leaving: dict[UUID, asyncio.Task[None]] = {}
+        self._abandoning: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self._listening: asyncio.Task[None] | None = None
+        self._replicas = Replicas(isolation, self._executor)
 
     async def __aenter__(self) -> "Engine":
+        if self.sharing is not None:
+            await self.sharing.start(self)
         self._sweeping = asyncio.create_task(self._sweep(), name="idle-tenants")
         self._listening = asyncio.create_task(self._listen(), name="silent-sessions")
         return self
@@ -105,11 +118,19 @@ class Engine:
         beside = [task for task in (self._sweeping, self._listening) if task is not None]
         for task in beside:
             task.cancel()
-        await asyncio.gather(*beside, *self._leaving.values(), return_exceptions=True)
-        for writer in self.open_writers().values():
+        ending = (*beside, *self._leaving.values(), *self._abandoning)
+        await asyncio.gather(*ending, return_exceptions=True)
+        if self.sharing is not None:
+            # Nobody finds the way back here.
+            self.sharing.placement.takes_tenants = False
+        for tenant, writer in self.open_writers().items():
             await self._close(writer)
+            if self.sharing is not None:
+                await self.sharing.let_go_at_the_end(tenant)
         for opening in self._writers.values():
             opening.cancel()
+        if self.sharing is not None:
+            await self.sharing.stop()
         for follower in self._followers.values():
             await follower.close()
         self._executor.shutdown()
@@ -120,39 +141,81 @@ class Engine:
         self, tenant: UUID, command: Command | Enrol, idempotency_key: str, actor: str
     ) -> Answer:
         """Carry out a command once, durably; raises Refused, Busy, Unavailable or Halted."""
-        with self._use(tenant):
-            writer = await self.writer(tenant)
-            return await writer.submit(command, command_key(idempotency_key), actor)
+        return await self.carry_out(tenant, Order(command, command_key(idempotency_key)), actor)
 
-    async def charge(self, tenant: UUID, records: Sequence[Usage], actor: str) -> list[UsageOutcome]:
-        """Charge records, each once for ever; one outcome each, after the commit."""
+    async def carry_out(self, tenant: UUID, order: Order, actor: str) -> Answer:
+        """The same, for a command whose key is made already."""
+        if self.sharing is None:
+            return await self.carry_out_here(tenant, order, actor)
+        return await self.sharing.carry_out(tenant, order, actor)
+
+    async def charge(
+        self,
+        tenant: UUID,
+        records: Sequence[Usage],
+        actor: str,
+        positions: Sequence[str] = (),
+        *,
+        first: bool = False,
+    ) -> list[UsageOutcome]:
+        """Charge records, each once for ever; one outcome each, after the commit.
+
+        `first`: somebody waits for leave to go on; they go before bulk usage.
+        """
+        if self.sharing is None:
+            return await self.charge_here(tenant, records, actor, positions, first=first)
+        if self.sharing.holds(tenant):
+            with contextlib.suppress(Moved):
+                return await self.charge_here(tenant, records, actor, positions, first=first)
+        return await self.sharing.charge(tenant, records, actor, positions, first=first)
+
+    async def carry_out_here(self, tenant: UUID, order: Order, actor: str) -> Answer:
+        """By the writer of this engine; raises Moved where the tenant is another's."""
         with self._use(tenant):
             writer = await self.writer(tenant)
-            return await writer.submit_usage(records, actor)
+            try:
+                return await writer.submit(order.command, order.key, actor)
+            except Moved:
+                self._drop_lost(tenant, writer)
+                raise
+
+    async def charge_here(
+        self,
+        tenant: UUID,
+        records: Sequence[Usage],
+        actor: str,
+        positions: Sequence[str] = (),
+        *,
+        first: bool = False,
+    ) -> list[UsageOutcome]:
+        """By the writer of this engine; raises Moved where the tenant is another's."""
+        with self._use(tenant):
+            writer = await self.writer(tenant)
+            try:
+                return await writer.submit_usage(records, actor, positions, first=first)
+            except Moved:
+                self._drop_lost(tenant, writer)
+                raise
 
     async def authorise(
         self, tenant: UUID, command: StartSession | UpdateSession | ReleaseSession, actor: str
     ) -> Answer:
         """Open a session, report on it or end it; once for each of its numbers. Raises as `submit`."""
-        with self._use(tenant):
-            writer = await self.writer(tenant)
-            if isinstance(command, StartSession):
-                source, session = command.record.source, command.record.record_id
-            else:
-                source, session = command.source, command.session
-            key = session_key(source, session, command.number, self.clock())
-            return await writer.submit(command, key, actor)
+        if isinstance(command, StartSession):
+            source, session = command.record.source, command.record.record_id
+        else:
+            source, session = command.source, command.session
+        key = session_key(source, session, command.number, self.clock())
+        return await self.carry_out(tenant, Order(command, key), actor)
 
     async def charge_now(self, tenant: UUID, record: UsageRecord, actor: str) -> UsageOutcome:
         """Charge one record for which somebody waits, before bulk usage; sent again, the first answer."""
-        with self._use(tenant):
-            writer = await self.writer(tenant)
-            outcome = (await writer.submit_usage([record], actor, first=True))[0]
-            if outcome.status != "duplicate":
-                return outcome
-            key = usage_key(record.source, record.record_id, record.started_at)
-            told = await self.in_thread(lambda: answer_of(writer.store, key))
-            return _outcome_of(told[0]) if told else outcome
+        outcome = (await self.charge(tenant, [record], actor, first=True))[0]
+        if outcome.status != "duplicate":
+            return outcome
+        key = usage_key(record.source, record.record_id, record.started_at)
+        told = await self.in_thread(lambda: answer_of(PostgresLog(self.isolation, tenant), key))
+        return _outcome_of(told[0]) if told else outcome
 
     async def end_silent(self) -> int:
         """End the sessions that have been silent for longer than they may; how many that were."""
@@ -198,14 +261,15 @@ class Engine:
 
         Steps go out together: those beside a refused one may have been carried out.
         """
-        writer = await self.writer(tenant)
-        todo = list(steps(definition, writer.state.contracts.zone, normal_line))
+        state = await self.state(tenant)
+        todo = list(steps(definition, state.contracts.zone, normal_line))
         new = 0
         for first in range(0, len(todo), STEPS_AT_ONCE):
+            state = await self.state(tenant)
             asked = [
-                self._carry_out(writer, step, actor)
+                self._carry_out_step(tenant, step, state, actor)
                 for step in todo[first : first + STEPS_AT_ONCE]
-                if not _is_done(step, writer.state, self.clock())
+                if not _is_done(step, state, self.clock())
             ]
             for answer in await asyncio.gather(*asked, return_exceptions=True):
                 if isinstance(answer, BaseException):
@@ -213,15 +277,18 @@ class Engine:
                 new += not answer.repeated
         return new
 
-    async def _carry_out(self, writer: Writer, step: Step, actor: str) -> Answer:
-        key = command_key(_key_of(step, writer.state, self.clock()))
+    async def _carry_out_step(self, tenant: UUID, step: Step, state: Tenant, actor: str) -> Answer:
+        key = command_key(_key_of(step, state, self.clock()))
         try:
-            return await writer.submit(step.command, key, actor)
+            return await self.carry_out(tenant, Order(step.command, key), actor)
         except Refused as refusal:
             raise Refused(refusal.code, step=step.about, **refusal.facts) from None
 
     async def writer(self, tenant: UUID) -> Writer:
-        """The tenant's writer, opened at first use. Ask for it again after a pause: it may have left."""
+        """The tenant's writer, opened at first use. Ask for it again after a pause: it may have left.
+
+        Moved where another worker serves the tenant: use `charge` and `submit`, which find the way there.
+        """
         self._use(tenant).last = time.monotonic()
         opening = self._writers.get(tenant)
         if opening is None or (opening.done() and (opening.cancelled() or opening.exception())):
@@ -238,24 +305,97 @@ class Engine:
         }
 
     async def state(self, tenant: UUID) -> Tenant:
-        """The state decisions are made on, for a look. It may be a group ahead of the disk."""
-        return (await self.writer(tenant)).state
+        """The state decisions are made on, for a look. It may be a group ahead of the disk.
+
+        Where another worker serves the tenant: who exists and what is agreed, and no balances.
+        """
+        if self.sharing is None or self.sharing.holds(tenant):
+            with contextlib.suppress(Moved):
+                return (await self.writer(tenant)).state
+        return await self._replicas.state(tenant)
 
     async def _open_writer(self, tenant: UUID) -> Writer:
         leaving = self._leaving.get(tenant)
         if leaving is not None:
             await asyncio.wait([leaving])
+        if self.sharing is not None:
+            await self.sharing.be_there(tenant)
         writer = Writer(
             tenant,
-            SnapshottedLog(self.isolation, tenant, self._executor),
+            self._log_of(tenant),
             lambda: load_sealer(self.isolation, self.root, tenant),
             self.clock,
             self._executor,
             self._committed,
+            self.sharing.placement.is_safe if self.sharing is not None else None,
         )
-        await writer.start()
+        try:
+            await writer.start()
+        except NotHeld as error:
+            self._not_ours(tenant)
+            raise Moved(str(error)) from error
+        self._replicas.drop(tenant)
         self.follower(tenant)
         return writer
+
+    def _log_of(self, tenant: UUID) -> SnapshottedLog:
+        if self.sharing is None:
+            return SnapshottedLog(self.isolation, tenant, self._executor)
+        leased = LeasedLog(self.isolation, tenant, self._executor)
+        leased.worker_id = self.sharing.placement.me
+        return leased
+
+    def _tell_leaving(self, tenant: UUID) -> None:
+        if self.on_leaving is not None:
+            self.on_leaving(tenant)
+
+    # --- among other workers ------------------------------------------------------------------
+
+    def adopt(self, tenant: UUID) -> None:
+        """Serve a tenant whose worker is gone."""
+        assert self.sharing is not None
+        self.sharing.adopt(tenant)
+
+    async def hand_over(self, tenant: UUID, successor: UUID) -> None:
+        """Finish what has been taken, and let another worker serve the tenant from here on."""
+        assert self.sharing is not None
+        opening = self._writers.get(tenant)
+        if opening is not None:
+            writer = await asyncio.shield(opening)
+            if self._writers.pop(tenant, None) is not None:
+                leaving = self._leaving[tenant] = asyncio.create_task(self._leave(tenant, writer, successor))
+                await asyncio.shield(leaving)
+                return
+        await self.sharing.give(tenant, successor)
+
+    def abandon(self, tenant: UUID) -> None:
+        """Another worker has the lease: stop at once, and send whoever waits there."""
+        opening = self._writers.pop(tenant, None)
+        self._uses.pop(tenant, None)
+        if opening is not None:
+            self._tell_leaving(tenant)
+            task = asyncio.create_task(self._abandoned(opening))
+            self._abandoning.add(task)
+            task.add_done_callback(self._abandoning.discard)
+
+    async def _abandoned(self, opening: "asyncio.Task[Writer]") -> None:
+        try:
+            writer = await asyncio.shield(opening)
+        except Exception:  # noqa: BLE001  (whoever waits for it has been told)
+            return
+        await writer.abandon()
+
+    def _drop_lost(self, tenant: UUID, writer: Writer) -> None:
+        """A writer that found its log taken over is of no more use."""
+        opening = self._writers.get(tenant)
+        if writer.lost and opening is not None and opening.done() and opening.result() is writer:
+            del self._writers[tenant]
+            self._not_ours(tenant)
+            self._tell_leaving(tenant)
+
+    def _not_ours(self, tenant: UUID) -> None:
+        if self.sharing is not None:
+            self.sharing.placement.drop(tenant)
 
     # --- leaving memory -----------------------------------------------------------------------
 
@@ -274,9 +414,12 @@ class Engine:
                 self._starting.pop(tenant, None)
                 await follower.close()
 
-    async def _leave(self, tenant: UUID, writer: Writer) -> None:
+    async def _leave(self, tenant: UUID, writer: Writer, successor: UUID | None = None) -> None:
         try:
+            self._tell_leaving(tenant)
             await self._close(writer)
+            if self.sharing is not None:
+                await self.sharing.let_go(tenant, successor)
         except Exception:
             log.exception("an idle tenant did not leave as it should", tenant=str(tenant))
         finally:

@@ -73,6 +73,10 @@ class Fenced(Exception):
     """Another writer has taken the log over. Nothing of the group was stored."""
 
 
+class NotHeld(Exception):
+    """The tenant's lease names another worker: this one may not take the log over."""
+
+
 class LogUnavailable(Exception):
     """The database did not answer: the group may be stored or not. Read before trying again."""
 

@@ -5,6 +5,9 @@ may come twice and is charged once. A message that can never be charged goes to 
 stream with its reason, and stops nobody behind it. What is told after a commit may be lost with
 the process that told it: who must not miss anything reads the log.
 
+Each tenant's messages have a consumer of their own, which belongs to the worker that serves the tenant:
+a worker that takes a tenant over makes it anew, and what nobody acknowledged comes again, to that one.
+
 Subjects: `usage.in.<tenant id>` with an NDJSON body in the `allotment` format, or another one
 named in the header `Allotment-Format`; `evt.<tenant id>.<topic>` after each commit, with the seqs
 of its events of that topic.
@@ -13,10 +16,11 @@ of its events of that topic.
 import asyncio
 import contextlib
 import io
-from uuid import UUID
+import time
+from collections.abc import AsyncIterator
+from uuid import NAMESPACE_OID, UUID, uuid5
 
 import msgspec
-import nats
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
@@ -35,12 +39,19 @@ from .log import Group
 
 STREAM = "USAGE"
 SUBJECT = "usage.in"
-DURABLE = "charging"
+SHARED = "charging"
+"""The one consumer of all tenants that there was before each had its own."""
 DEAD_LETTERS = "USAGE_DEAD"
 DEAD_SUBJECT = "usage.dead"
-FETCH_MESSAGES = 64
-MESSAGES_AT_ONCE = 16
+MESSAGES_AHEAD = 64
+"""On their way to a worker, of one tenant; beyond that they wait in the stream."""
 ACK_WAIT_SECONDS = 60
+LOOK_SECONDS = 0.25
+"""How often a worker looks for tenants that have usage waiting, and nobody who fetches it."""
+HEARTBEAT_SECONDS = 2.0
+QUIET_SECONDS_MAX = 7.0
+"""Without a heartbeat for so long a consumer is gone, or another's."""
+UNUSED_SECONDS_MAX = 120.0
 RETRY_SECONDS = 2.0
 DEAD_LETTER_SECONDS = 14 * 86_400
 """Dead letters hold numbers in clear: time enough to look, and no longer."""
@@ -57,6 +68,8 @@ class Messenger:
         self._url = nats_url
         self._client = Client()
         self._tasks: list[asyncio.Task[None]] = []
+        self._fetching: dict[str, asyncio.Task[None]] = {}
+        """By subject."""
         self._told: asyncio.Queue[Group] = asyncio.Queue(EVENTS_WAITING_MAX)
 
     async def __aenter__(self) -> "Messenger":
@@ -65,14 +78,17 @@ class Messenger:
         )
         stream = self._client.jetstream()
         await prepare_streams(stream)
-        self._tasks = [asyncio.create_task(self._consume(stream)), asyncio.create_task(self._tell())]
+        self._engine.on_leaving = self._stop_fetching
+        self._tasks = [asyncio.create_task(self._look(stream)), asyncio.create_task(self._tell())]
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
+        self._engine.on_leaving = None
+        ending = [*self._tasks, *self._fetching.values()]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        # Not drained: what was fetched and not acknowledged comes again, to whoever fetches next.
+        await asyncio.gather(*ending, return_exceptions=True)
+        # Not drained: what came and was not acknowledged comes again, to whoever asks next.
         with contextlib.suppress(NatsError, OSError, asyncio.TimeoutError):
             await self._client.close()
 
@@ -81,34 +97,69 @@ class Messenger:
         with contextlib.suppress(asyncio.QueueFull):
             self._told.put_nowait(group)
 
-    async def _consume(self, stream: JetStreamContext) -> None:
+    # --- usage in ---------------------------------------------------------------------------
+
+    async def _look(self, stream: JetStreamContext) -> None:
+        """Fetch for every tenant that has usage waiting and is ours to serve."""
         while True:
             try:
-                # Again each time: NATS may have lost its disk, or somebody deleted the consumer.
-                await prepare_streams(stream)
-                subscription = await stream.pull_subscribe(f"{SUBJECT}.*", DURABLE, stream=STREAM)
-                while True:
-                    with contextlib.suppress(asyncio.TimeoutError, nats.errors.TimeoutError):
-                        await self._handle(await subscription.fetch(FETCH_MESSAGES, timeout=1))
+                info = await stream.stream_info(STREAM, subjects_filter=f"{SUBJECT}.*")
+                for subject in info.state.subjects or ():
+                    if subject not in self._fetching and await self._is_ours(subject):
+                        task = asyncio.create_task(self._fetch(stream, subject), name=subject)
+                        self._fetching[subject] = task
             except Exception as error:  # noqa: BLE001  (whatever it was, usage must go on coming in)
                 log.warning("usage stream unavailable, trying again", error=repr(error))
                 await asyncio.sleep(RETRY_SECONDS)
+                # NATS may have lost its disk, or somebody deleted the stream.
+                with contextlib.suppress(NatsError, OSError, asyncio.TimeoutError):
+                    await prepare_streams(stream)
+            await asyncio.sleep(LOOK_SECONDS)
 
-    async def _handle(self, messages: list[Msg]) -> None:
-        """Messages of one tenant in order, tenants beside each other."""
-        by_subject: dict[str, list[Msg]] = {}
-        for message in messages:
-            by_subject.setdefault(message.subject, []).append(message)
-        await asyncio.gather(*(self._in_order(queue) for queue in by_subject.values()))
+    async def _is_ours(self, subject: str) -> bool:
+        """Whether this worker serves the tenant; what is for nobody belongs to somebody as well."""
+        sharing = self._engine.sharing
+        if sharing is None:
+            return True
+        try:
+            entry = await self._engine.in_thread(lambda: _tenant_of(self._engine.isolation, subject))
+        except UnknownTenant:
+            return sharing.placement.preferred(uuid5(NAMESPACE_OID, subject)) == sharing.placement.me
+        return await sharing.placement.place_of(entry.tenant_id) == sharing.placement.me
 
-    async def _in_order(self, queue: list[Msg]) -> None:
-        """What comes after a message that must come again comes again too."""
-        for place, message in enumerate(queue):
+    def _stop_fetching(self, tenant: UUID) -> None:
+        fetching = self._fetching.get(usage_subject(tenant))
+        if fetching is not None:
+            fetching.cancel()
+
+    async def _fetch(self, stream: JetStreamContext, subject: str) -> None:
+        """Charge what comes, in order, for as long as the subject is ours."""
+        try:
+            while await self._is_ours(subject):
+                async with _consumer(self._client, stream, subject) as waiting:
+                    await self._charge_in_order(waiting)
+        except Exception as error:  # noqa: BLE001  (as above: the next look begins again)
+            log.warning("usage not fetched, trying again", subject=subject, error=repr(error))
+            await asyncio.sleep(RETRY_SECONDS)
+        finally:
+            del self._fetching[subject]
+
+    async def _charge_in_order(self, waiting: "asyncio.Queue[Msg]") -> None:
+        """Until the consumer is quiet. What comes after a message that must come again comes again too."""
+        heard = time.monotonic()
+        while time.monotonic() - heard < QUIET_SECONDS_MAX:
+            try:
+                async with asyncio.timeout(HEARTBEAT_SECONDS):
+                    message = await waiting.get()
+            except TimeoutError:
+                continue
+            heard = time.monotonic()
+            if not _is_usage(message):
+                continue
             await message.in_progress()
             if not await self._charge(message):
-                for later in queue[place + 1 :]:
+                for later in _drained(waiting):
                     await later.nak(delay=RETRY_SECONDS)
-                return
 
     async def _charge(self, message: Msg) -> bool:
         """Whether it is done with, charged or buried."""
@@ -143,6 +194,8 @@ class Messenger:
         )
         await message.term()
 
+    # --- events out -------------------------------------------------------------------------
+
     async def _tell(self) -> None:
         while True:
             group = await self._told.get()
@@ -154,8 +207,52 @@ class Messenger:
                     log.warning("a commit was not told", error=repr(error))
 
 
+@contextlib.asynccontextmanager
+async def _consumer(
+    client: Client, stream: JetStreamContext, subject: str
+) -> AsyncIterator[asyncio.Queue[Msg]]:
+    """The subject's messages, and heartbeats, as they come. Who had its consumer before has it no more."""
+    waiting: asyncio.Queue[Msg] = asyncio.Queue()
+    inbox, name = client.new_inbox(), f"usage-{subject.rpartition('.')[2]}"
+    subscription = await client.subscribe(inbox, cb=waiting.put)
+    try:
+        with contextlib.suppress(NotFoundError):
+            # Not gone on with: what it has delivered and nobody acknowledged would wait for a minute.
+            await stream.delete_consumer(STREAM, name)
+        await stream.add_consumer(
+            STREAM,
+            ConsumerConfig(
+                durable_name=name,
+                deliver_subject=inbox,
+                filter_subject=subject,
+                ack_policy=AckPolicy.EXPLICIT,
+                ack_wait=ACK_WAIT_SECONDS,
+                max_ack_pending=MESSAGES_AHEAD,
+                idle_heartbeat=HEARTBEAT_SECONDS,
+                inactive_threshold=UNUSED_SECONDS_MAX,
+            ),
+        )
+        yield waiting
+    finally:
+        with contextlib.suppress(NatsError, OSError):
+            await subscription.unsubscribe()
+
+
+def _drained(waiting: "asyncio.Queue[Msg]") -> list[Msg]:
+    """What has come already, in order, without the heartbeats."""
+    came = []
+    while not waiting.empty():
+        came.append(waiting.get_nowait())
+    return [message for message in came if _is_usage(message)]
+
+
+def _is_usage(message: Msg) -> bool:
+    """And no heartbeat."""
+    return bool(message.reply) and "Status" not in (message.headers or {})
+
+
 async def prepare_streams(stream: JetStreamContext) -> None:
-    """The streams of usage and of dead letters, and who reads them; what exists stays as it is set.
+    """The streams of usage and of dead letters; what exists stays as it is set.
 
     An operator may have given a stream more replicas, or another age: that is theirs to say.
     """
@@ -167,18 +264,8 @@ async def prepare_streams(stream: JetStreamContext) -> None:
             await stream.stream_info(config.name)
         except NotFoundError:
             await stream.add_stream(config)
-    try:
-        await stream.consumer_info(STREAM, DURABLE)
-    except NotFoundError:
-        await stream.add_consumer(
-            STREAM,
-            ConsumerConfig(
-                durable_name=DURABLE,
-                ack_policy=AckPolicy.EXPLICIT,
-                ack_wait=ACK_WAIT_SECONDS,
-                max_ack_pending=FETCH_MESSAGES * MESSAGES_AT_ONCE,
-            ),
-        )
+    with contextlib.suppress(NotFoundError):
+        await stream.delete_consumer(STREAM, SHARED)
 
 
 def _by_topic(group: Group) -> dict[str, list[int]]:

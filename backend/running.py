@@ -6,7 +6,7 @@ let go of in the opposite order. In production nothing is migrated behind anybod
 
 import socket
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -18,7 +18,10 @@ from ..tenants.sealing import RootKey
 from .embedded import embedded_servers, servers_for
 from .engine import Engine, wall_clock
 from .log import Group
+from .peers import Peers
+from .placement import Placement
 from .settings import Settings, SettingsError
+from .sharing import Sharing
 from .writer import Clock
 
 CONNECT_SECONDS_MAX = 10
@@ -32,6 +35,8 @@ class Product(Struct, frozen=True):
     nats_url: str
     """"" where no NATS was asked for."""
     isolation: Isolation
+    reach_nats: Callable[[], str]
+    """The address of NATS, for who finds that it is needed after all. Blocks."""
 
     def engine(
         self,
@@ -39,8 +44,22 @@ class Product(Struct, frozen=True):
         clock: Clock = wall_clock,
         on_commit: Callable[[Group], None] | None = None,
         following: bool = True,
+        serves: bool = False,
     ) -> Engine:
-        return Engine(self.isolation, self.root_key(), clock=clock, on_commit=on_commit, following=following)
+        """An engine among those of other workers. One that `serves` is given tenants, and asked by others.
+
+        Any other one serves a tenant itself only while nobody else is there to do it.
+        """
+        placement = Placement(self.isolation, takes_tenants=serves)
+        sharing = Sharing(placement, Peers(placement.me, self.reach_nats, listens=serves))
+        return Engine(
+            self.isolation,
+            self.root_key(),
+            clock=clock,
+            on_commit=on_commit,
+            following=following,
+            sharing=sharing,
+        )
 
     def root_key(self) -> RootKey:
         return RootKey(self.settings.root_key())
@@ -49,13 +68,27 @@ class Product(Struct, frozen=True):
 @contextmanager
 def running(settings: Settings, *, nats: bool = False) -> Iterator[Product]:
     """The product on its servers, until the block ends."""
-    with servers(settings, nats=nats) as (database_url, nats_url):
+    with servers(settings, nats=nats) as (database_url, nats_url), ExitStack() as later:
         bring_to_head(settings, database_url)
         isolation = Isolation(database_url)
+
+        def reach_nats() -> str:
+            return nats_url or later.enter_context(_nats(settings))
+
         try:
-            yield Product(settings, database_url, nats_url, isolation)
+            yield Product(settings, database_url, nats_url, isolation, reach_nats)
         finally:
             isolation.close()
+
+
+@contextmanager
+def _nats(settings: Settings) -> Iterator[str]:
+    """NATS where others have it: as given, or the embedded server that runs here already."""
+    if settings.nats_url:
+        yield settings.nats_url
+    else:
+        with embedded_servers(settings.home, postgres=False, nats=True) as started:
+            yield started.nats_url
 
 
 @contextmanager

@@ -6,12 +6,14 @@ subscriptions; granian alone would wait for them.
 """
 
 import asyncio
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from granian.constants import Interfaces
+from granian.net import SocketHolder  # type: ignore[attr-defined]
 from granian.server.embed import Server
 
 from .running import is_free
@@ -22,6 +24,9 @@ DATABASE_MISSED_MAX = 3
 STOP_SECONDS_POLITE = 1.0
 STOP_SECONDS_MAX = 3.0
 
+BACKLOG = 1_024
+
+R = TypeVar("R")
 Asgi = Callable[[Any, Any, Any], Awaitable[None]]
 
 
@@ -29,18 +34,41 @@ class NotServing(Exception):
     """Something that should run until the end ended by itself."""
 
 
+class _Sharing(Server):
+    """A server on a socket that other processes have as well: each connection is taken by one of them.
+
+    Granian's own way, a socket for each process, loses the connections that wait in the queue of one
+    that stops.
+    """
+
+    listening: int
+
+    def _init_shared_socket(self) -> None:
+        # Its stubs leave out that a holder is made of a descriptor.
+        holder: Any = SocketHolder
+        self._ssp, self._shd = None, holder(os.dup(self.listening), False, BACKLOG)
+
+
 @asynccontextmanager
-async def serving(app: Asgi, host: str, port: int) -> AsyncIterator[asyncio.Task[None]]:
-    """Serve the app while the block lasts. The task given ends only if the server fails."""
-    if not is_free(host, port):
+async def serving(
+    app: Asgi, host: str, port: int, listening: int | None = None
+) -> AsyncIterator[asyncio.Task[None]]:
+    """Serve the app while the block lasts. The task given ends only if the server fails.
+
+    `listening` is the descriptor of a socket that listens there already.
+    """
+    if listening is None and not is_free(host, port):
         # Granian would share the port with whoever has it, and every other request went there.
         raise SettingsError(
             f"ALLOTMENT_PORT: {host}:{port} is in use or cannot be listened on. Set another, or 0 for any."
         )
     tracked = _Tracked(app)
-    server = Server(
-        tracked, host, port, interface=Interfaces.ASGI, log_enabled=False, websockets=True, backlog=1_024
+    kind = Server if listening is None else _Sharing
+    server = kind(
+        tracked, host, port, interface=Interfaces.ASGI, log_enabled=False, websockets=True, backlog=BACKLOG
     )
+    if isinstance(server, _Sharing) and listening is not None:
+        server.listening = listening
     task = asyncio.create_task(server.serve(), name="web")
     try:
         yield task
@@ -74,8 +102,8 @@ def _is_gone(database_url: str) -> bool:
         return error.sqlstate is None and "FATAL" not in str(error)
 
 
-async def serve_until(told: Awaitable[None], *tasks: "asyncio.Task[None]") -> None:
-    """Until somebody says stop; raises if one of the tasks ends before."""
+async def serve_until(told: Awaitable[R], *tasks: "asyncio.Task[None]") -> R:
+    """Until somebody says stop, and what they said; raises if one of the tasks ends before."""
     waiting = asyncio.ensure_future(told)
     done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
     for task in tasks:
@@ -83,6 +111,7 @@ async def serve_until(told: Awaitable[None], *tasks: "asyncio.Task[None]") -> No
             waiting.cancel()
             error = task.exception()
             raise NotServing(f"{task.get_name()} ended by itself: {error or 'no reason given'}") from error
+    return waiting.result()
 
 
 class _Tracked:

@@ -18,6 +18,7 @@ ROOT_KEY_BYTES = 32
 ENVIRONMENTS = ("development", "production")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PORT_MAX = 65_535
+WORKERS_MAX = 64
 
 
 class SettingsError(Exception):
@@ -73,6 +74,11 @@ SETTINGS = (
     ),
     Setting("ALLOTMENT_HOST", "`127.0.0.1`", "Where the API listens."),
     Setting("ALLOTMENT_PORT", "`8080`", "The port it listens on; 0 takes any free one."),
+    Setting(
+        "ALLOTMENT_WORKERS",
+        "`1`",
+        "Processes that serve, sharing the port and the tenants: 1 to 64, at most one per core.",
+    ),
     Setting("ALLOTMENT_LOG_LEVEL", "`INFO`", "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`."),
 )
 
@@ -90,6 +96,7 @@ class Settings(Struct, frozen=True, kw_only=True):
     jwks: str | None = None
     host: str = "127.0.0.1"
     port: int = 8080
+    workers: int = 1
     log_level: str = "INFO"
 
     @classmethod
@@ -107,6 +114,7 @@ class Settings(Struct, frozen=True, kw_only=True):
             jwks=given.get("ALLOTMENT_JWKS"),
             host=given.get("ALLOTMENT_HOST", "127.0.0.1"),
             port=_port(given),
+            workers=_workers(given),
             log_level=_one_of(
                 "ALLOTMENT_LOG_LEVEL", given.get("ALLOTMENT_LOG_LEVEL", "INFO").upper(), LOG_LEVELS
             ),
@@ -193,6 +201,13 @@ def _port(given: Mapping[str, str]) -> int:
     text = given.get("ALLOTMENT_PORT", "8080")
     if not (text.isascii() and text.isdigit() and int(text) <= PORT_MAX):
         raise SettingsError(f"ALLOTMENT_PORT is {text!r}. Set it to a port number, 0 to {PORT_MAX}.")
+    return int(text)
+
+
+def _workers(given: Mapping[str, str]) -> int:
+    text = given.get("ALLOTMENT_WORKERS", "1")
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= WORKERS_MAX):
+        raise SettingsError(f"ALLOTMENT_WORKERS is {text!r}. Set it to a number from 1 to {WORKERS_MAX}.")
     return int(text)
 
 

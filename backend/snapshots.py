@@ -45,6 +45,7 @@ EVENTS_PER_BYTE = 1 / 100
 """A large snapshot is taken less often: it should not cost more bytes than a quarter of its events."""
 CLOSING_MIN = 1_000
 """Events since the last snapshot that make one worth its while at a clean close."""
+SEQ_MAX = 2**62
 KEPT = 2
 """Snapshots kept: the newest, and one more."""
 COMMIT_SECONDS_MAX = 10.0
@@ -294,6 +295,16 @@ class Snapshots:
             self._remember(main, old, folded)
             self.bytes_last = len(encoded)
             return folded
+        return None
+
+    def structure(self) -> tuple[int, Tenant] | None:
+        """The newest snapshot by itself, for whoever only reads: its seq, and the state as of then."""
+        for seq, encoded in self._newest(SEQ_MAX):
+            try:
+                main = _decode_main(encoded)
+                return seq, restore(main.counters, self._read_parts(main.parts)[STRUCTURE])
+            except UNFIT as error:
+                log.warning("snapshot passed over", tenant=str(self._tenant), seq=seq, error=str(error))
         return None
 
     def _remember(self, main: Main, old: dict[bytes, bytes], folded: Folded) -> None:

@@ -35,11 +35,18 @@ def complete(work: Coroutine[Any, Any, R]) -> R:
         restore_signals()
 
 
-async def until_told() -> None:
-    """Wait for Ctrl-C or SIGTERM."""
-    told = asyncio.Event()
-    _on_signals(told.set)
-    await told.wait()
+async def until_told() -> signal.Signals:
+    """Wait for Ctrl-C or SIGTERM; which of them came first."""
+    loop = asyncio.get_running_loop()
+    told: asyncio.Future[signal.Signals] = loop.create_future()
+
+    def tell(number: signal.Signals) -> None:
+        if not told.done():
+            told.set_result(number)
+
+    for number in SIGNALS:
+        loop.add_signal_handler(number, tell, number)
+    return await told
 
 
 def restore_signals() -> None:

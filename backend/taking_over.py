@@ -14,7 +14,7 @@ import structlog
 
 from ..tenants.isolation import Connection, Isolation
 
-HELD_MS_MAX = 2_000
+HELD_MS_MAX = 1_000
 """Longer than a writer at work holds the head, also on a slow disk."""
 ENDING_MS_MAX = 2_000
 

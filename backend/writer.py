@@ -38,7 +38,7 @@ from .deciding import (
     pseudonymous,
 )
 from .intake.gate import checked
-from .log import Fenced, Group, Head, KeyStored, Log, LogUnavailable, answer_of
+from .log import Fenced, Group, Head, KeyStored, Log, LogUnavailable, NotHeld, answer_of
 
 GROUP_MAX = 2_500
 """Events in one commit, about; more would make the ones who wait, wait longer."""
@@ -60,6 +60,7 @@ RECOVERY_SECONDS_MAX = 30.0
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 0.02, 2.0
 RETRY_AFTER_MS = 200
 KEYS_STORED_IN_A_ROW_MAX = 3
+LEASE_PAUSE_SECONDS = 0.05
 
 log = structlog.get_logger()
 Clock = Callable[[], int]
@@ -77,6 +78,10 @@ class Unavailable(Exception):
     """The log could not be reached in time. It may be done or not: send it again, with its key."""
 
 
+class Moved(Unavailable):
+    """Another worker serves the tenant, or soon will. Ask again: it finds the way."""
+
+
 class Halted(Exception):
     """An invariant broke. The tenant takes no more until somebody has looked."""
 
@@ -92,6 +97,7 @@ class Writer:
         clock: Clock,
         executor: Executor | None = None,
         on_commit: Callable[[Group], None] | None = None,
+        may_decide: Callable[[], bool] | None = None,
     ) -> None:
         self.tenant_id = tenant_id
         self.store = store
@@ -99,6 +105,8 @@ class Writer:
         self._clock = clock
         self._executor = executor
         self._on_commit = on_commit
+        self._may_decide = may_decide
+        """Whether the lease holds: while it does not, nothing is decided, and all wait."""
         self._first: deque[_Request] = deque()
         self._inbox: deque[_Request] = deque()
         self._again: deque[_Share] = deque()
@@ -113,6 +121,7 @@ class Writer:
         self._halted: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
+        self._lost = False
         self._in_hand: list[_Share] = []
         """What is being decided: neither in the inbox nor in a group."""
         self._failing_since: float | None = None
@@ -132,6 +141,13 @@ class Writer:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
 
+    async def abandon(self) -> None:
+        """Stop at once: another worker has the tenant. Whoever waits is sent there."""
+        self._closing = self._lost = True
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
     @property
     def state(self) -> Tenant:
         """As decided; what is stored may be a group behind."""
@@ -146,6 +162,11 @@ class Writer:
     def halted(self) -> bool:
         """Whether it takes no more, because an invariant broke."""
         return self._halted is not None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it takes no more, because another worker has the tenant."""
+        return self._lost
 
     @property
     def waiting(self) -> int:
@@ -187,7 +208,7 @@ class Writer:
         if self._halted is not None:
             raise Halted(str(self._halted)) from self._halted
         if self._closing:
-            raise Unavailable("the writer is closing: send it again")
+            raise Moved("the writer is closing: send it again")
         self._check_room(len(items), first=first)
         request = _Request(items, actor, positions, asyncio.get_running_loop().create_future(), first=first)
         self._waiting += len(items)
@@ -222,14 +243,19 @@ class Writer:
                 while self._has_more() or self._open is not None or self._flying is not None:
                     await self._turn()
         except asyncio.CancelledError:
-            self._fail_all(Unavailable("the writer was closed"))
+            self._fail_all((Moved if self._lost else Unavailable)("the writer was closed"))
             raise
+        except NotHeld as error:
+            self._closing = self._lost = True
+            self._fail_all(Moved(str(error)))
         except BaseException as error:  # noqa: BLE001  (whatever it is, stop and say so)
             log.critical("writer halted", tenant=str(self.tenant_id), error=str(error))
             self._halted = error
             self._fail_all(Halted(str(error)))
 
     async def _turn(self) -> None:
+        if self._may_decide is not None and not self._may_decide():
+            await self._wait_for_lease(self._may_decide)
         if self._has_more() and not self._is_full():
             await self._decide_slice()
         if self._flying is None:
@@ -245,6 +271,17 @@ class Writer:
 
     def _has_more(self) -> bool:
         return bool(self._first or self._inbox or self._again)
+
+    async def _wait_for_lease(self, may_decide: Callable[[], bool]) -> None:
+        """Decide nothing until the lease is renewed. Whoever takes it has this writer abandoned."""
+        if self._flying is not None:
+            await self._land()
+        began = time.monotonic()
+        while not may_decide():
+            if time.monotonic() - began > RECOVERY_SECONDS_MAX:
+                self._fail_all(Unavailable("the lease of this tenant cannot be renewed"))
+                began = time.monotonic()
+            await asyncio.sleep(LEASE_PAUSE_SECONDS)
 
     def _is_full(self) -> bool:
         most = GROUP_BESIDE if self._first_waiting else GROUP_MAX

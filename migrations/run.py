@@ -25,6 +25,7 @@ ROLES = (
     "allotment_projector",
     "allotment_auditor",
     "allotment_directory",
+    "allotment_placement",
     APPENDER,
 )
 POSTGRES_MIN = 160_000

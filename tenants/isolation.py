@@ -14,7 +14,7 @@ import psycopg
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
 
-Role = Literal["app", "projector", "auditor", "directory"]
+Role = Literal["app", "projector", "auditor", "directory", "placement"]
 Connection = psycopg.Connection[TupleRow]
 
 STATEMENT_TIMEOUT_MS = 60_000
@@ -22,6 +22,7 @@ LOCK_TIMEOUT_MS = 10_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
 POOL_MAX = 14
 """Per role. Readers take at most 10 of them (web/request_context.py), so that commits find one."""
+PLACEMENT_POOL_MAX = 4
 
 
 class Isolation:
@@ -66,6 +67,12 @@ class Isolation:
             yield connection
 
     @contextmanager
+    def placement(self) -> Iterator[Connection]:
+        """A transaction on which worker serves which tenant: nothing of what a tenant has."""
+        with self.connection("placement") as connection, connection.transaction():
+            yield connection
+
+    @contextmanager
     def connection(self, role: Role) -> Iterator[Connection]:
         with self._pool(role).connection() as connection:
             yield connection
@@ -90,7 +97,7 @@ class Isolation:
                     connection_class=psycopg.Connection[TupleRow],
                     kwargs=connection_settings(role),
                     min_size=0,
-                    max_size=self._pool_max,
+                    max_size=PLACEMENT_POOL_MAX if role == "placement" else self._pool_max,
                     max_idle=60,
                     timeout=15,
                     reconnect_timeout=30,

@@ -99,7 +99,7 @@ async def _rounds(plan: Plan, database_url: str, progress: Progress) -> dict[str
             measured["onboarding_s"] = [time.perf_counter() - began]
             measured["bytes_per_device"] = [(rss_bytes() - held) / plan.devices / plan.tenants]
             for tenant in tenants:
-                await _charge_all(engine, tenant, records(plan.shape, 2_000, wall_clock(), 0), 500, [])
+                await charge_all(engine, tenant, records(plan.shape, 2_000, wall_clock(), 0), 500, [])
             if plan.history:
                 progress(f"writing {plan.history:,} events of history")
                 await _history(engine, tenants[0], plan)
@@ -141,7 +141,7 @@ async def _round(
         given += given[:repeated]
         latencies: list[float] = []
         rates = await asyncio.gather(
-            *(_charge_all(engine, tenant, given, batch, latencies, in_flight) for tenant in tenants)
+            *(charge_all(engine, tenant, given, batch, latencies, in_flight) for tenant in tenants)
         )
         measured.setdefault(name, []).append(sum(rates))
         prefix = "ack_ms" if batch > 1 else name.replace("_per_s", "_ack_ms")
@@ -152,13 +152,13 @@ async def _round(
     taken = await acknowledgements_ms(engine, tenants[0], due, ACK_RECORDS_PER_S, ACTOR)
     measured.setdefault("open_10k_ack_ms_p50", []).append(taken[len(taken) // 2])
     measured.setdefault("open_10k_ack_ms_p99", []).append(taken[len(taken) * 99 // 100])
-    load = _charge_all(
+    load = charge_all(
         engine, tenants[0], records(plan.shape, plan.records, wall_clock(), number * 10 + 3), plan.batch, []
     )
     await authorising.measure(engine, tenants[0], number, plan.devices, load, measured)
 
 
-async def _charge_all(
+async def charge_all(
     engine: Engine,
     tenant: UUID,
     given: Sequence[UsageRecord],
@@ -189,7 +189,7 @@ async def _history(engine: Engine, tenant: UUID, plan: Plan) -> None:
     while written < plan.history:
         some = min(100_000, plan.history - written)
         given = records(plan.shape, some, wall_clock(), 1_000_003 + written)
-        await _charge_all(engine, tenant, given, 500, [])
+        await charge_all(engine, tenant, given, 500, [])
         written += some
 
 
@@ -284,7 +284,7 @@ def _report(plan: Plan, measured: dict[str, list[float]]) -> dict[str, Any]:
     for name, (ours, theirs) in ratios.items():
         if ours in measured and theirs in measured:
             measured[name] = [a / b for a, b in zip(measured[ours], measured[theirs], strict=True)]
-    figures = {name: _figure(values) for name, values in measured.items()}
+    figures = {name: figure(values) for name, values in measured.items()}
     return {
         "plan": plan,
         **{name: figure.median for name, figure in figures.items()},
@@ -292,7 +292,7 @@ def _report(plan: Plan, measured: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def _figure(values: Sequence[float]) -> Figure:
+def figure(values: Sequence[float]) -> Figure:
     return Figure(round(statistics.median(values), 3), round(min(values), 3), round(max(values), 3))
 
 

@@ -1,4 +1,4 @@
-"""`allotment bench charge` and `bench sustained`: how fast charging is, and whether it stays so."""
+"""`allotment bench ...`: how fast charging is, whether it stays so, and on several workers."""
 
 from typing import Any
 
@@ -36,13 +36,39 @@ def charge(as_json: bool, **wanted: Any) -> None:
 
     settings_for_command()
     given = {name: value for name, value in wanted.items() if value is not None}
-    figures = run(Plan(**given), note)
+    _tell(run(Plan(**given), note), as_json=as_json)
+
+
+@bench.command()
+@click.option("--rounds", type=click.IntRange(1), help="Medians are of these.")
+@click.option("--records", type=click.IntRange(1), help="Charged for each tenant in each round.")
+@click.option("--batch", type=click.IntRange(1), help="Records at once.")
+@click.option("--devices", type=click.IntRange(1), help="That share one balance.")
+@click.option("--depth", type=click.IntRange(3, 64), help="Levels, the devices' own included.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def workers(as_json: bool, **wanted: Any) -> None:
+    """Charge two tenants on one worker, and on two; and say what was full.
+
+    \b
+    allotment bench workers
+    allotment bench workers --rounds 3 --json
+    """
+    from ..bench.workers import Plan, run  # noqa: PLC0415  (as above)
+
+    settings_for_command()
+    given = {name: value for name, value in wanted.items() if value is not None}
+    _tell(run(Plan(**given), note), as_json=as_json)
+
+
+def _tell(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         tell_json(figures)
         return
     spread = figures["spread"]
     rows = [(name, f"{figures[name]:,.3f}", *(f"{value:,.3f}" for value in spread[name])) for name in spread]
     say(table(("figure", "median", "min", "max"), rows, right=(1, 2, 3)))
+    if "full" in figures:
+        say(figures["full"])
 
 
 @bench.command()

@@ -1,22 +1,22 @@
 """`allotment serve`, `migrate`, `doctor`, `token`, `schema`: running the product."""
 
-import asyncio
+import contextlib
+import os
 
 import msgspec
 import rich_click as click
 
 from ...tenants.identity import ROLES
 from ...tenants.onboarding import find_tenant
-from ..believing import development_issuer, issuer_address, verifier_for
-from ..messaging import Messenger
+from ..believing import development_issuer, issuer_address
 from ..running import (
     Product,
     running,
     servers,
     with_free_port,
 )
-from ..settings import SettingsError
-from ..stopping import complete, until_told
+from ..settings import WORKERS_MAX, SettingsError
+from ..stopping import complete
 from ..tuning import tuned
 from .output import note, say, settings_for_command, tell_json
 
@@ -24,44 +24,77 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document 
 
 
 @click.command()
-def serve() -> None:
+@click.option(
+    "--workers",
+    type=click.IntRange(1, WORKERS_MAX),
+    default=None,
+    help="Processes that serve, in place of ALLOTMENT_WORKERS.",
+)
+def serve(workers: int | None) -> None:
     """Serve the API, follow NATS, keep the views up to date; until Ctrl-C or SIGTERM.
 
     Where it listens and what it uses, the environment says: ALLOTMENT_HOST, ALLOTMENT_PORT,
     DATABASE_URL, NATS_URL. `allotment doctor` checks them.
 
+    Several workers share the port and the tenants; so do those on several machines that use one
+    database and one NATS. SIGTERM hands the tenants over first. SIGHUP replaces one worker after the other.
+
     \b
     ALLOTMENT_PORT=9000 allotment serve
+    allotment serve --workers 4
     """
     settings = settings_for_command(quiet=False)
     if not settings.port:
         settings = with_free_port(settings)
+    count = workers or settings.workers
     try:
         with running(settings, nats=True) as product, tuned():
-            complete(_serve(product))
+            complete(_serve_alone(product) if count == 1 else _serve_together(product, count))
     except KeyboardInterrupt:
         pass
     note("Stopped.")
 
 
-async def _serve(product: Product) -> None:
+async def _serve_alone(product: Product) -> None:
     # Here, not above: the web takes longer to load than most commands to run.
-    from ..app import create_app  # noqa: PLC0415
-    from ..serving import serve_until, serving, watch_database  # noqa: PLC0415
+    from ..working import work  # noqa: PLC0415
 
-    settings = product.settings
-    issuer = development_issuer(settings)
-    verifier = verifier_for(settings, issuer)
-    async with product.engine() as engine:
-        messenger = Messenger(engine, product.nats_url)
-        engine.on_commit = messenger.committed
-        app = create_app(engine, verifier=verifier, issuer=issuer, settings=settings)
-        async with messenger, serving(app, settings.host, settings.port) as server:
-            note(f"Allotment serves {issuer_address(settings)} (GraphQL at /graphql, usage at /v1/usage).")
-            tasks = [server]
-            if settings.database_url is None:
-                tasks.append(asyncio.create_task(watch_database(product.database_url), name="PostgreSQL"))
-            await serve_until(until_told(), *tasks)
+    await work(product, ready=lambda: _say_where(product))
+
+
+async def _serve_together(product: Product, count: int) -> None:
+    from ..crew import serve_together  # noqa: PLC0415
+
+    await serve_together(product, count, ready=lambda: _say_where(product))
+
+
+def _say_where(product: Product) -> None:
+    address = issuer_address(product.settings)
+    note(f"Allotment serves {address} (GraphQL at /graphql, usage at /v1/usage).")
+
+
+@click.command(hidden=True)
+@click.option("--parent", type=int, required=True, help="The process that started it, and outlives it.")
+@click.option("--listen-fd", type=int, required=True, help="The socket that listens.")
+@click.option("--ready-fd", type=int, required=True, help="Where it says that it serves.")
+def worker(parent: int, listen_fd: int, ready_fd: int) -> None:
+    """One of the processes of `allotment serve --workers`, which starts them.
+
+    \b
+    allotment serve --workers 2
+    """
+    from ..crew import end_with  # noqa: PLC0415
+    from ..working import work  # noqa: PLC0415
+
+    end_with(parent)
+    settings = settings_for_command(quiet=False)
+
+    def ready() -> None:
+        os.write(ready_fd, b"ready")
+        os.close(ready_fd)
+
+    with contextlib.suppress(KeyboardInterrupt), running(settings, nats=True) as product, tuned():
+        complete(work(product, ready=ready, listening=listen_fd))
 
 
 @click.command(name="migrate")

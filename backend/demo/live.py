@@ -92,7 +92,7 @@ class Pace:
 
 async def present(product: Product, started: float, *, speed: float, keep: bool) -> None:
     """Set the stage, open the doors, and let usage flow until somebody says stop."""
-    async with product.engine() as engine:
+    async with product.engine(serves=True) as engine:
         narrator = Narrator()
         messenger = Messenger(engine, product.nats_url)
         stage, again = await onboard(product, engine, reuse=keep, tell=note)

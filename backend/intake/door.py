@@ -7,16 +7,16 @@ interrupted starts again from the beginning.
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from itertools import islice
-from typing import BinaryIO
+from typing import Any, BinaryIO
 from uuid import UUID
 
 from msgspec import Struct, field
 
 from ...domain.usage import UnreadableRecord, UsageRecord
 from ...tenants.sealing import load_sealer
-from ..deciding import UsageOutcome
+from ..deciding import Usage, UsageOutcome
 from ..engine import Engine
 from ..log import Group, Head, PostgresLog, Row
 from ..writer import Busy, Writer
@@ -27,6 +27,9 @@ BATCH_RECORDS = 500
 BATCHES_IN_FLIGHT = 4
 PROBLEMS_TOLD_MAX = 100
 
+Charges = Coroutine[Any, Any, list[UsageOutcome]]
+Charge = Callable[[Sequence[Usage], Sequence[str]], Charges]
+"""Charges records, each with the position where it stood."""
 Records = list[tuple[UsageRecord | UnreadableRecord, str]]
 """Each with the position where it stood."""
 
@@ -87,9 +90,12 @@ async def charge_stream(
     taken so far stands, and the whole may be sent again.
     """
     reader = Reader(stream, format, time_zone=time_zone, name=name, source=source)
+
+    def charge(records: Sequence[Usage], positions: Sequence[str]) -> Charges:
+        return engine.charge(tenant, records, actor, positions)
+
     with engine.using(tenant):
-        writer = await engine.writer(tenant)
-        return await _charge(engine, writer, reader, actor, patient=patient, progress=progress)
+        return await _charge(engine, charge, reader, patient=patient, progress=progress)
 
 
 async def dry_run(
@@ -111,18 +117,21 @@ async def dry_run(
         engine.clock,
     )
     await writer.start()
+
+    def charge(records: Sequence[Usage], positions: Sequence[str]) -> Charges:
+        return writer.submit_usage(records, "dry-run", positions)
+
     try:
         reader = Reader(stream, format, time_zone=time_zone, name=name, source=source)
-        return await _charge(engine, writer, reader, "dry-run", patient=True, progress=progress)
+        return await _charge(engine, charge, reader, patient=True, progress=progress)
     finally:
         await writer.close()
 
 
 async def _charge(
     engine: Engine,
-    writer: Writer,
+    charge: Charge,
     reader: Reader,
-    actor: str,
     *,
     patient: bool,
     progress: Callable[[IntakeReport], None] | None,
@@ -132,7 +141,7 @@ async def _charge(
     records = iter(reader)
     try:
         while batch := await engine.in_thread(lambda: _next(reader, records)):
-            flying.append((batch, asyncio.create_task(_submit(writer, batch, actor, patient=patient))))
+            flying.append((batch, asyncio.create_task(_submit(charge, batch, patient=patient))))
             if len(flying) >= BATCHES_IN_FLIGHT:
                 await _land(flying, report, progress)
         while flying:
@@ -162,12 +171,10 @@ async def _land(
         progress(report)
 
 
-async def _submit(writer: Writer, batch: Records, actor: str, *, patient: bool) -> list[UsageOutcome]:
+async def _submit(charge: Charge, batch: Records, *, patient: bool) -> list[UsageOutcome]:
     while True:
         try:
-            return await writer.submit_usage(
-                [record for record, _ in batch], actor, [position for _, position in batch]
-            )
+            return await charge([record for record, _ in batch], [position for _, position in batch])
         except Busy as busy:
             if not patient:
                 raise

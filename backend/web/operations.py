@@ -19,6 +19,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from ...migrations.run import head_revision, revision_of
 from ..engine import Engine
 from ..log import Group
+from .crew_metrics import SharingFigures, all_figures
 from .problem_details import HttpProblem
 
 RECORD_TOPICS = {
@@ -34,6 +35,9 @@ def operations_routes(engine: Engine) -> list[Any]:
     registry = CollectorRegistry()
     _count_commits(engine, registry)
     registry.register(_Queues(engine))
+    if engine.sharing is not None:
+        registry.register(SharingFigures(engine.sharing))
+        engine.sharing.count = lambda: generate_latest(registry)
 
     @get("/healthz", sync_to_thread=False)
     def healthz() -> Response[bytes]:
@@ -48,7 +52,7 @@ def operations_routes(engine: Engine) -> list[Any]:
 
     @get("/metrics")
     async def metrics() -> Response[bytes]:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(await all_figures(registry, engine.sharing), media_type=CONTENT_TYPE_LATEST)
 
     return [healthz, readyz, metrics]
 

@@ -16,6 +16,9 @@ from fixtures_writer import NOON, ROOT, Store, furnish, in_time
 from allotment.backend import messaging
 from allotment.backend.engine import Engine
 from allotment.backend.messaging import DEAD_LETTERS, DEAD_SUBJECT, STREAM, Messenger, usage_subject
+from allotment.backend.peers import Peers
+from allotment.backend.placement import Placement, Timing
+from allotment.backend.sharing import Sharing
 from allotment.tenants.isolation import Isolation
 from allotment.tenants.onboarding import TenantEntry, register
 
@@ -260,7 +263,7 @@ async def test_many_messages_are_charged_each_once(opened):
 
 
 @in_a_loop
-async def test_two_engines_share_the_messages_and_charge_each_once(opened, database):
+async def test_two_engines_without_leases_fight_over_a_tenant_and_charge_each_message_once(opened, database):
     other_isolation = Isolation(database)
     other = Engine(other_isolation, ROOT, clock=lambda: NOON, following=False)
     async with opened, other, Messenger(other, opened.url):
@@ -269,6 +272,45 @@ async def test_two_engines_share_the_messages_and_charge_each_once(opened, datab
         assert await opened.charged(200, seconds=20) == ids(*range(200))
         assert await opened.left() == 0
     other_isolation.close()
+
+
+@in_a_loop
+async def test_a_tenants_usage_goes_where_the_tenant_goes(opened, servers):
+    """Sent without pause, while workers come, go, and are lost."""
+
+    def made():
+        placement = Placement(opened.isolation, takes_tenants=True, timing=Timing(1.2, 0.15, 0.4, 0.3))
+        sharing = Sharing(placement, Peers(placement.me, lambda: servers.nats_url, listens=True))
+        return Engine(opened.isolation, ROOT, clock=lambda: NOON, following=False, sharing=sharing)
+
+    async with opened:
+        await in_time(opened.messenger.__aexit__())
+        numbers = iter(range(10**6))
+        sending = asyncio.create_task(_send_on(opened, numbers))
+        async with made() as one, Messenger(one, opened.url):
+            await opened.charged(10)
+            async with made() as two, Messenger(two, opened.url):
+                await asyncio.sleep(1)
+                await in_time(one.sharing.placement.retire())
+                seen = len(opened.store.charges())
+                await opened.charged(seen + 10)
+                assert two.sharing.holds(opened.store.tenant)
+                two.sharing.placement._beating.cancel()
+                two.sharing.placement.takes_tenants = False
+                async with made() as three, Messenger(three, opened.url):
+                    while not three.sharing.holds(opened.store.tenant):  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+                    sending.cancel()
+                    count = next(numbers)
+                    assert await opened.charged(count, seconds=15) == ids(*range(count))
+                    assert await opened.left() == 0
+        await opened.listen()
+
+
+async def _send_on(opened, numbers):
+    for number in numbers:
+        await asyncio.shield(opened.send(number))
+        await asyncio.sleep(0.05)
 
 
 @in_a_loop

@@ -59,6 +59,9 @@ def test_an_empty_variable_counts_as_unset():
         ({"ALLOTMENT_PORT": "-1"}, "ALLOTMENT_PORT", "0 to 65535"),
         ({"ALLOTMENT_PORT": "65536"}, "ALLOTMENT_PORT", "0 to 65535"),
         ({"ALLOTMENT_PORT": "²"}, "ALLOTMENT_PORT", "0 to 65535"),
+        ({"ALLOTMENT_WORKERS": "0"}, "ALLOTMENT_WORKERS", "1 to 64"),
+        ({"ALLOTMENT_WORKERS": "65"}, "ALLOTMENT_WORKERS", "1 to 64"),
+        ({"ALLOTMENT_WORKERS": "two"}, "ALLOTMENT_WORKERS", "1 to 64"),
         ({"ALLOTMENT_LOG_LEVEL": "loud"}, "ALLOTMENT_LOG_LEVEL", "WARNING"),
     ],
 )

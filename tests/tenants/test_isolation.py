@@ -13,10 +13,12 @@ from allotment.backend.log import Group
 from allotment.tenants.isolation import Isolation, connection_settings
 from allotment.tenants.onboarding import TenantEntry, register
 
-ROLES = ("app", "projector", "auditor", "directory")
+ROLES = ("app", "projector", "auditor", "directory", "placement")
 KEPT_BY_ALEMBIC = "alembic_version"
-UNIQUE_FOR_ALL = {"tenants_slug_key"}
+UNIQUE_FOR_ALL = {"tenants_slug_key", "workers_pkey"}
 """The directory's names are one for all tenants: a carrier looks a tenant up by its slug."""
+OF_NO_TENANT = {"workers"}
+"""Which processes there are: nothing of any tenant, and for the role that places tenants alone."""
 
 
 def asked(address, question, *values):
@@ -89,7 +91,7 @@ def test_every_table_has_the_policy_of_its_tenant_for_reading_and_writing(databa
         for table, roles, command, using, check in policies
         if roles == ["public"] and command == "ALL" and using == check == mine
     }
-    assert bound == set(tables)
+    assert bound == set(tables) - OF_NO_TENANT
     others = {
         (table, *roles, command)
         for table, roles, command, using, _ in policies
@@ -98,6 +100,8 @@ def test_every_table_has_the_policy_of_its_tenant_for_reading_and_writing(databa
     assert others == {
         ("tenants", "allotment_directory", "ALL"),
         ("log_heads", "allotment_directory", "SELECT"),
+        ("leases", "allotment_placement", "ALL"),
+        ("workers", "allotment_placement", "ALL"),
     }
 
 
@@ -230,17 +234,41 @@ def test_without_a_tenant_every_table_that_may_be_read_raises(isolation, as_role
     for table in tables:
         if (role, table) in {("directory", "tenants"), ("directory", "log_heads")}:
             continue
+        if (role, table) in {("placement", "leases"), ("placement", "workers")}:
+            continue
         with pytest.raises((psycopg.errors.UndefinedObject, psycopg.errors.InsufficientPrivilege)) as error:
             connection.execute(f"SELECT count(*) FROM {table}")
         raised += isinstance(error.value, psycopg.errors.UndefinedObject)
-    assert raised or role == "directory"
+    assert raised or role in ("directory", "placement")
 
 
 def test_the_application_reads_every_table_of_its_tenant(isolation, tables):
     store = with_events(isolation)
     with isolation.transaction(store.tenant) as connection:
-        for table in tables:
+        for table in set(tables) - OF_NO_TENANT:
             connection.execute(f"SELECT * FROM {table}")
+
+
+def test_who_places_tenants_sees_nothing_of_what_they_have(isolation, as_role, tables):
+    with_events(isolation)
+    connection = as_role("placement")
+    connection.autocommit = True
+    for table in set(tables) - {"leases", "workers"}:
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute(f"SELECT count(*) FROM {table}")
+
+
+def test_a_lease_is_seen_by_its_tenant_alone_and_changed_by_nobody_bound_to_one(isolation):
+    mine, other = with_events(isolation), with_events(isolation)
+    with isolation.placement() as connection:
+        for store in (mine, other):
+            connection.execute(
+                "INSERT INTO leases (tenant_id, worker_id) VALUES (%s, %s)", (store.tenant, uuid4())
+            )
+    with isolation.transaction(mine.tenant) as connection:
+        assert connection.execute("SELECT tenant_id FROM leases").fetchall() == [(mine.tenant,)]
+        with pytest.raises(psycopg.errors.InsufficientPrivilege), connection.transaction():
+            connection.execute("UPDATE leases SET worker_id = %s", (uuid4(),))
 
 
 def test_after_a_transaction_the_connection_carries_nothing(database):

@@ -17,7 +17,7 @@ from uuid import UUID
 from ..domain import proof
 from ..tenants.isolation import Isolation
 from . import taking_over
-from .log import Head, NotHeld
+from .log import Head, NotHeld, reachable
 from .snapshots import SnapshottedLog
 
 FORGOTTEN_AFTER_SECONDS = 60

@@ -366,7 +366,7 @@ async def test_what_goes_wrong_elsewhere_goes_wrong_here(workers, monkeypatch):
         owner, stranger = (one, other) if serving(one, tenant) else (other, one)
         for error, told in ((Busy(77), Busy), (Halted("broken"), Halted), (Unavailable("away"), Unavailable)):
 
-            async def fail(*_, error=error):
+            async def fail(*_, error=error, **__):
                 raise error
 
             monkeypatch.setattr(owner, "charge_here", fail)

@@ -21,6 +21,7 @@ from .stopping import restore_signals
 COMMANDS = {
     "demo": "demonstrating:demo",
     "serve": "operating:serve",
+    "project": "projecting:project",
     "migrate": "operating:migrate_command",
     "doctor": "examining:doctor",
     "tenant": "onboarding:tenant",

@@ -42,7 +42,9 @@ class Member(Struct, frozen=True):
     arguments: tuple[str, ...]
 
 
-async def serve_together(product: Product, count: int, *, ready: Callable[[], None]) -> None:
+async def serve_together(
+    product: Product, count: int, *, ready: Callable[[], None], projected_elsewhere: bool = False
+) -> None:
     """Serve with so many workers until told to stop."""
     settings = product.settings
     # Made once, before anybody needs them: the development issuer's keys, and the root key.
@@ -50,8 +52,10 @@ async def serve_together(product: Product, count: int, *, ready: Callable[[], No
     product.root_key()
     with _listening(settings.host, settings.port) as listening:
         descriptor = listening.fileno()
-        arguments = ("worker", "--parent", str(os.getpid()), "--listen-fd", str(descriptor))
-        workers = [Member(f"worker {number}", arguments) for number in range(1, count + 1)]
+        arguments = ["worker", "--parent", str(os.getpid()), "--listen-fd", str(descriptor)]
+        if projected_elsewhere:
+            arguments.append("--projected-elsewhere")
+        workers = [Member(f"worker {number}", tuple(arguments)) for number in range(1, count + 1)]
         environment = {
             "DATABASE_URL": product.database_url,
             "NATS_URL": product.nats_url,

@@ -1,4 +1,4 @@
-"""The engine: one writer and one follower per tenant in use, and who is told of a commit.
+"""The engine: one writer per tenant in use, who keeps its views up, and who is told of a commit.
 
 Everything that changes a tenant goes through here, whatever door it came in by.
 """
@@ -40,8 +40,8 @@ from ..tenants.onboarding import (
 from ..tenants.sealing import RootKey, Sealer, load_sealer
 from .authorising import StartSession
 from .deciding import Answer, Order, Usage, UsageOutcome, command_key, session_key, usage_key
-from .following import Follower
 from .intake.numbers import is_region, normal_number
+from .keeping_up import Follower, Keeper, Watcher
 from .leases import LeasedLog
 from .log import Group, NotHeld, PostgresLog, answer_of
 from .replica import Replicas
@@ -81,6 +81,7 @@ class Engine:
         clock: Clock = wall_clock,
         on_commit: Callable[[Group], None] | None = None,
         following: bool = True,
+        projected_elsewhere: bool = False,
         idle_seconds: float = IDLE_SECONDS,
         sharing: Sharing | None = None,
     ) -> None:
@@ -93,9 +94,10 @@ class Engine:
         self.on_leaving: Callable[[UUID], None] | None = None
         """Told of each tenant that is not served here any more."""
         self._following = following
+        self._projected_elsewhere = projected_elsewhere
         self._executor = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="allotment")
         self._writers: dict[UUID, asyncio.Task[Writer]] = {}
-        self._followers: dict[UUID, Follower] = {}
+        self._followers: dict[UUID, Keeper] = {}
         self._starting: dict[UUID, asyncio.Future[None]] = {}
         self._idle_seconds = idle_seconds
         self._uses: dict[UUID, _Use] = {}
@@ -409,7 +411,7 @@ class Engine:
                 self._leaving[tenant] = asyncio.create_task(self._leave(tenant, writer))
         await asyncio.gather(*self._leaving.values(), return_exceptions=True)
         for tenant, follower in list(self._followers.items()):
-            if tenant not in self._writers and self._looked_at[tenant] < before and not follower.lag:
+            if tenant not in self._writers and self._looked_at[tenant] < before and not follower.is_busy:
                 del self._followers[tenant], self._looked_at[tenant]
                 self._starting.pop(tenant, None)
                 await follower.close()
@@ -453,16 +455,22 @@ class Engine:
 
     # --- reading ----------------------------------------------------------------------------
 
-    def follower(self, tenant: UUID) -> Follower:
-        """Keeps the tenant's views up to date, from the first look on."""
+    def follower(self, tenant: UUID) -> Keeper:
+        """Keeps the tenant's views up to date from the first look on, or knows how far a projector is."""
         self._looked_at[tenant] = time.monotonic()
         follower = self._followers.get(tenant)
         if follower is None:
-            follower = Follower(self.isolation, tenant, executor=self._executor)
-            self._followers[tenant] = follower
-            if self._following:
+            kind = Watcher if self._projected_elsewhere else Follower
+            follower = self._followers[tenant] = kind(self.isolation, tenant, executor=self._executor)
+            if self._following and not self._projected_elsewhere:
                 self._starting[tenant] = asyncio.ensure_future(follower.start())
         return follower
+
+    def shown(self, tenant: UUID, seq: int) -> None:
+        """A projector says how far this tenant's views are: who waits for that need not look."""
+        follower = self._followers.get(tenant)
+        if isinstance(follower, Watcher):
+            follower.shown(seq)
 
     async def sealer(self, tenant: UUID) -> Sealer:
         """For reading personal fields: with the keys stored now, so that who was erased stays erased."""

@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
-import msgspec
 import psycopg
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
@@ -21,17 +20,13 @@ from psycopg import Connection
 from psycopg.rows import DictRow, dict_row
 
 from ..domain import proof
-from ..domain.charging import UsageCharged
-from ..domain.events import SCHEMA, Envelope, Recorded, decode
+from ..domain.events import Recorded, decode
 from ..tenants.isolation import Isolation, Role
 from . import taking_over
 from .copying import COPY, copy_buffer
 
 READ_MAX = 10_000
 """Events fetched at a time."""
-CHUNK_MAX = 20_000
-"""Events folded at a time: a few megabytes, decoded in one call."""
-
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -52,21 +47,6 @@ class Head(NamedTuple):
     seq: int
     epoch: int
     peaks: list[bytes]
-
-
-class Chunk(NamedTuple):
-    """Consecutive events, as they are folded: the charges by themselves, for they are most of them."""
-
-    first: int
-    last: int
-    recorded_at: int
-    """Of the last."""
-    charges: list[Envelope[UsageCharged]]
-    keys: list[bytes]
-    """Of the charges."""
-    others: list[Recorded]
-    leaves: list[bytes]
-    """Of all, in order."""
 
 
 class Fenced(Exception):
@@ -273,31 +253,6 @@ class PostgresLog(PostgresApplicationRecorder):
             ).fetchall()
         return [Row(*row) for row in found]
 
-    def read_chunk(self, after: int, upto: int) -> Chunk | None:
-        """The next events to fold, put together by the server: rows cost more than decoding them."""
-        last = min(upto, after + CHUNK_MAX)
-        with reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
-            found = connection.execute(
-                _CHUNK, {"after": after, "last": last}, binary=True, prepare=True
-            ).fetchone()
-        assert found is not None
-        count, recorded_at, charged, keyed, states, keys, leaves, *others = found
-        if charged != keyed or count != last - after:
-            return chunk_of(self.read(after, CHUNK_MAX, upto))
-        charges = _decode_charges(charged, states or b"")
-        if charges is None:
-            return chunk_of(self.read(after, CHUNK_MAX, upto))
-        keys = keys or b""
-        return Chunk(
-            after + 1,
-            last,
-            recorded_at,
-            charges,
-            [keys[at : at + 16] for at in range(0, len(keys), 16)],
-            [recorded(Row._make((*row, b""))) for row in zip(*others, strict=True)] if others[0] else [],
-            proof.unpack(leaves),
-        )
-
     def find(self, command_keys: Sequence[bytes]) -> list[Row]:
         with reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
             found = connection.execute(
@@ -419,7 +374,7 @@ def recorded(row: Row) -> Recorded:
 def follow(log: Log, after: int = 0, upto: int | None = None) -> Iterator[Row]:
     """Every stored row after a seq, fetched in chunks; the next one while one is worked on."""
     end = 2**62 if upto is None else upto
-    for rows in _ahead(lambda seen: log.read(seen, READ_MAX, upto), lambda rows: rows[-1].seq, after, end):
+    for rows in ahead(lambda seen: log.read(seen, READ_MAX, upto), lambda rows: rows[-1].seq, after, end):
         yield from rows
 
 
@@ -427,43 +382,10 @@ def replay(log: Log, after: int = 0, upto: int | None = None) -> Iterator[Record
     return map(recorded, follow(log, after, upto))
 
 
-def recorded_all(rows: Sequence[Row]) -> list[Recorded]:
-    """The same for many rows: the charges among them are decoded in one call."""
-    states = [row.state for row in rows if row.topic == CHARGED]
-    charges = _decode_charges(len(states), b"".join(states))
-    if charges is None:
-        return [recorded(row) for row in rows]
-    charge = iter(charges)
-    told: list[Recorded] = []
-    for row in rows:
-        seq, topic, _, recorded_at, key, _ = row
-        if topic == CHARGED:
-            envelope = next(charge)
-            told.append(
-                Recorded(seq, recorded_at, topic, envelope.actor, envelope.digest, key, envelope.event)
-            )
-        else:
-            told.append(recorded(row))
-    return told
-
-
-def chunks(log: Log, after: int, upto: int) -> Iterator[Chunk]:
-    """The events after a seq up to another, in chunks; the next is fetched while one is folded."""
-
-    def read(seen: int) -> Chunk | None:
-        if isinstance(log, PostgresLog):
-            return log.read_chunk(seen, upto)
-        return chunk_of(log.read(seen, CHUNK_MAX, upto))
-
-    yield from _ahead(read, lambda chunk: chunk.last, after, upto)
-
-
 T = TypeVar("T")
 
 
-def _ahead(
-    read: Callable[[int], T | None], last_of: Callable[[T], int], after: int, upto: int
-) -> Iterator[T]:
+def ahead(read: Callable[[int], T | None], last_of: Callable[[T], int], after: int, upto: int) -> Iterator[T]:
     """What is read piece by piece, until there is no more; one piece is read ahead."""
     if after >= upto:
         return
@@ -474,32 +396,6 @@ def _ahead(
             coming = ahead.submit(read, after) if after < upto else None
             yield piece
             piece = coming.result() if coming is not None else None
-
-
-def chunk_of(rows: Sequence[Row]) -> Chunk | None:
-    """A chunk of rows that were fetched one by one."""
-    if not rows:
-        return None
-    told = recorded_all(rows)
-    mine = [one for one in told if one.topic == CHARGED and one.command_key is not None]
-    return Chunk(
-        rows[0].seq,
-        rows[-1].seq,
-        rows[-1].recorded_at,
-        [Envelope(SCHEMA, one.actor, one.digest, cast("UsageCharged", one.event)) for one in mine],
-        [one.command_key for one in mine if one.command_key is not None],
-        [one for one in told if one.topic != CHARGED or one.command_key is None],
-        [row.leaf_hash for row in rows],
-    )
-
-
-def _decode_charges(count: int, states: bytes) -> list[Envelope[UsageCharged]] | None:
-    """So many stored charges, one after the other: as the array that they are the inside of."""
-    try:
-        envelopes = _charges_decoder.decode(b"\xdd" + count.to_bytes(4, "big") + states)
-    except msgspec.DecodeError:
-        return None
-    return None if any(envelope.schema != SCHEMA for envelope in envelopes) else envelopes
 
 
 def answer_of(log: Log, command_key: bytes) -> list[Recorded]:
@@ -519,25 +415,7 @@ def answer_of(log: Log, command_key: bytes) -> list[Recorded]:
 ANSWER_EVENTS_MAX = 1_000
 """A command leads to one event and a few thresholds; this bounds the look."""
 
-CHARGED = UsageCharged.topic
-_charges_decoder = msgspec.msgpack.Decoder(list[Envelope[UsageCharged]])
-
 _COLUMNS = "seq, topic, state, (extract(epoch FROM recorded_at) * 1000000)::bigint, command_key, leaf_hash"
-
-_CHUNK = f"""
-SELECT count(*), (extract(epoch FROM max(recorded_at)) * 1000000)::bigint,
-       count(*) FILTER (WHERE topic = '{CHARGED}'), count(command_key) FILTER (WHERE topic = '{CHARGED}'),
-       string_agg(state, '' ORDER BY seq) FILTER (WHERE topic = '{CHARGED}'),
-       string_agg(command_key, '' ORDER BY seq) FILTER (WHERE topic = '{CHARGED}'),
-       string_agg(leaf_hash, '' ORDER BY seq),
-       array_agg(seq ORDER BY seq) FILTER (WHERE topic <> '{CHARGED}'),
-       array_agg(topic ORDER BY seq) FILTER (WHERE topic <> '{CHARGED}'),
-       array_agg(state ORDER BY seq) FILTER (WHERE topic <> '{CHARGED}'),
-       array_agg((extract(epoch FROM recorded_at) * 1000000)::bigint ORDER BY seq)
-           FILTER (WHERE topic <> '{CHARGED}'),
-       array_agg(command_key ORDER BY seq) FILTER (WHERE topic <> '{CHARGED}')
-FROM events WHERE seq > %(after)s AND seq <= %(last)s
-"""
 
 _APPEND = """
 WITH head AS (

@@ -36,6 +36,7 @@ from .intake.door import charge_stream
 from .intake.formats import FormatError, shipped_format
 from .intake.rows import UnreadableFile
 from .log import Group
+from .projecting import SHOWN, Shown
 
 STREAM = "USAGE"
 SUBJECT = "usage.in"
@@ -79,6 +80,7 @@ class Messenger:
         stream = self._client.jetstream()
         await prepare_streams(stream)
         self._engine.on_leaving = self._stop_fetching
+        await self._client.subscribe(f"{SHOWN}.*", cb=self._shown)
         self._tasks = [asyncio.create_task(self._look(stream)), asyncio.create_task(self._tell())]
         return self
 
@@ -96,6 +98,12 @@ class Messenger:
         """To be given to the engine as `on_commit`: never waits."""
         with contextlib.suppress(asyncio.QueueFull):
             self._told.put_nowait(group)
+
+    async def _shown(self, message: Msg) -> None:
+        """A projector says how far it is: who waits for that need not look. Nothing rests on it."""
+        with contextlib.suppress(ValueError, msgspec.MsgspecError):
+            seq = msgspec.json.decode(message.data, type=Shown).seq
+            self._engine.shown(UUID(message.subject.rpartition(".")[2]), seq)
 
     # --- usage in ---------------------------------------------------------------------------
 

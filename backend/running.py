@@ -45,6 +45,7 @@ class Product(Struct, frozen=True):
         on_commit: Callable[[Group], None] | None = None,
         following: bool = True,
         serves: bool = False,
+        projected_elsewhere: bool = False,
     ) -> Engine:
         """An engine among those of other workers. One that `serves` is given tenants, and asked by others.
 
@@ -59,6 +60,7 @@ class Product(Struct, frozen=True):
             on_commit=on_commit,
             following=following,
             sharing=sharing,
+            projected_elsewhere=projected_elsewhere,
         )
 
     def root_key(self) -> RootKey:

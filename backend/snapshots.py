@@ -36,7 +36,8 @@ from ..domain.snapshot import (
 )
 from ..domain.tenant import Tenant
 from ..tenants.isolation import Connection, Isolation
-from .log import Chunk, Head, Log, PostgresLog, chunks, reachable
+from .log import Head, Log, PostgresLog, reachable
+from .reading_log import LEAF_BYTES, Chunk, chunks
 from .seen import KeptKeys, SeenKeys, status_of
 
 SNAPSHOT_EVERY = 50_000
@@ -377,13 +378,14 @@ def fold(store: Log, head: Head, begun: Folded, peaks: list[bytes] | None = None
     With the peaks of there: they and the leaves that follow must lead to those of the head.
     """
     state, seen, recorded_at, after, restructured = begun
-    for chunk in chunks(store, after, head.seq):
-        if chunk.first != after + 1 or len(chunk.leaves) != chunk.last - after:
+    proving = peaks is not None
+    for chunk in chunks(store, after, head.seq, leaves=proving):
+        if chunk.first != after + 1 or (proving and len(chunk.leaves) != LEAF_BYTES * (chunk.last - after)):
             raise InvariantBroken("the log has no holes", read=after, next=chunk.first)
         apply_chunk(state, seen, chunk)
         restructured = restructured or any(other.topic not in COUNTED for other in chunk.others)
         if peaks is not None:
-            proof.append_all(peaks, after, chunk.leaves)
+            proof.append_all(peaks, after, proof.unpack(chunk.leaves))
         after, recorded_at = chunk.last, chunk.recorded_at
     if after != head.seq:
         raise InvariantBroken("the log has no holes", read=after, head=head.seq)

@@ -24,8 +24,9 @@ from ..projections.invoices import Invoice, invoice
 from ..projections.sessions import held_now
 from ..tenants.isolation import Connection, Isolation
 from .deciding import usage_key
-from .following import catch_up, dump_views, past, rebuild_and_compare, stands_at
+from .following import catch_up, stands_at
 from .log import Head, PostgresLog, Row, follow, recorded
+from .looking_back import dump_views, past, rebuild_and_compare
 from .seen import DAY_BYTES
 
 CHECK_WHOLE_EVERY = 10_000

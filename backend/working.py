@@ -23,12 +23,18 @@ HAND_OVER_SECONDS_MAX = 15.0
 log = structlog.get_logger()
 
 
-async def work(product: Product, *, ready: Callable[[], None], listening: int | None = None) -> None:
+async def work(
+    product: Product,
+    *,
+    ready: Callable[[], None],
+    listening: int | None = None,
+    projected_elsewhere: bool = False,
+) -> None:
     """Serve until told to stop. `listening` is a socket shared with others, whose parent owns the rest."""
     settings = product.settings
     issuer = development_issuer(settings)
     verifier = verifier_for(settings, issuer)
-    async with product.engine(serves=True) as engine:
+    async with product.engine(serves=True, projected_elsewhere=projected_elsewhere) as engine:
         assert engine.sharing is not None
         engine.sharing.in_crew = listening is not None
         messenger = Messenger(engine, product.nats_url)

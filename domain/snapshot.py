@@ -5,17 +5,17 @@ counters are lists of numbers and change with every charge. What follows from th
 compiled rates and the index of identities, is built again.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from operator import le
 
 import msgspec
 from msgspec import Raw, Struct
 
+from .brief import Charged
 from .bucket import NEVER, Family, Granted, Transferred
 from .charging import UsageCharged, UsageRejected, UsageSuspended
 from .contract import ContractSigned, PeriodOpened
-from .events import Envelope
 from .hierarchy import Identity, Member, Path
 from .limit import LimitSet, ThresholdCrossed
 from .refusals import InvariantBroken
@@ -34,9 +34,6 @@ from .usage import MONEY
 BLOCK = 2_000
 """Members, or limits, encoded in one call: others get their turn in between."""
 NOBODY = -1
-
-SHORT_RUN = 8
-"""A run of charges shorter than an eighth of the members is looked at charge by charge."""
 
 COUNTED = {
     event.topic
@@ -196,45 +193,84 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     return tenant
 
 
-def count_all(tenant: Tenant, charges: Sequence[Envelope[UsageCharged]]) -> None:
-    """Apply a run of charges as `Charging.count` does, looking at ceilings once, at the end.
+def count_all(tenant: Tenant, charges: Sequence[Charged]) -> None:
+    """Apply a run of charges as `Charging.count` does, each ancestor and bucket counted once at the end.
 
-    Usage only grows within a run, and no limit changes: what is within its ceiling then always was.
+    Usage only grows within a run, buckets only shrink, and no limit changes: what is within its
+    bounds at the end always was.
     """
-    charging, families = tenant.charging, tenant.families
-    if len(charges) * SHORT_RUN < len(tenant.hierarchy.members):
-        for envelope in charges:
-            charging.count(envelope.event)
-        return
-    touched: dict[tuple[str, str], Family] = {}
+    charging, runs = tenant.charging, _Runs(tenant.families)
+    of_period, by_type = "", runs.of("")
     for envelope in charges:
         event = envelope.event
         billed, amount, path = event.billed, event.amount, event.path
-        key = (event.usage_type, event.period)
-        family = touched.get(key)
-        if family is None:
-            family = touched[key] = families[key]
-        taken = family.consume(event.drawn) if event.drawn else 0
+        if event.period != of_period:
+            of_period = event.period
+            by_type = runs.of(of_period)
+        foot, above, drawn = by_type[event.usage_type]
+        taken = 0
+        for ordinal, part in event.drawn:
+            if part <= 0:
+                raise InvariantBroken("no bucket is overdrawn", member=ordinal, part=part)
+            taken += part
+            drawn[ordinal] += part
         if taken + event.overage != billed:
             raise InvariantBroken(
                 "the parts of a charge add up", taken=taken, overage=event.overage, billed=billed
             )
-        used = family.used
-        for ordinal in path:
-            used[ordinal] += billed
+        # A node has one way up, but many resources: its charges go on together.
+        foot[path[0]] += billed
+        above[path[1:]] += billed
         if amount:
-            key = (MONEY, event.period)
-            family = touched.get(key)
-            if family is None:
-                family = touched[key] = families[key]
-            used = family.used
-            for ordinal in path:
-                used[ordinal] += amount
+            foot, above, _ = by_type[MONEY]
+            foot[path[0]] += amount
+            above[path[1:]] += amount
             charging.amount_total += amount
     charging.counts["charged"] += len(charges)
-    for family in touched.values():
-        if not all(map(le, family.used, family.ceiling)):
-            raise InvariantBroken("usage never passes a limit", usage_type=family.usage_type)
+    runs.end()
+
+
+_Run = tuple[defaultdict[int, int], defaultdict[Path, int], defaultdict[int, int]]
+"""What a run of charges adds to one family: at the foot of paths, on what is above, out of buckets."""
+
+
+class _OfPeriod(dict[str, _Run]):
+    """One run for each usage type that is met."""
+
+    def __missing__(self, usage_type: str) -> _Run:
+        run = self[usage_type] = (defaultdict(int), defaultdict(int), defaultdict(int))
+        return run
+
+
+class _Runs:
+    """One for each family that a run of charges touches."""
+
+    def __init__(self, families: dict[tuple[str, str], Family]) -> None:
+        self._families = families
+        self._by_period: dict[str, _OfPeriod] = {}
+
+    def of(self, period: str) -> _OfPeriod:
+        return self._by_period.setdefault(period, _OfPeriod())
+
+    def end(self) -> None:
+        for period, by_type in self._by_period.items():
+            for usage_type, (foot, above, drawn) in by_type.items():
+                for path, quantity in above.items():
+                    for ordinal in path:
+                        foot[ordinal] += quantity
+                _add_up(self._families[usage_type, period], foot, drawn)
+
+
+def _add_up(family: Family, used: dict[int, int], drawn: dict[int, int]) -> None:
+    counters, ceiling = family.used, family.ceiling
+    for ordinal, quantity in used.items():
+        total = counters[ordinal] = counters[ordinal] + quantity
+        if total > ceiling[ordinal]:
+            raise InvariantBroken(
+                "usage never passes a limit", usage_type=family.usage_type, member=ordinal, used=total
+            )
+    if drawn:
+        family.consume(tuple(drawn.items()))
 
 
 # --- members -------------------------------------------------------------------------------------

@@ -164,42 +164,41 @@ def apply(chunk: Chunk, db: Connection) -> None:
 
 
 def _charges(chunk: Chunk, sums: dict[Any, list[int]]) -> None:
-    """Charges of one path are added up first: then each of its members is touched once."""
-    paths: dict[Any, list[int]] = {}
-    for _, charge in chunk.charged:
-        key = (charge.period, charge.usage_type, charge.path)
-        path = paths.get(key)
-        if path is None:
-            path = paths[key] = [0, 0, 0, 0, 0]
-        path[0] += charge.billed
-        path[1] += charge.overage
-        path[2] += 1
+    """Counted at their foot one by one; those of one node are added up before they go on up."""
+    above: dict[Any, list[int]] = {}
+    for charge in chunk.charges.events:
+        path, period, usage_type = charge.path, charge.period, charge.usage_type
+        foot, way = path[0], path[1:]
+        _count(_of(sums, period, usage_type, foot), charge.billed, charge.overage, 1)
+        _add(above, (period, usage_type, way), charge.billed, charge.overage)
         if charge.amount:
-            path[3] += charge.amount
-            path[4] += 1
+            _count(_of(sums, period, MONEY, foot), charge.amount, 0, 1)
+            _add(above, (period, MONEY, way), charge.amount, 0)
         for ordinal, part in charge.drawn:
-            _of(sums, charge.period, charge.usage_type, ordinal)[_CONSUMED] += part
-    for (period, usage_type, members), (billed, overage, count, amount, costing) in paths.items():
-        _count(sums, period, usage_type, members, billed, overage, count)
-        if costing:
-            _count(sums, period, MONEY, members, amount, 0, costing)
+            _of(sums, period, usage_type, ordinal)[_CONSUMED] += part
+    for (period, usage_type, way), (used, overage, count) in above.items():
+        for ordinal in way:
+            figures = _of(sums, period, usage_type, ordinal)
+            figures[_USED] += used
+            figures[_OVERAGE] += overage
+            figures[_CHARGES] += count
 
 
-def _count(
-    sums: dict[Any, list[int]],
-    period: str,
-    usage_type: str,
-    path: Sequence[int],
-    used: int,
-    overage: int,
-    count: int,
-) -> None:
-    for ordinal in path:
-        figures = _of(sums, period, usage_type, ordinal)
-        figures[_USED] += used
-        figures[_OVERAGE] += overage
-        figures[_CHARGES] += count
-    _of(sums, period, usage_type, path[0])[_USED_OWN] += used
+def _count(figures: list[int], used: int, overage: int, count: int) -> None:
+    figures[_USED] += used
+    figures[_USED_OWN] += used
+    figures[_OVERAGE] += overage
+    figures[_CHARGES] += count
+
+
+def _add(above: dict[Any, list[int]], key: Any, used: int, overage: int) -> None:
+    figures = above.get(key)
+    if figures is None:
+        above[key] = [used, overage, 1]
+    else:
+        figures[0] += used
+        figures[1] += overage
+        figures[2] += 1
 
 
 def _hold(sums: dict[Any, list[int]], event: SessionEvent, hold: Hold, sign: int) -> None:
@@ -207,10 +206,19 @@ def _hold(sums: dict[Any, list[int]], event: SessionEvent, hold: Hold, sign: int
     for ordinal, part in hold.drawn:
         _of(sums, event.period, event.usage_type, ordinal)[_RESERVED] += sign * part
     if hold.billed:
-        billed, overage = sign * hold.billed, sign * hold.overage
-        _count(sums, event.period, event.usage_type, event.path, billed, overage, 0)
+        _held_along(sums, event, event.usage_type, sign * hold.billed, sign * hold.overage)
     if hold.amount:
-        _count(sums, event.period, MONEY, event.path, sign * hold.amount, 0, 0)
+        _held_along(sums, event, MONEY, sign * hold.amount, 0)
+
+
+def _held_along(
+    sums: dict[Any, list[int]], event: SessionEvent, usage_type: str, used: int, overage: int
+) -> None:
+    for ordinal in event.path:
+        figures = _of(sums, event.period, usage_type, ordinal)
+        figures[_USED] += used
+        figures[_OVERAGE] += overage
+    _of(sums, event.period, usage_type, event.path[0])[_USED_OWN] += used
 
 
 def _of(sums: dict[Any, list[int]], period: str, usage_type: str, ordinal: int) -> list[int]:

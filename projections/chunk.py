@@ -4,8 +4,10 @@ Events name members by id, views know them by ordinal: `Ordinals` knows both, as
 end. It is fed by the events themselves, so no view asks the database anything per event.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
+from ..domain.brief import Charge
 from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
 from ..domain.events import Recorded
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
@@ -52,27 +54,53 @@ class Ordinals:
         return ROOT
 
 
+class Charges(NamedTuple):
+    """Charges, and beside each its seq, its record's key and when it was recorded."""
+
+    seqs: Sequence[int]
+    keys: Sequence[bytes]
+    times: Sequence[int]
+    events: Sequence[Charge]
+
+
+NO_CHARGES = Charges((), (), (), ())
+
+
 class Chunk:
     """Events of consecutive seqs: usage by its outcome, and the rest in order."""
 
-    __slots__ = ("charged", "left", "ordinals", "others", "rejected", "suspended")
+    __slots__ = ("charges", "left", "may_copy", "ordinals", "others", "rejected", "suspended")
 
-    def __init__(self, events: Iterable[Recorded], ordinals: Ordinals) -> None:
-        self.charged: list[tuple[Recorded, UsageCharged]] = []
+    def __init__(
+        self,
+        events: Iterable[Recorded],
+        ordinals: Ordinals,
+        charges: Charges = NO_CHARGES,
+        *,
+        may_copy: bool = False,
+    ) -> None:
+        self.charges = charges
+        self.may_copy = may_copy
+        """Whether rows may be added by COPY: not to the temporary tables of who looks back."""
         self.rejected: list[tuple[Recorded, UsageRejected]] = []
         self.suspended: list[tuple[Recorded, UsageSuspended]] = []
         self.others: list[Recorded] = []
         self.ordinals = ordinals
         self.left: dict[int, int] = {}
         """Seq of a move or an end -> ordinal of the node that the resource left."""
+        more: list[tuple[Recorded, UsageCharged]] = []
         for told in events:
-            self._sort(told)
-            ordinals.seq = told.seq
+            self._sort(told, more)
+            ordinals.seq = max(ordinals.seq, told.seq)
+        if more:
+            self.charges = _with(charges, more)
+        if charges.seqs:
+            ordinals.seq = max(ordinals.seq, charges.seqs[-1])
 
-    def _sort(self, told: Recorded) -> None:
+    def _sort(self, told: Recorded, charged: list[tuple[Recorded, UsageCharged]]) -> None:
         event = told.event
         if type(event) is UsageCharged:
-            self.charged.append((told, event))
+            charged.append((told, event))
         elif isinstance(event, UsageRejected):
             self.rejected.append((told, event))
         elif isinstance(event, UsageSuspended):
@@ -82,3 +110,13 @@ class Chunk:
             left = self.ordinals.tell(event)
             if left != ROOT:
                 self.left[told.seq] = left
+
+
+def _with(charges: Charges, more: Sequence[tuple[Recorded, UsageCharged]]) -> Charges:
+    """Those that were read one by one, after the others: no view depends on their order."""
+    return Charges(
+        [*charges.seqs, *(told.seq for told, _ in more)],
+        [*charges.keys, *(told.command_key or b"" for told, _ in more)],
+        [*charges.times, *(told.recorded_at for told, _ in more)],
+        [*charges.events, *(event for _, event in more)],
+    )

@@ -102,19 +102,18 @@ class Invoice(Struct, frozen=True):
 
 def apply(chunk: Chunk, db: Connection) -> None:
     sums: dict[Any, list[int]] = {}
-    for _, charge in chunk.charged:
-        key = (
-            *(charge.period, charge.path[1], charge.usage_type),
-            *(charge.direction, charge.zone, charge.tariff, charge.rate),
-        )
+    for charge in chunk.charges.events:
+        node, billed, overage = charge.path[1], charge.billed, charge.overage
+        kind, way = charge.usage_type, charge.direction
+        key = (charge.period, node, kind, way, charge.zone, charge.tariff, charge.rate)
         line = sums.get(key)
         if line is None:
             line = sums[key] = [0, 0, 0, 0, 0, 0]
         line[0] += 1
         line[1] += charge.quantity
-        line[2] += charge.billed
-        line[3] += charge.billed - charge.overage
-        line[4] += charge.overage
+        line[2] += billed
+        line[3] += billed - overage
+        line[4] += overage
         line[5] += charge.amount
     LINES.add(db, sums)
     for told in chunk.others:

@@ -4,13 +4,14 @@ A row is the event's own figures and its seq; the sealed line and counterpart st
 Rows are only ever added, so "as of seq n" is the rows up to n.
 """
 
+from struct import Struct as Layout
 from typing import Any
 
 from msgspec import Struct
 
-from .chunk import Chunk
+from .chunk import Charges, Chunk
 from .members import places
-from .tables import Connection, Table
+from .tables import COPY_HEADER, COPY_TRAILER, Connection, Table, copied_text, copy_in
 
 STATUSES = ("charged", "rejected", "suspended")
 
@@ -85,14 +86,11 @@ ALL = UsageFilter()
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
-    rows: list[tuple[Any, ...]] = [
-        (
-            *(told.seq, told.command_key, "charged", event.source, event.record_id, event.path[0]),
-            *(event.path[1], event.usage_type, event.period, event.started_at, event.direction),
-            *(event.quantity, event.billed, event.overage, event.amount, event.zone, "", told.recorded_at),
-        )
-        for told, event in chunk.charged
-    ]
+    if chunk.may_copy and chunk.charges.events:
+        copy_in(db, COPY, copied(chunk.charges))
+        rows = []
+    else:
+        rows = _charged(chunk.charges)
     rows += [
         (
             *(told.seq, told.command_key, "rejected", denied.source, denied.record_id, denied.path[0]),
@@ -110,6 +108,47 @@ def apply(chunk: Chunk, db: Connection) -> None:
         for told, waiting in chunk.suspended
     ]
     USAGES.insert(db, rows)
+
+
+def _charged(charges: Charges) -> list[tuple[Any, ...]]:
+    return [
+        (
+            *(seq, key, "charged", event.source, event.record_id, event.path[0], event.path[1]),
+            *(event.usage_type, event.period, event.started_at, event.direction, event.quantity),
+            *(event.billed, event.overage, event.amount, event.zone, "", recorded_at),
+        )
+        for seq, key, recorded_at, event in zip(*charges, strict=True)
+    ]
+
+
+COPY = (
+    "COPY usages (seq, usage_id, ordinal, node, started_at, quantity, billed, overage, amount, recorded_at, "
+    "record_id, status, reason, usage_type, direction, source, period, zone) FROM STDIN (FORMAT binary)"
+)
+
+
+def copied(charges: Charges) -> bytearray:
+    """The rows of charges in PostgreSQL's binary COPY format; the texts that repeat are made once."""
+    rows = bytearray(COPY_HEADER)
+    texts: dict[tuple[str, ...], bytes] = {}
+    for seq, key, recorded_at, event in zip(*charges, strict=True):
+        record_id = event.record_id.encode()
+        repeated = (event.usage_type, event.direction, event.source, event.period, event.zone)
+        rest = texts.get(repeated)
+        if rest is None:
+            rest = texts[repeated] = b"".join(map(copied_text, ("charged", "", *repeated)))
+        rows += _ROW(
+            18, 8, seq, 16, key, 4, event.path[0], 4, event.path[1], 8, event.started_at,
+            8, event.quantity, 8, event.billed, 8, event.overage, 8, event.amount, 8, recorded_at,
+            len(record_id),
+        )  # fmt: skip
+        rows += record_id
+        rows += rest
+    rows += COPY_TRAILER
+    return rows
+
+
+_ROW = Layout("!hiqi16siiii" + 6 * "iq" + "i").pack
 
 
 # --- queries ---------------------------------------------------------------------------------

@@ -183,11 +183,11 @@ class Account(Aggregate):
             self.used[node] = self.used.get(node, 0) + quantity
 
 
-def stock(database_url: str, count: int, per_save: int) -> float:
-    """Records per second of the library's application, the aggregate held in memory."""
+def environment(database_url: str) -> dict[str, str]:
+    """What the library wants to know of our server."""
     address = urlsplit(database_url)
     query = parse_qs(address.query)
-    environment = {
+    return {
         "PERSISTENCE_MODULE": "eventsourcing.postgres",
         "POSTGRES_DBNAME": address.path.lstrip("/"),
         "POSTGRES_HOST": query.get("host", [address.hostname or ""])[0],
@@ -196,7 +196,11 @@ def stock(database_url: str, count: int, per_save: int) -> float:
         "POSTGRES_PASSWORD": address.password or "none",
         "POSTGRES_SCHEMA": "bench",
     }
-    application: Application[UUID] = Application(env=environment)
+
+
+def stock(database_url: str, count: int, per_save: int) -> float:
+    """Records per second of the library's application, the aggregate held in memory."""
+    application: Application[UUID] = Application(env=environment(database_url))
     try:
         account = Account(balance=1 << 50)
         application.save(account)
@@ -209,6 +213,10 @@ def stock(database_url: str, count: int, per_save: int) -> float:
         return count / (time.perf_counter() - started)
     finally:
         application.close()
+
+
+def moment_of(number: int) -> datetime:
+    return datetime.fromtimestamp(1_790_000_000 + number, UTC)
 
 
 def _pgbench() -> str:

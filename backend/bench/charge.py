@@ -24,21 +24,21 @@ from ...migrations.run import migrate
 from ...tenants.isolation import Isolation
 from ...tenants.sealing import RootKey, load_sealer
 from ..deciding import Decider
-from ..embedded import embedded_servers
+from ..embedded import Servers, embedded_servers
 from ..engine import Engine, wall_clock
 from ..following import catch_up
 from ..log import Log, PostgresLog, Row, follow
 from ..snapshots import SnapshottedLog
 from ..tuning import tuned
-from . import authorising, baselines, fronts
+from . import authorising, baselines, fronts, lags, runner
 from .open_loop import acknowledgements_ms
 from .workload import ACTOR, Shape, onboard, records, rss_bytes
 
 IN_FLIGHT = 10_000
 ACK_RECORDS_PER_S = 10_000
 ACK_SECONDS = 2
-LAG_RECORDS_PER_S = 5_000
-LAG_SECONDS = 4
+RUNNER_EVENTS = 1_500
+"""What the library's own runner projects in a few seconds."""
 
 
 class Plan(Struct, frozen=True):
@@ -60,6 +60,8 @@ class Plan(Struct, frozen=True):
     baselines: bool = True
     fronts: bool = True
     """Also through HTTP and GraphQL, and with the projections following."""
+    lag_rate: int = 0
+    """Records per second at which lag is measured; 0 is half of what was charged, in batches."""
     seconds: float = 2.0
     """How long each pgbench run takes."""
 
@@ -79,15 +81,17 @@ class Figure(Struct, frozen=True):
 
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """All rounds on embedded PostgreSQL; figures by name, ready to print."""
-    with tuned(), embedded_home() as home, embedded_servers(home, postgres=True, nats=False) as servers:
+    nats = plan.fronts
+    with tuned(), embedded_home() as home, embedded_servers(home, postgres=True, nats=nats) as servers:
         migrate(servers.database_url)
         if plan.baselines:
             baselines.prepare(servers.database_url)
-        measured = asyncio.run(_rounds(plan, servers.database_url, progress))
+        measured = asyncio.run(_rounds(plan, servers, progress))
     return _report(plan, measured)
 
 
-async def _rounds(plan: Plan, database_url: str, progress: Progress) -> dict[str, list[float]]:
+async def _rounds(plan: Plan, servers: Servers, progress: Progress) -> dict[str, list[float]]:
+    database_url = servers.database_url
     isolation = Isolation(database_url, pool_max=16)
     measured: dict[str, list[float]] = {}
     root = RootKey(bytes(32))
@@ -113,10 +117,16 @@ async def _rounds(plan: Plan, database_url: str, progress: Progress) -> dict[str
                     await asyncio.to_thread(_baselines, plan, database_url, rows, measured)
         gc.unfreeze()
         await _readers(isolation, root, tenants[0], measured, progress)
+        if plan.baselines:
+            theirs = await asyncio.to_thread(runner.runner, database_url, RUNNER_EVENTS)
+            measured["runner_per_s"] = [theirs]
         if plan.fronts:
             progress("HTTP, GraphQL, and how far behind the views are")
             async with Engine(isolation, root) as engine:
                 await _fronts(plan, engine, tenants[0], measured)
+            rate = plan.lag_rate or int(statistics.median(measured["charges_per_s"]) / 2)
+            progress(f"a projector of its own, and live listeners, at {rate:,} records/s")
+            measured |= await lags.measure(servers, isolation, root, tenants[0], plan.shape, rate)
     finally:
         isolation.close()
     return measured
@@ -243,30 +253,6 @@ async def _fronts(plan: Plan, engine: Engine, tenant: UUID, measured: dict[str, 
             measured.setdefault("http_charges_per_s", []).append(rate)
         await engine.follower(tenant).wait_for((await engine.writer(tenant)).seq, 120)
         measured |= await fronts.graphql_ms(api)
-    lags = sorted(await _lags(plan, engine, tenant))
-    measured["projection_lag_ms_p50"] = [lags[len(lags) // 2]]
-    measured["projection_lag_ms_p99"] = [lags[len(lags) * 99 // 100]]
-
-
-async def _lags(plan: Plan, engine: Engine, tenant: UUID) -> list[float]:
-    """Milliseconds from an answer to its being visible, at a steady load."""
-    batch, follower = 50, engine.follower(tenant)
-    given = records(plan.shape, LAG_RECORDS_PER_S * LAG_SECONDS, wall_clock(), 9_000_001)
-    lags: list[float] = []
-
-    async def one(some: Sequence[UsageRecord]) -> None:
-        outcomes = await engine.charge(tenant, some, ACTOR)
-        answered = time.perf_counter()
-        await follower.wait_for(max(outcome.seq for outcome in outcomes), 60)
-        lags.append((time.perf_counter() - answered) * 1e3)
-
-    started = time.perf_counter()
-    asked = []
-    for at in range(0, len(given), batch):
-        asked.append(asyncio.create_task(one(given[at : at + batch])))
-        await asyncio.sleep(max(0.0, started + at / LAG_RECORDS_PER_S - time.perf_counter()))
-    await asyncio.gather(*asked)
-    return lags
 
 
 def _report(plan: Plan, measured: dict[str, list[float]]) -> dict[str, Any]:
@@ -277,6 +263,7 @@ def _report(plan: Plan, measured: dict[str, list[float]]) -> dict[str, Any]:
         "fraction_of_limit": ("charges_per_s", "copy_rows_per_s"),
         "ratio_single_64": ("single_64_per_s", "row_lock_64_per_s"),
         "ratio_single_1024": ("single_1024_per_s", "row_lock_64_per_s"),
+        "ratio_projection": ("projection_per_s", "runner_per_s"),
         "ratio_http": ("http_charges_per_s", "row_lock_per_s"),
         "ratio_graphql": ("graphql_stock_ms", "graphql_ms"),
         "ratio_graphql_hierarchy": ("graphql_hierarchy_stock_ms", "graphql_hierarchy_ms"),

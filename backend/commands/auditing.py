@@ -5,7 +5,8 @@ import sys
 import rich_click as click
 
 from ...tenants.onboarding import find_tenant
-from ..following import catch_up, rebuild, rebuild_and_compare
+from ..following import catch_up
+from ..looking_back import rebuild, rebuild_and_compare
 from ..running import running
 from ..verifying import dump, verify
 from .output import note, say, settings_for_command, tell_json

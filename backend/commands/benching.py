@@ -21,6 +21,7 @@ def bench() -> None:
 @click.option("--tenants", type=click.IntRange(1), help="Charged at the same time.")
 @click.option("--history", type=click.IntRange(0), help="Events in the log before the first round.")
 @click.option("--duplicates", type=click.IntRange(0, 100), help="Per cent of the records that come twice.")
+@click.option("--lag-rate", type=click.IntRange(1), help="Records/s at which lag is measured; else half.")
 @click.option("--baselines/--no-baselines", default=None, help="Also measure what we compare with.")
 @click.option("--fronts/--no-fronts", default=None, help="Also HTTP, GraphQL and projections' lag.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -30,6 +31,7 @@ def charge(as_json: bool, **wanted: Any) -> None:
     \b
     allotment bench charge
     allotment bench charge --rounds 3 --no-baselines --json
+    allotment bench charge --history 1000000 --rounds 1 --no-baselines   (a long log: cold start, replay)
     """
     # Here, not above: the baselines load a library that the product itself stays clear of.
     from ..bench.charge import Plan, run  # noqa: PLC0415

@@ -1,7 +1,7 @@
 """`allotment serve`, `migrate`, `doctor`, `token`, `schema`: running the product."""
 
-import contextlib
 import os
+from contextlib import AbstractAsyncContextManager, nullcontext, suppress
 
 import msgspec
 import rich_click as click
@@ -9,6 +9,7 @@ import rich_click as click
 from ...tenants.identity import ROLES
 from ...tenants.onboarding import find_tenant
 from ..believing import development_issuer, issuer_address
+from ..offspring import projector_process
 from ..running import (
     Product,
     running,
@@ -23,6 +24,9 @@ from .output import note, say, settings_for_command, tell_json
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
+VIEWS = ("child", "here", "elsewhere")
+
+
 @click.command()
 @click.option(
     "--workers",
@@ -30,7 +34,14 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document 
     default=None,
     help="Processes that serve, in place of ALLOTMENT_WORKERS.",
 )
-def serve(workers: int | None) -> None:
+@click.option(
+    "--views",
+    type=click.Choice(VIEWS),
+    default="child",
+    show_default=True,
+    help="Who keeps them up: a process beside, those that serve, or `allotment project` elsewhere.",
+)
+def serve(workers: int | None, views: str) -> None:
     """Serve the API, follow NATS, keep the views up to date; until Ctrl-C or SIGTERM.
 
     Where it listens and what it uses, the environment says: ALLOTMENT_HOST, ALLOTMENT_PORT,
@@ -49,23 +60,34 @@ def serve(workers: int | None) -> None:
     count = workers or settings.workers
     try:
         with running(settings, nats=True) as product, tuned():
-            complete(_serve_alone(product) if count == 1 else _serve_together(product, count))
+            serving = _serve_alone(product, views) if count == 1 else _serve_together(product, count, views)
+            complete(serving)
     except KeyboardInterrupt:
         pass
     note("Stopped.")
 
 
-async def _serve_alone(product: Product) -> None:
+async def _serve_alone(product: Product, views: str) -> None:
     # Here, not above: the web takes longer to load than most commands to run.
     from ..working import work  # noqa: PLC0415
 
-    await work(product, ready=lambda: _say_where(product))
+    async with _projector(product, views):
+        await work(product, ready=lambda: _say_where(product), projected_elsewhere=views != "here")
 
 
-async def _serve_together(product: Product, count: int) -> None:
+async def _serve_together(product: Product, count: int, views: str) -> None:
     from ..crew import serve_together  # noqa: PLC0415
 
-    await serve_together(product, count, ready=lambda: _say_where(product))
+    async with _projector(product, views):
+        await serve_together(
+            product, count, ready=lambda: _say_where(product), projected_elsewhere=views != "here"
+        )
+
+
+def _projector(product: Product, views: str) -> AbstractAsyncContextManager[object]:
+    if views != "child":
+        return nullcontext()
+    return projector_process(product.database_url, product.nats_url)
 
 
 def _say_where(product: Product) -> None:
@@ -77,7 +99,8 @@ def _say_where(product: Product) -> None:
 @click.option("--parent", type=int, required=True, help="The process that started it, and outlives it.")
 @click.option("--listen-fd", type=int, required=True, help="The socket that listens.")
 @click.option("--ready-fd", type=int, required=True, help="Where it says that it serves.")
-def worker(parent: int, listen_fd: int, ready_fd: int) -> None:
+@click.option("--projected-elsewhere", is_flag=True, help="It keeps no views up itself.")
+def worker(parent: int, listen_fd: int, ready_fd: int, projected_elsewhere: bool) -> None:
     """One of the processes of `allotment serve --workers`, which starts them.
 
     \b
@@ -93,8 +116,8 @@ def worker(parent: int, listen_fd: int, ready_fd: int) -> None:
         os.write(ready_fd, b"ready")
         os.close(ready_fd)
 
-    with contextlib.suppress(KeyboardInterrupt), running(settings, nats=True) as product, tuned():
-        complete(work(product, ready=ready, listening=listen_fd))
+    with suppress(KeyboardInterrupt), running(settings, nats=True) as product, tuned():
+        complete(work(product, ready=ready, listening=listen_fd, projected_elsewhere=projected_elsewhere))
 
 
 @click.command(name="migrate")

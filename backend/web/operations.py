@@ -14,10 +14,12 @@ from prometheus_client import CollectorRegistry, Counter
 from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
+from psycopg_pool import PoolTimeout
 from sqlalchemy.exc import SQLAlchemyError
 
 from ...migrations.run import head_revision, revision_of
 from ..engine import Engine
+from ..lagging import oldest_waits_ms, tenants_behind
 from ..log import Group
 from .crew_metrics import SharingFigures, all_figures
 from .problem_details import HttpProblem
@@ -28,13 +30,18 @@ RECORD_TOPICS = {
     "usage.suspended": "suspended",
 }
 
+BEHIND_TOLD_MAX = 10
+"""Tenants whose lag is told, by rank: labels stay few, and none of them names a tenant."""
+BEHIND_COUNTED_MAX = 10_000
+
 log = structlog.get_logger()
 
 
 def operations_routes(engine: Engine) -> list[Any]:
     registry = CollectorRegistry()
     _count_commits(engine, registry)
-    registry.register(_Queues(engine))
+    queues = _Queues(engine)
+    registry.register(queues)
     if engine.sharing is not None:
         registry.register(SharingFigures(engine.sharing))
         engine.sharing.count = lambda: generate_latest(registry)
@@ -52,6 +59,7 @@ def operations_routes(engine: Engine) -> list[Any]:
 
     @get("/metrics")
     async def metrics() -> Response[bytes]:
+        await queues.look()
         return Response(await all_figures(registry, engine.sharing), media_type=CONTENT_TYPE_LATEST)
 
     return [healthz, readyz, metrics]
@@ -95,6 +103,22 @@ class _Queues(Collector):
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self._behind: list[tuple[int, int]] = []
+        self._tenants_behind = 0
+
+    async def look(self) -> None:
+        """Ask the database whose views are behind; without it, no figure is better than an old one."""
+        try:
+            self._tenants_behind, self._behind = await self._engine.in_thread(self._lags)
+        except (psycopg.Error, PoolTimeout, OSError) as error:
+            log.warning("lags not known", error=type(error).__name__)
+            self._tenants_behind, self._behind = 0, []
+
+    def _lags(self) -> tuple[int, list[tuple[int, int]]]:
+        isolation, now = self._engine.isolation, self._engine.clock()
+        behind = tenants_behind(isolation, BEHIND_COUNTED_MAX)
+        told = [(one.events, oldest_waits_ms(isolation, one, now)) for one in behind[:BEHIND_TOLD_MAX]]
+        return len(behind), told
 
     def describe(self) -> Iterator[GaugeMetricFamily]:
         return iter(())
@@ -102,13 +126,35 @@ class _Queues(Collector):
     def collect(self) -> Iterator[GaugeMetricFamily]:
         # litestar calls us in the event loop, where the writers live.
         writers = self._engine.open_writers()
-        lags = [self._engine.follower(tenant).lag for tenant in writers]
         yield GaugeMetricFamily("allotment_writers", "Tenants with an open writer", len(writers))
         waiting = sum(writer.waiting for writer in writers.values())
         yield GaugeMetricFamily("allotment_writer_inbox", "Records and commands waiting", waiting)
+        yield from self._lag_figures()
+
+    def _lag_figures(self) -> Iterator[GaugeMetricFamily]:
+        events, milliseconds = zip((0, 0), *self._behind, strict=True)
         yield GaugeMetricFamily(
-            "allotment_projection_lag_events", "Events the slowest view is behind its log", max([0, *lags])
+            "allotment_projection_lag_events", "Events the slowest view is behind its log", max(events)
         )
+        yield GaugeMetricFamily(
+            "allotment_projection_lag_ms",
+            "How long the oldest unseen event waits",
+            max(milliseconds),
+        )
+        yield GaugeMetricFamily(
+            "allotment_projection_tenants_behind", "Tenants whose views are behind", self._tenants_behind
+        )
+        by_rank = GaugeMetricFamily(
+            "allotment_projection_rank_lag_events", "Of the tenants furthest behind, each", labels=["rank"]
+        )
+        waits = GaugeMetricFamily(
+            "allotment_projection_rank_lag_ms", "Of the tenants furthest behind, each", labels=["rank"]
+        )
+        for rank, (behind, waited) in enumerate(self._behind, 1):
+            by_rank.add_metric([str(rank)], behind)
+            waits.add_metric([str(rank)], waited)
+        yield by_rank
+        yield waits
 
 
 def _json(answer: dict[str, Any]) -> Response[bytes]:

@@ -15,8 +15,8 @@ from ...tenants.identity import Principal
 from ...tenants.isolation import Connection
 from ..deciding import Answer
 from ..engine import Engine
-from ..following import past, seq_at
 from ..log import LogUnavailable, PostgresLog, Row, answer_of, recorded
+from ..looking_back import past, seq_at
 from ..writer import Busy, Halted, Unavailable
 
 VIEWS_SECONDS_MAX = 5.0

@@ -8,19 +8,11 @@ import psycopg
 import pytest
 from msgspec.structs import replace
 
-from allotment.backend import following
+from allotment.backend import following, keeping_up, looking_back
 from allotment.backend.deciding import command_key
-from allotment.backend.following import (
-    Follower,
-    NewerView,
-    Projector,
-    catch_up,
-    dump_views,
-    past,
-    rebuild,
-    rebuild_and_compare,
-    seq_at,
-)
+from allotment.backend.following import NewerView, Projector, catch_up
+from allotment.backend.keeping_up import Follower
+from allotment.backend.looking_back import dump_views, past, rebuild, rebuild_and_compare, seq_at
 from allotment.domain.bucket import Allocate
 from allotment.domain.hierarchy import AddNode, MoveResource
 from allotment.domain.tenant import OpenTenant
@@ -70,14 +62,31 @@ def test_many_followers_apply_each_event_once(made):
     assert rebuild_and_compare(made.isolation, made.tenant) == []
 
 
-@pytest.mark.parametrize("breaks_at", ["_fold", "_advance"])
+def test_where_the_server_gives_us_no_appender_rows_of_usage_come_out_the_same(made):
+    made.isolation._may_copy = False
+    assert catch_up(made.isolation, made.tenant, upto=40) == 40
+    made.isolation._may_copy = True
+    catch_up(made.isolation, made.tenant)
+    assert rebuild_and_compare(made.isolation, made.tenant) == []
+
+
+def test_who_is_far_behind_reads_ahead_and_still_stops_where_it_is_told_to(made, monkeypatch):
+    monkeypatch.setattr(following, "CHUNK", 8)
+    monkeypatch.setattr(following, "CHUNK_MAX", 16)
+    end = made.log.head().seq
+    for upto in (20, 21, end):
+        assert catch_up(made.isolation, made.tenant, upto=upto, chunk=8) == upto
+        assert rebuild_and_compare(made.isolation, made.tenant) == []
+
+
+@pytest.mark.parametrize("breaks_at", ["fold", "advance"])
 def test_a_follower_killed_within_a_chunk_leaves_whole_chunks(made, monkeypatch, breaks_at):
     projector = Projector(made.isolation, made.tenant, chunk=20)
     projector.step()
     usual = getattr(following, breaks_at)
 
-    def killed(*about):
-        usual(*about)
+    def killed(*about, **more):
+        usual(*about, **more)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
@@ -95,7 +104,7 @@ def test_a_follower_killed_within_a_chunk_leaves_whole_chunks(made, monkeypatch,
 def test_a_lost_connection_leaves_whole_chunks(made, monkeypatch):
     projector = Projector(made.isolation, made.tenant, chunk=20)
     projector.step()
-    usual = following._advance
+    usual = following.advance
 
     def cut(db, *about):
         usual(db, *about)
@@ -103,7 +112,7 @@ def test_a_lost_connection_leaves_whole_chunks(made, monkeypatch):
             other.execute("SELECT pg_terminate_backend(%s)", (db.info.backend_pid,))
 
     with monkeypatch.context() as patched:
-        patched.setattr(following, "_advance", cut)
+        patched.setattr(following, "advance", cut)
         with pytest.raises(psycopg.OperationalError):
             projector.step()
     projector.catch_up()
@@ -148,7 +157,7 @@ def test_a_view_whose_version_is_raised_is_built_again_by_itself(made, name, mon
     raised = [replace(view, version=view.version + (view.name == name)) for view in VIEWS]
     for table in next(view.tables for view in VIEWS if view.name == name):
         changed(made, f"DELETE FROM {table.name}")
-    monkeypatch.setattr(following, "VIEWS", raised)
+    monkeypatch.setattr(looking_back, "VIEWS", raised)
     projector = Projector(made.isolation, made.tenant, views=raised, chunk=7)
     for _ in range(3):
         projector.step()
@@ -273,7 +282,7 @@ def test_a_follower_finds_what_nobody_told_it_of(made, isolation):
 def test_a_follower_outlives_an_outage(made, isolation, monkeypatch):
     outages = [psycopg.OperationalError("the server is gone"), OSError("no route"), LookupError("our fault")]
     usual = Projector.step
-    monkeypatch.setattr(following, "PAUSE_SECONDS_MAX", 0.05)
+    monkeypatch.setattr(keeping_up, "PAUSE_SECONDS_MAX", 0.05)
 
     def failing(self, upto=None):
         if outages:

@@ -1,15 +1,18 @@
 """Snapshots of the state: what comes back is what was, in everything that a decision looks at."""
 
 import random
+from itertools import groupby
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+from msgspec.structs import replace
 
+from allotment.backend.reading_log import decode_charges
 from allotment.domain import canonical, snapshot
 from allotment.domain.bucket import Allocate, Return, Trade
 from allotment.domain.charging import UsageCharged
-from allotment.domain.events import SCHEMA, Envelope
+from allotment.domain.events import SCHEMA, Envelope, encode
 from allotment.domain.hierarchy import AddNode, AddResource, EndResource, Identity, MoveResource
 from allotment.domain.limit import SetLimit
 from allotment.domain.refusals import InvariantBroken
@@ -125,6 +128,41 @@ def test_a_run_of_charges_counts_as_one_after_the_other_does(company):
     charged = [event for number in range(40) for event in one_by_one.use(number, "voice")]
     snapshot.count_all(at_once.tenant, charges_of(charged))
     assert whole(at_once.tenant) == whole(one_by_one.tenant)
+
+
+def in_brief(charges: list[UsageCharged]) -> Any:
+    """As a replay reads them."""
+    return decode_charges(len(charges), b"".join(encode(charge, "test", b"12345678") for charge in charges))
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_any_history_read_in_brief_and_counted_in_runs_comes_to_the_same_bytes(seed, company):
+    one_by_one, at_once = company(), company()
+    begun = len(one_by_one.history)
+    live(one_by_one, seed, 120)
+    happened = one_by_one.history[begun:]
+    for charged, run in groupby(happened, key=lambda event: isinstance(event, UsageCharged)):
+        if charged:
+            snapshot.count_all(at_once.tenant, in_brief([*run]))
+        else:
+            for event in run:
+                at_once.tenant.apply(event)
+    assert whole(at_once.tenant) == whole(one_by_one.tenant)
+    assert [*canonical.lines(at_once.tenant)] == [*canonical.lines(one_by_one.tenant)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "broken"),
+    [
+        ({"overage": 1}, "parts of a charge add up"),
+        ({"drawn": ((0, 10**15),), "billed": 10**15}, "no bucket is overdrawn"),
+        ({"drawn": ((0, 61), (0, -1))}, "no bucket is overdrawn"),
+    ],
+)
+def test_a_run_that_cannot_be_is_noticed(company, changes, broken):
+    (charged,) = (event for event in company().use(60, "voice") if isinstance(event, UsageCharged))
+    with pytest.raises(InvariantBroken, match=broken):
+        snapshot.count_all(company().tenant, charges_of([replace(charged, **changes)]))
 
 
 def test_a_run_that_passes_a_limit_is_noticed(company):

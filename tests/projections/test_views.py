@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from allotment.backend.following import catch_up, dump_views, past
+from allotment.backend.following import catch_up
+from allotment.backend.looking_back import dump_views, past
 from allotment.domain.bucket import Allocate, Return, Trade
 from allotment.domain.contract import Grant, SignContract
 from allotment.domain.hierarchy import AddNode, EndResource, MoveResource

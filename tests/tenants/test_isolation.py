@@ -10,11 +10,18 @@ import pytest
 from fixtures_writer import ROOT, Store
 
 from allotment.backend.log import Group
+from allotment.projections.usages import USAGES
 from allotment.tenants.isolation import Isolation, connection_settings
 from allotment.tenants.onboarding import TenantEntry, register
 
 ROLES = ("app", "projector", "auditor", "directory", "placement")
+SEEN_BY_THE_DIRECTORY = {("directory", table) for table in ("tenants", "log_heads", "projection_positions")}
 KEPT_BY_ALEMBIC = "alembic_version"
+FILLED_BY_THE_APPENDER = {
+    "events": ("command_key", "leaf_hash", "recorded_at", "seq", "state", "topic"),
+    "usages": tuple(USAGES.columns),
+}
+"""All but the tenant."""
 UNIQUE_FOR_ALL = {"tenants_slug_key", "workers_pkey"}
 """The directory's names are one for all tenants: a carrier looks a tenant up by its slug."""
 OF_NO_TENANT = {"workers"}
@@ -102,6 +109,7 @@ def test_every_table_has_the_policy_of_its_tenant_for_reading_and_writing(databa
         ("log_heads", "allotment_directory", "SELECT"),
         ("leases", "allotment_placement", "ALL"),
         ("workers", "allotment_placement", "ALL"),
+        ("projection_positions", "allotment_directory", "SELECT"),
     }
 
 
@@ -127,11 +135,12 @@ def test_only_the_appender_passes_row_level_security_and_it_can_do_nothing_but_a
     columns = asked(
         database,
         "SELECT attrelid::regclass::text, attname, privilege_type FROM pg_attribute, aclexplode(attacl) "
-        "WHERE grantee = 'allotment_appender'::regrole ORDER BY 2",
+        "WHERE grantee = 'allotment_appender'::regrole ORDER BY 1, 2",
     )
     assert columns == [
-        ("allotment.events", column, "INSERT")
-        for column in ("command_key", "leaf_hash", "recorded_at", "seq", "state", "topic")
+        (f"allotment.{table}", column, "INSERT")
+        for table, columns in sorted(FILLED_BY_THE_APPENDER.items())
+        for column in sorted(columns)
     ]
 
 
@@ -232,7 +241,7 @@ def test_without_a_tenant_every_table_that_may_be_read_raises(isolation, as_role
     with_events(isolation)
     connection, raised = as_role(role), 0
     for table in tables:
-        if (role, table) in {("directory", "tenants"), ("directory", "log_heads")}:
+        if (role, table) in SEEN_BY_THE_DIRECTORY:
             continue
         if (role, table) in {("placement", "leases"), ("placement", "workers")}:
             continue
@@ -415,7 +424,7 @@ def test_the_directory_knows_who_there_is_and_not_what_they_have(database, isola
     assert connection.execute(
         "SELECT seq FROM log_heads WHERE tenant_id = %s", (store.tenant,)
     ).fetchone() == (3,)
-    for table in set(tables) - {"tenants", "log_heads"}:
+    for table in set(tables) - {table for _, table in SEEN_BY_THE_DIRECTORY}:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute(f"SELECT FROM {table}")
     for change in ("UPDATE tenants SET slug = 'x'", "DELETE FROM tenants", "UPDATE log_heads SET seq = 0"):

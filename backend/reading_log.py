@@ -1,0 +1,196 @@
+"""Reading many events: put together by the server and decoded in one call, for rows cost more than that.
+
+The same events come out as when rows are read one by one; where they cannot be read this way, as
+when another version wrote them, they are.
+"""
+
+from array import array
+from collections.abc import Iterator, Sequence
+from sys import byteorder
+from typing import Any, NamedTuple, cast
+
+import msgspec
+
+from ..domain.brief import Charged, ChargeInBrief
+from ..domain.charging import UsageCharged
+from ..domain.events import SCHEMA, Envelope, Recorded
+from ..projections.chunk import NO_CHARGES, Charges
+from ..tenants.isolation import Connection
+from .log import Log, PostgresLog, Row, ahead, reachable, recorded
+
+CHUNK_MAX = 20_000
+"""Events folded at a time: a few megabytes, decoded in one call."""
+LEAF_BYTES = 32
+KEY_BYTES = 16
+SINCE_2000 = 946_684_800_000_000
+"""PostgreSQL counts time from the year 2000."""
+
+CHARGED = UsageCharged.topic
+
+
+class Chunk(NamedTuple):
+    """Consecutive events, as they are folded: the charges by themselves, for they are most of them."""
+
+    first: int
+    last: int
+    recorded_at: int
+    """Of the last."""
+    charges: Sequence[Charged]
+    keys: list[bytes]
+    """Of the charges."""
+    others: list[Recorded]
+    leaves: bytes
+    """Of all, in order; empty where they were not asked for."""
+
+
+class Stretch(NamedTuple):
+    """Consecutive events, as they are projected."""
+
+    first: int
+    last: int
+    charges: Charges
+    others: list[Recorded]
+
+
+# --- to fold ---------------------------------------------------------------------------------------
+
+
+def chunks(log: Log, after: int, upto: int, *, leaves: bool = True) -> Iterator[Chunk]:
+    """The events after a seq up to another, in chunks; the next is fetched while one is folded."""
+
+    def read(seen: int) -> Chunk | None:
+        if isinstance(log, PostgresLog):
+            return read_chunk(log, seen, upto, leaves=leaves)
+        return chunk_of(log.read(seen, CHUNK_MAX, upto))
+
+    yield from ahead(read, lambda chunk: chunk.last, after, upto)
+
+
+def read_chunk(log: PostgresLog, after: int, upto: int, *, leaves: bool = True) -> Chunk | None:
+    last = min(upto, after + CHUNK_MAX)
+    with reachable(), log.isolation.transaction(log.tenant, log.role) as connection:
+        statement = _CHUNK_AND_LEAVES if leaves else _CHUNK
+        found = connection.execute(
+            statement, {"after": after, "last": last}, binary=True, prepare=True
+        ).fetchone()
+    assert found is not None
+    count, recorded_at, charged, keyed, states, keys, hashes, *others = found
+    charges = decode_charges(charged, states or b"") if charged == keyed else None
+    if charges is None or count != last - after:
+        return chunk_of(log.read(after, CHUNK_MAX, upto))
+    return Chunk(after + 1, last, recorded_at, charges, _keys(keys), _others(others), hashes or b"")
+
+
+def chunk_of(rows: Sequence[Row]) -> Chunk | None:
+    """A chunk of rows that were fetched one by one."""
+    if not rows:
+        return None
+    told = [recorded(row) for row in rows]
+    mine = [one for one in told if one.topic == CHARGED and one.command_key is not None]
+    return Chunk(
+        rows[0].seq,
+        rows[-1].seq,
+        rows[-1].recorded_at,
+        [Envelope(SCHEMA, one.actor, one.digest, cast("UsageCharged", one.event)) for one in mine],
+        [one.command_key for one in mine if one.command_key is not None],
+        [one for one in told if one.topic != CHARGED or one.command_key is None],
+        b"".join(row.leaf_hash for row in rows),
+    )
+
+
+# --- to project ------------------------------------------------------------------------------------
+
+
+def read_stretch(db: Connection, after: int, upto: int, limit: int) -> Stretch | None:
+    """The next events of the tenant that the connection is bound to; None when there are none."""
+    last = min(upto, after + limit)
+    found = db.execute(_STRETCH, {"after": after, "last": last}, binary=True, prepare=False).fetchone()
+    assert found is not None
+    count, charged, keyed, states, keys, times, *others = found
+    if not count:
+        return None
+    charges = decode_charges(charged, states or b"") if charged == keyed else None
+    if charges is None:
+        return _stretch_of_rows(db, after, last)
+    told = _others(others)
+    seqs = _seqs(after + 1, after + count, told)
+    events = [envelope.event for envelope in charges]
+    return Stretch(after + 1, after + count, Charges(seqs, _keys(keys), _times(times), events), told)
+
+
+def _stretch_of_rows(db: Connection, after: int, last: int) -> Stretch:
+    found = db.execute(
+        f"SELECT {_COLUMNS} FROM events WHERE seq > %s AND seq <= %s ORDER BY seq",
+        (after, last),
+        binary=True,
+        prepare=False,
+    )
+    told = [recorded(Row._make(row)) for row in found]
+    return Stretch(told[0].seq, told[-1].seq, NO_CHARGES, told)
+
+
+def _seqs(first: int, last: int, others: Sequence[Recorded]) -> list[int]:
+    """Of the charges: all that are not another's, for a log has no holes."""
+    seqs: list[int] = []
+    for other in others:
+        seqs += range(first, other.seq)
+        first = other.seq + 1
+    seqs += range(first, last + 1)
+    return seqs
+
+
+def _times(sent: bytes | None) -> list[int]:
+    times = array("q", sent or b"")
+    if byteorder == "little":
+        times.byteswap()
+    return [time + SINCE_2000 for time in times]
+
+
+# --- both --------------------------------------------------------------------------------------------
+
+
+def decode_charges(count: int, states: bytes) -> list[Envelope[ChargeInBrief]] | None:
+    """So many stored charges, one after the other: as the array that they are the inside of."""
+    try:
+        envelopes = _decode(b"\xdd" + count.to_bytes(4, "big") + states)
+    except msgspec.DecodeError:
+        return None
+    return None if any(envelope.schema != SCHEMA for envelope in envelopes) else envelopes
+
+
+def _keys(keys: bytes | None) -> list[bytes]:
+    return [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)] if keys else []
+
+
+def _others(columns: list[Any]) -> list[Recorded]:
+    if not columns[0]:
+        return []
+    return [recorded(Row._make((*row, b""))) for row in zip(*columns, strict=True)]
+
+
+_decode = msgspec.msgpack.Decoder(list[Envelope[ChargeInBrief]]).decode
+
+_MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
+_COLUMNS = f"seq, topic, state, {_MICROSECONDS.format('recorded_at')}, command_key, ''::bytea"
+_MINE = f"FILTER (WHERE topic = '{CHARGED}')"
+_OTHERS = ", ".join(
+    f"array_agg({column} ORDER BY seq) FILTER (WHERE topic <> '{CHARGED}')"
+    for column in ("seq", "topic", "state", _MICROSECONDS.format("recorded_at"), "command_key")
+)
+_RANGE = "FROM events WHERE seq > %(after)s AND seq <= %(last)s"
+
+_CHUNK_WITH = f"""
+SELECT count(*), {_MICROSECONDS.format("max(recorded_at)")}, count(*) {_MINE}, count(command_key) {_MINE},
+       string_agg(state, '' ORDER BY seq) {_MINE}, string_agg(command_key, '' ORDER BY seq) {_MINE},
+       {{leaves}}, {_OTHERS}
+{_RANGE}
+"""
+_CHUNK = _CHUNK_WITH.format(leaves="NULL::bytea")
+_CHUNK_AND_LEAVES = _CHUNK_WITH.format(leaves="string_agg(leaf_hash, '' ORDER BY seq)")
+
+_STRETCH = f"""
+SELECT count(*), count(*) {_MINE}, count(command_key) {_MINE},
+       string_agg(state, '' ORDER BY seq) {_MINE}, string_agg(command_key, '' ORDER BY seq) {_MINE},
+       string_agg(timestamptz_send(recorded_at), '' ORDER BY seq) {_MINE}, {_OTHERS}
+{_RANGE}
+"""

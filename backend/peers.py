@@ -104,20 +104,23 @@ class Peers:
         from nats.aio.client import Client  # noqa: PLC0415  (as below)
 
         client, url = Client(), await asyncio.to_thread(self._url)
-        await asyncio.wait_for(
-            client.connect(
-                url,
-                max_reconnect_attempts=-1,
-                reconnect_time_wait=1,
-                error_cb=_log_error,
-                disconnected_cb=self._cut,
-            ),
-            CONNECT_SECONDS_MAX,
-        )
-        await client.subscribe(
-            f"{SUBJECT}.{self._me.hex}", cb=self._asked, pending_bytes_limit=PENDING_BYTES_MAX
-        )
-        await client.flush()
+        try:
+            async with asyncio.timeout(CONNECT_SECONDS_MAX):
+                await client.connect(
+                    url,
+                    max_reconnect_attempts=-1,
+                    reconnect_time_wait=1,
+                    error_cb=_log_error,
+                    disconnected_cb=self._cut,
+                )
+            await client.subscribe(
+                f"{SUBJECT}.{self._me.hex}", cb=self._asked, pending_bytes_limit=PENDING_BYTES_MAX
+            )
+            await client.flush()
+        except BaseException:
+            # Half a line is none, whoever gave up on it.
+            await client.close()
+            raise
         return client
 
     async def _cut(self) -> None:

@@ -206,6 +206,7 @@ class Placement:
 
     def drop(self, tenant: UUID) -> None:
         """Its lease turned out to be another's."""
+        self.lost += tenant in self._held
         self._held.discard(tenant)
         self._places.pop(tenant, None)
 
@@ -274,7 +275,6 @@ class Placement:
     def _abandon(self, tenants: Iterable[UUID]) -> None:
         for tenant in list(tenants):
             self.drop(tenant)
-            self.lost += 1
             if self._tenancy is not None:
                 self._tenancy.abandon(tenant)
 

@@ -278,8 +278,9 @@ class Writer:
             await self._land()
         began = time.monotonic()
         while not may_decide():
-            if time.monotonic() - began > RECOVERY_SECONDS_MAX:
-                self._fail_all(Unavailable("the lease of this tenant cannot be renewed"))
+            if self._closing or time.monotonic() - began > RECOVERY_SECONDS_MAX:
+                # Who closes does not wait for a lease that another may have by now.
+                self._fail_all((Moved if self._closing else Unavailable)("the lease cannot be renewed"))
                 began = time.monotonic()
             await asyncio.sleep(LEASE_PAUSE_SECONDS)
 

@@ -21,7 +21,7 @@ from nats.js.api import RetentionPolicy, StorageType, StreamConfig
 from allotment.backend import messaging
 from allotment.backend.embedded import _nats_program
 from allotment.backend.engine import Engine
-from allotment.backend.messaging import DEAD_LETTERS, DURABLE, STREAM, SUBJECT, Messenger, usage_subject
+from allotment.backend.messaging import DEAD_LETTERS, STREAM, SUBJECT, Messenger, usage_subject
 from allotment.backend.seen import SeenKeys
 from allotment.tenants.onboarding import TenantEntry, register
 
@@ -110,6 +110,8 @@ class Listening:
 @pytest.fixture
 def listening(isolation, exchange, monkeypatch):
     monkeypatch.setattr(messaging, "RETRY_SECONDS", 0.2)
+    monkeypatch.setattr(messaging, "HEARTBEAT_SECONDS", 0.5)
+    monkeypatch.setattr(messaging, "QUIET_SECONDS_MAX", 1.5)
     return Listening(isolation, exchange.url)
 
 
@@ -207,9 +209,13 @@ async def test_a_nats_that_lost_all_it_had_is_made_ready_again(listening, exchan
 @in_a_loop
 async def test_a_consumer_that_somebody_deleted_is_made_again(listening, exchange):
     async with listening, sender(exchange.url) as client:
-        await client.jetstream().delete_consumer(STREAM, DURABLE)
-        await publish(client, listening.tenant, body(1, 2))
-        assert await listening.charged(2) == [1, 2]
+        await publish(client, listening.tenant, body(1))
+        assert await listening.charged(1) == [1]
+        consumers = await client.jetstream().consumers_info(STREAM)
+        assert len(consumers) == 1
+        await client.jetstream().delete_consumer(STREAM, consumers[0].name)
+        await publish(client, listening.tenant, body(2, 3))
+        assert await listening.charged(3) == [1, 2, 3]
 
 
 async def _drained(client, seconds=15):

@@ -7,8 +7,9 @@ from fixtures_writer import NOON, Store, call, furnish, submit
 
 from allotment.backend.authorising import StartSession
 from allotment.backend.deciding import session_key
-from allotment.backend.following import catch_up, past
+from allotment.backend.following import catch_up
 from allotment.backend.log import recorded
+from allotment.backend.looking_back import past
 from allotment.domain.limit import SetLimit
 from allotment.domain.session import (
     VALIDITY_SECONDS,

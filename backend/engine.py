@@ -47,6 +47,7 @@ from .log import Group, NotHeld, PostgresLog, answer_of
 from .replica import Replicas
 from .sharing import Sharing
 from .snapshots import SnapshottedLog, snapshots_of
+from .stopping import cancelled
 from .writer import Clock, Moved, Writer
 
 THREADS_MAX = 16
@@ -117,11 +118,8 @@ class Engine:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        beside = [task for task in (self._sweeping, self._listening) if task is not None]
-        for task in beside:
-            task.cancel()
-        ending = (*beside, *self._leaving.values(), *self._abandoning)
-        await asyncio.gather(*ending, return_exceptions=True)
+        await cancelled(task for task in (self._sweeping, self._listening) if task is not None)
+        await asyncio.gather(*self._leaving.values(), *self._abandoning, return_exceptions=True)
         if self.sharing is not None:
             # Nobody finds the way back here.
             self.sharing.placement.takes_tenants = False

@@ -17,6 +17,7 @@ import structlog
 
 from ..tenants.isolation import Isolation
 from .following import Projector, position
+from .stopping import cancelled
 
 POLL_SECONDS = 1.0
 """How often a follower looks by itself, for commits that nobody told it of."""
@@ -203,8 +204,7 @@ class Watcher:
 
     async def close(self) -> None:
         if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+            await cancelled([self._task])
         self._readers.fail(Exception("the watcher was closed"))
 
     def notify(self, seq: int = 0) -> None:

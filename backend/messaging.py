@@ -37,6 +37,7 @@ from .intake.formats import FormatError, shipped_format
 from .intake.rows import UnreadableFile
 from .log import Group
 from .projecting import SHOWN, Shown
+from .stopping import cancelled
 
 STREAM = "USAGE"
 SUBJECT = "usage.in"
@@ -86,10 +87,8 @@ class Messenger:
 
     async def __aexit__(self, *_: object) -> None:
         self._engine.on_leaving = None
-        ending = [*self._tasks, *self._fetching.values()]
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await cancelled(self._tasks)
+        await cancelled(list(self._fetching.values()))
         # Not drained: what came and was not acknowledged comes again, to whoever asks next.
         with contextlib.suppress(NatsError, OSError, asyncio.TimeoutError):
             await self._client.close()

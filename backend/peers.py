@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from .stopping import cancelled
 from .wire import Asked, Told, pack, trouble_of, unpack_asked, unpack_told
 from .writer import Moved, Unavailable
 
@@ -54,9 +55,7 @@ class Peers:
             await self._connected()
 
     async def stop(self) -> None:
-        for task in self._answering:
-            task.cancel()
-        await asyncio.gather(*self._answering, return_exceptions=True)
+        await cancelled(self._answering)
         if self._client is not None:
             with contextlib.suppress(*_troubles()):
                 await self._client.close()

@@ -20,6 +20,7 @@ import structlog
 from ..tenants.isolation import Isolation
 from .leases import NAME, Leases, NotAlive, WorkerSeen
 from .log import LogUnavailable
+from .stopping import cancelled
 from .writer import Moved
 
 LEASE_SECONDS = 3.0
@@ -105,10 +106,8 @@ class Placement:
     async def stop(self) -> None:
         """Be gone, with all leases. The writers are closed before."""
         if self._beating is not None:
-            ending = [self._beating, *self._moving, *([self._inheriting] if self._inheriting else [])]
-            for task in ending:
-                task.cancel()
-            await asyncio.gather(*ending, return_exceptions=True)
+            await cancelled([self._beating])
+            await cancelled([*self._moving, *([self._inheriting] if self._inheriting else [])])
         self._safe_until = 0.0
         self._held.clear()
         try:

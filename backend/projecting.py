@@ -27,6 +27,7 @@ from psycopg_pool import PoolTimeout
 from ..tenants.isolation import Connection, Isolation
 from .following import CHUNK, Projector
 from .lagging import Behind, tenants_behind
+from .stopping import cancelled
 
 LOOK_SECONDS = 1.0
 """How often it looks for tenants that are behind and that nobody told it of."""
@@ -95,9 +96,7 @@ class Projecting:
         tasks = [task for _, task in self._at_work.values()]
         if self._looking is not None:
             tasks.append(self._looking)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await cancelled(tasks)
         self._executor.shutdown()
         self._claims.close()
 
@@ -268,8 +267,7 @@ async def projecting(isolation: Isolation, nats_url: str) -> AsyncIterator[Proje
             yield keeping
         finally:
             if wires is not None:
-                wires.cancel()
-                await asyncio.gather(wires, return_exceptions=True)
+                await cancelled([wires])
 
 
 async def _listen(keeping: Projecting, nats_url: str) -> None:

@@ -2,11 +2,12 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 R = TypeVar("R")
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+ASK_AGAIN_SECONDS = 1.0
 
 
 def complete(work: Coroutine[Any, Any, R]) -> R:
@@ -47,6 +48,19 @@ async def until_told() -> signal.Signals:
     for number in SIGNALS:
         loop.add_signal_handler(number, tell, number)
     return await told
+
+
+async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait until all have ended, whatever with.
+
+    Asked again until they do: on Python 3.11 `wait_for` may swallow a cancellation.
+    """
+    pending = set(tasks)
+    while pending:
+        for task in pending:
+            task.cancel()
+        done, pending = await asyncio.wait(pending, timeout=ASK_AGAIN_SECONDS)
+        await asyncio.gather(*done, return_exceptions=True)
 
 
 def restore_signals() -> None:

@@ -30,6 +30,7 @@ MARGIN_SECONDS = 0.8
 """So long before its lease runs out a worker stops deciding: clocks differ in pace, and threads wait."""
 SETTLED_SECONDS = 2.0
 """A worker is given tenants of others once it has lived so long: it may fail at once, and often does."""
+RETIRE_PAUSE_SECONDS = 0.1
 HANDED_AT_ONCE = 8
 FORGET_EVERY_BEATS = 100
 
@@ -220,21 +221,23 @@ class Placement:
         self._places[tenant] = successor
 
     async def retire(self) -> None:
-        """Take no more, and hand over what is held, if there is anybody to take it."""
+        """Take no more, and hand over what is held, as long as there is anybody to take it."""
         self.takes_tenants = False
         await self._beat()
-        others = self.others()
-        if not others:
-            return
         turns = asyncio.Semaphore(HANDED_AT_ONCE)
 
-        async def hand_over(tenant: UUID) -> None:
+        async def hand_over(tenant: UUID, others: list[UUID]) -> None:
             successor = self.preferred(tenant, others)
             assert successor is not None
             async with turns:
                 await self._hand_over(tenant, successor)
 
-        await asyncio.gather(*(hand_over(tenant) for tenant in list(self._held)), return_exceptions=True)
+        while self._held and (others := self.others()):
+            going = [hand_over(tenant, others) for tenant in self._held]
+            await asyncio.gather(*going, *self._moving, return_exceptions=True)
+            if self._held:
+                # What was being taken, or could not be handed over, just now.
+                await asyncio.sleep(RETIRE_PAUSE_SECONDS)
 
     async def _hand_over(self, tenant: UUID, successor: UUID) -> None:
         if not self.holds(tenant) or self._tenancy is None:

@@ -258,8 +258,8 @@ async def test_who_misses_its_heartbeats_decides_nothing_more_and_is_followed(wo
         one, other = await workers.worker(), await workers.worker()
         await workers.until_seen(one, other)
         tenants = [await workers.tenant(one) for _ in range(6)]
-        left = one.sharing.placement.held
-        assert left
+        while not (left := one.sharing.placement.held):  # where a tenant belongs is a matter of chance
+            tenants.append(await workers.tenant(one))
         writers = one.open_writers()
         load = Load(tenants)
         load.engines = [other]

@@ -77,7 +77,7 @@ class Repeated(Struct, frozen=True):
 class Slice:
     """What is decided in one go, in order; a list for each thing known of every item."""
 
-    __slots__ = ("actors", "before", "charged_by_commands", "hashes", "items", "positions")
+    __slots__ = ("_hashes", "actors", "before", "charged_by_commands", "items", "positions")
 
     def __init__(self) -> None:
         self.items: list[Any] = []
@@ -86,7 +86,7 @@ class Slice:
         """What it was decided to be before its commit failed."""
         self.positions: list[str] = []
         """Where a record stood: "calls.csv:12"."""
-        self.hashes: list[bytes] = []
+        self._hashes: list[bytes] = []
         self.charged_by_commands: list[bytes] = []
         """The identities of the records that commands among them may charge."""
 
@@ -102,9 +102,15 @@ class Slice:
         self.actors += [actor] * len(items)
         self.before += before or [None] * len(items)
         self.positions += positions or [""] * len(items)
-        self.hashes += _hashes_of(items)
         if isinstance(items[0], Order):
             self.charged_by_commands += [one for item in items for one in _charged_by(item)]
+
+    @property
+    def hashes(self) -> list[bytes]:
+        """The identity of each item. Made for all at once, when the slice is whole."""
+        if len(self._hashes) != len(self.items):
+            self._hashes = _hashes_of(self.items)
+        return self._hashes
 
     @property
     def is_distinct(self) -> bool:
@@ -527,7 +533,7 @@ def _suspense(
 
 
 def _hashes_of(items: Sequence[Usage | Order]) -> list[bytes]:
-    if any(isinstance(item, Order) for item in items):
+    if any(type(item) is Order for item in items):
         return [
             item.key[-HASH_BYTES:] if isinstance(item, Order) else usage_identity(item.source, item.record_id)
             for item in items

@@ -6,6 +6,9 @@ nobody alive holds it; taking and renewing lock the same worker's row, so one of
 
 A lease is about placement. What keeps a second writer from appending is the epoch in the log's head;
 here a log is taken over only by the worker that its lease names.
+
+Every call is one statement, committed with it: a worker that is stopped in the middle of one holds
+nothing that another waits for.
 """
 
 import os
@@ -56,19 +59,11 @@ class Leases:
 
     def take(self, tenant: UUID) -> UUID:
         """Take the tenant's lease if nobody alive holds it; who holds it now."""
-        while True:
-            with reachable(), self._isolation.placement() as db:
-                found = db.execute(
-                    "SELECT worker_id FROM leases WHERE tenant_id = %s FOR UPDATE", (tenant,)
-                ).fetchone()
-                holder = found[0] if found else None
-                alive = {worker for worker, lives in db.execute(_LOCK, ([self._me, holder],)) if lives}
-                if self._me not in alive:
-                    raise NotAlive("the heartbeat of this worker has run out")
-                if holder is not None and holder in alive:
-                    return UUID(str(holder))
-                if db.execute(_TAKE, (tenant, self._me, holder)).rowcount:
-                    return self._me
+        with reachable(), self._isolation.connection("placement") as db:
+            found = db.execute(_TAKE, (tenant, self._me), prepare=True).fetchone()
+        if found is None or found[0] is None:
+            raise NotAlive("the heartbeat of this worker has run out")
+        return UUID(str(found[0]))
 
     def holder(self, tenant: UUID) -> UUID | None:
         """Who serves the tenant and is alive."""
@@ -103,9 +98,8 @@ class Leases:
 
     def leave(self) -> None:
         """Serve nothing any more, and be gone."""
-        with reachable(), self._isolation.placement() as db:
-            db.execute("DELETE FROM leases WHERE worker_id = %s", (self._me,))
-            db.execute("DELETE FROM workers WHERE worker_id = %s", (self._me,))
+        with reachable(), self._isolation.connection("placement") as db:
+            db.execute(_LEAVE, {"me": self._me})
 
     def forget_the_dead(self) -> None:
         """Workers long gone that left nothing behind."""
@@ -139,16 +133,11 @@ SELECT worker_id, until > clock_timestamp(), takes_tenants,
 FROM workers
 """
 
-# The rows are locked, then looked at: a heartbeat that is under way comes before, or after.
-_LOCK = """
-SELECT worker_id, until > clock_timestamp() FROM workers
-WHERE worker_id = ANY(%s::uuid[]) ORDER BY worker_id FOR UPDATE
-"""
+_TAKE = "SELECT take_lease(%s, %s)"
 
-_TAKE = """
-INSERT INTO leases AS held (tenant_id, worker_id) VALUES (%s, %s)
-ON CONFLICT (tenant_id) DO UPDATE SET worker_id = excluded.worker_id, since = clock_timestamp()
-WHERE held.worker_id = %s
+_LEAVE = """
+WITH given AS (DELETE FROM leases WHERE worker_id = %(me)s)
+DELETE FROM workers WHERE worker_id = %(me)s
 """
 
 _CLAIM = """

@@ -67,12 +67,6 @@ class Isolation:
             yield connection
 
     @contextmanager
-    def placement(self) -> Iterator[Connection]:
-        """A transaction on which worker serves which tenant: nothing of what a tenant has."""
-        with self.connection("placement") as connection, connection.transaction():
-            yield connection
-
-    @contextmanager
     def connection(self, role: Role) -> Iterator[Connection]:
         with self._pool(role).connection() as connection:
             yield connection

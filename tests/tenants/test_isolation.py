@@ -269,7 +269,7 @@ def test_who_places_tenants_sees_nothing_of_what_they_have(isolation, as_role, t
 
 def test_a_lease_is_seen_by_its_tenant_alone_and_changed_by_nobody_bound_to_one(isolation):
     mine, other = with_events(isolation), with_events(isolation)
-    with isolation.placement() as connection:
+    with isolation.connection("placement") as connection:
         for store in (mine, other):
             connection.execute(
                 "INSERT INTO leases (tenant_id, worker_id) VALUES (%s, %s)", (store.tenant, uuid4())

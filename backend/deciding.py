@@ -17,7 +17,7 @@ from ..domain.charging import ChargeUsage, SuspendUsage, UsageCharged, UsageReje
 from ..domain.contract import OpenPeriod, PeriodNotOpen
 from ..domain.events import encode_all
 from ..domain.refusals import InvariantBroken, Refused
-from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, SessionCommand, UpdateSession
+from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, UpdateSession
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.usage import UnreadableRecord, UsageRecord
 from ..tenants.onboarding import Enrol
@@ -47,6 +47,8 @@ class Order(Struct, frozen=True):
 
     command: Command | Enrol | StartSession
     key: bytes
+    dry: bool = False
+    """Only tell what it would lead to: nothing is written, and the key is not used up."""
 
 
 class UsageOutcome(Struct, frozen=True, gc=False):
@@ -66,6 +68,8 @@ class Answer(Struct, frozen=True):
     last_seq: int
     repeated: bool = False
     """The same command with the same key had been carried out before: this is its answer."""
+    dry: bool = False
+    """Nothing has happened: these events would have stood in the log."""
 
 
 class Repeated(Struct, frozen=True):
@@ -318,6 +322,8 @@ class Decider:
         return f"{told.limit} left for it on the way up to {member}, and the contract allows no overage"
 
     def _decide_order(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
+        if order.dry:
+            return self._try(order, now)
         known = self.seen.recall(order.key[DAY_BYTES:])
         digest = self.sealer.digest(content_of(order))
         if known is not None:
@@ -330,11 +336,7 @@ class Decider:
         if not isinstance(order.command, COUNTING):
             self.restructured += 1
         try:
-            command = order.command
-            if isinstance(command, Enrol):
-                command = command.sealed_by(self.sealer)
-            elif isinstance(command, StartSession | UpdateSession | ReleaseSession):
-                command = self._sealed(command)
+            command = self._sealed(order.command)
             keyed = self._keyed(command, self._events_of(command, now, actor), order.key, digest)
         except Refused as refusal:
             return refusal
@@ -351,8 +353,28 @@ class Decider:
             self._add_one(event, key, digest, actor)
         return Answer(tuple(events), first, first + len(events) - 1)
 
-    def _sealed(self, command: StartSession | UpdateSession | ReleaseSession) -> SessionCommand:
+    def _try(self, order: Order, now: int) -> Answer | Refused:
+        """What a command would lead to. Deciding changes nothing, so nothing has to be taken back."""
+        try:
+            return Answer(tuple(self.state.decide(self._sealed(order.command), now)), 0, 0, dry=True)
+        except Refused as refusal:
+            return refusal
+        except PeriodNotOpen as needed:
+            return Refused(
+                "period_not_open", period=needed.period, remedy="it opens with the first use, or on its day"
+            )
+        except InvariantBroken:
+            raise
+        except Exception:
+            log.exception("a command could not be tried")
+            return Refused("internal_error", remedy="it is in the server's log; nothing has changed")
+
+    def _sealed(self, command: Command | Enrol | StartSession) -> Command:
         """With its personal part sealed; refuses a session whose record was charged before."""
+        if isinstance(command, Enrol):
+            return command.sealed_by(self.sealer)
+        if not isinstance(command, StartSession | UpdateSession | ReleaseSession):
+            return command
         if isinstance(command, StartSession):
             record = command.record
             key = usage_key(record.source, record.record_id, record.started_at)
@@ -466,6 +488,11 @@ def usage_key(source: str, record_id: str, started_at: int) -> bytes:
 def conflict_hash(hashed: bytes, digest: bytes) -> bytes:
     """Of a record that came under the identity of another: it is itself kept only once."""
     return identity(f"conflict\x1f{hashed.hex()}\x1f{digest.hex()}")
+
+
+def due_key(command: Command) -> bytes:
+    """Of what time asked for: every such command is unlike any other."""
+    return COMMANDS + identity(f"due\x1f{content_of(Order(command, b'')).hex()}")
 
 
 def session_key(source: str, session: str, number: int | str, now: int) -> bytes:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from typing import TypeVar
 from uuid import UUID
 
@@ -22,7 +21,7 @@ from ..domain.contract import name_of
 from ..domain.events import Recorded
 from ..domain.limit import SetLimit
 from ..domain.refusals import Refused
-from ..domain.session import ExpireSession, ReleaseSession, Session, UpdateSession
+from ..domain.session import ReleaseSession, UpdateSession
 from ..domain.tenant import Command, OpenTenant, Tenant
 from ..domain.usage import UsageRecord
 from ..tenants.isolation import Isolation
@@ -48,6 +47,7 @@ from .replica import Replicas
 from .sharing import Sharing
 from .snapshots import SnapshottedLog, snapshots_of
 from .stopping import cancelled
+from .timekeeping import Timekeeping
 from .writer import Clock, Moved, Writer
 
 THREADS_MAX = 16
@@ -56,11 +56,6 @@ EXTENSION_DIGITS_MAX = 6
 IDLE_SECONDS = 600.0
 """A tenant unused for so long leaves memory; its next use opens it again, from its snapshot."""
 SWEEPS_PER_IDLE_TIME = 10
-SILENT_SWEEP_SECONDS = 5.0
-"""How often silent sessions are looked for; so much later than its validity one may end."""
-SILENT_AT_ONCE = 1_000
-"""Sessions of a tenant that one look ends; the next look goes on."""
-ENGINE_ACTOR = "allotment:sessions"
 
 log = structlog.get_logger()
 R = TypeVar("R")
@@ -107,24 +102,27 @@ class Engine:
         self._leaving: dict[UUID, asyncio.Task[None]] = {}
         self._abandoning: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
-        self._listening: asyncio.Task[None] | None = None
+        self.time = Timekeeping(self)
         self._replicas = Replicas(isolation, self._executor)
 
     async def __aenter__(self) -> "Engine":
         if self.sharing is not None:
             await self.sharing.start(self)
         self._sweeping = asyncio.create_task(self._sweep(), name="idle-tenants")
-        self._listening = asyncio.create_task(self._listen(), name="silent-sessions")
+        self.time.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await cancelled(task for task in (self._sweeping, self._listening) if task is not None)
+        await self.time.stop()
+        if self._sweeping is not None:
+            await cancelled([self._sweeping])
         await asyncio.gather(*self._leaving.values(), *self._abandoning, return_exceptions=True)
         if self.sharing is not None:
             # Nobody finds the way back here.
             self.sharing.placement.takes_tenants = False
         for tenant, writer in self.open_writers().items():
             await self._close(writer)
+            await self.time.leave_at_the_end(tenant, writer)
             if self.sharing is not None:
                 await self.sharing.let_go_at_the_end(tenant)
         for opening in self._writers.values():
@@ -138,10 +136,13 @@ class Engine:
     # --- changing ---------------------------------------------------------------------------
 
     async def submit(
-        self, tenant: UUID, command: Command | Enrol, idempotency_key: str, actor: str
+        self, tenant: UUID, command: Command | Enrol, idempotency_key: str, actor: str, *, dry: bool = False
     ) -> Answer:
-        """Carry out a command once, durably; raises Refused, Busy, Unavailable or Halted."""
-        return await self.carry_out(tenant, Order(command, command_key(idempotency_key)), actor)
+        """Carry out a command once, durably; raises Refused, Busy, Unavailable or Halted.
+
+        `dry`: only tell what it would lead to.
+        """
+        return await self.carry_out(tenant, Order(command, command_key(idempotency_key), dry), actor)
 
     async def carry_out(self, tenant: UUID, order: Order, actor: str) -> Answer:
         """The same, for a command whose key is made already."""
@@ -174,7 +175,7 @@ class Engine:
         with self._use(tenant):
             writer = await self.writer(tenant)
             try:
-                return await writer.submit(order.command, order.key, actor)
+                return await writer.carry_out(order, actor)
             except Moved:
                 self._drop_lost(tenant, writer)
                 raise
@@ -216,27 +217,6 @@ class Engine:
         key = usage_key(record.source, record.record_id, record.started_at)
         told = await self.in_thread(lambda: answer_of(PostgresLog(self.isolation, tenant), key))
         return _outcome_of(told[0]) if told else outcome
-
-    async def end_silent(self) -> int:
-        """End the sessions that have been silent for longer than they may; how many that were."""
-        ended = 0
-        for tenant, writer in self.open_writers().items():
-            if writer.halted:
-                continue
-            silent = list(islice(writer.state.sessions.silent(self.clock()), SILENT_AT_ONCE))
-            asked = [self._end(writer, session) for session in silent]
-            for answer in await asyncio.gather(*asked, return_exceptions=True):
-                if isinstance(answer, Answer):
-                    ended += 1
-                elif not isinstance(answer, Refused):
-                    # What is not ended now is ended at the next look.
-                    log.warning("a silent session was not ended", tenant=str(tenant), error=str(answer))
-        return ended
-
-    async def _end(self, writer: Writer, session: Session) -> Answer:
-        since = session.expires_at
-        key = session_key(session.source, session.session, f"silent:{since}", since)
-        return await writer.submit(ExpireSession(session.source, session.session), key, ENGINE_ACTOR)
 
     @contextmanager
     def using(self, tenant: UUID) -> Iterator[None]:
@@ -403,7 +383,7 @@ class Engine:
         """Let go of what nobody has used for a while: writers with a snapshot, then followers."""
         before = time.monotonic() - self._idle_seconds
         for tenant, writer in self.open_writers().items():
-            if self._use(tenant).is_over(writer, before):
+            if self._use(tenant).is_over(writer, before) and not self._is_due_soon(writer):
                 # From here to the next use nobody can be handed this writer.
                 del self._writers[tenant], self._uses[tenant]
                 self._leaving[tenant] = asyncio.create_task(self._leave(tenant, writer))
@@ -414,10 +394,18 @@ class Engine:
                 self._starting.pop(tenant, None)
                 await follower.close()
 
+    def _is_due_soon(self, writer: Writer) -> bool:
+        """Whether it would be woken at once again."""
+        if writer.state.sessions.open:
+            return True
+        due = writer.state.next_due()
+        return due is not None and due < self.clock() + int(self._idle_seconds * 1_000_000)
+
     async def _leave(self, tenant: UUID, writer: Writer, successor: UUID | None = None) -> None:
         try:
             self._tell_leaving(tenant)
             await self._close(writer)
+            await self.time.leave(tenant, writer)
             if self.sharing is not None:
                 await self.sharing.let_go(tenant, successor)
         except Exception:
@@ -435,15 +423,6 @@ class Engine:
         while True:
             await asyncio.sleep(self._idle_seconds / SWEEPS_PER_IDLE_TIME)
             await self.close_idle()
-
-    async def _listen(self) -> None:
-        while True:
-            await asyncio.sleep(SILENT_SWEEP_SECONDS)
-            try:
-                await self.end_silent()
-            except Exception:
-                # One tenant's trouble must not let everybody's sessions run for ever.
-                log.exception("silent sessions were not looked for")
 
     def _use(self, tenant: UUID) -> "_Use":
         use = self._uses.get(tenant)
@@ -506,11 +485,7 @@ class _Use:
         """Whether nobody has used the writer since; one that halted waits for somebody to look."""
         if writer.seq != self.seq:
             self.seq, self.last = writer.seq, time.monotonic()
-        halted = writer.halted
-        if not halted and writer.state.sessions.open:
-            # Somebody must be there to end them.
-            return False
-        return not self.requests and not writer.waiting and self.last < before and not halted
+        return not self.requests and not writer.waiting and self.last < before and not writer.halted
 
 
 def _outcome_of(told: Recorded) -> UsageOutcome:

@@ -55,6 +55,7 @@ class Ordering(Struct, frozen=True, array_like=True, tag="order"):
     command: str
     """Its name, and what it says."""
     said: bytes
+    dry: bool = False
 
 
 class Adopting(Struct, frozen=True, array_like=True, tag="adopt"):
@@ -83,6 +84,7 @@ class Done(Struct, frozen=True, array_like=True, tag="done"):
     repeated: bool
     events: list[tuple[str, msgspec.Raw]]
     """Topic and fields."""
+    dry: bool = False
 
 
 class Refusal(Struct, frozen=True, array_like=True, tag="refused"):
@@ -157,22 +159,22 @@ def charging(
 
 def ordering(tenant: UUID, order: Order, actor: str, seconds: float) -> Ordering:
     name = type(order.command).__name__
-    return Ordering(tenant, seconds, actor, order.key, name, msgspec.json.encode(order.command))
+    return Ordering(tenant, seconds, actor, order.key, name, msgspec.json.encode(order.command), order.dry)
 
 
 def order_of(asked: Ordering) -> Order:
     command: Any = _orders[asked.command].decode(asked.said)
-    return Order(command, asked.key)
+    return Order(command, asked.key, asked.dry)
 
 
 def done(answer: Answer) -> Done:
     events = [(event.topic, msgspec.Raw(pack(event))) for event in answer.events]
-    return Done(answer.first_seq, answer.last_seq, answer.repeated, events)
+    return Done(answer.first_seq, answer.last_seq, answer.repeated, events, answer.dry)
 
 
 def answer_of(told: Done) -> Answer:
     events: Any = tuple(_events[topic].decode(fields) for topic, fields in told.events)
-    return Answer(events, told.first_seq, told.last_seq, told.repeated)
+    return Answer(events, told.first_seq, told.last_seq, told.repeated, told.dry)
 
 
 def trouble_of(error: Exception) -> Refusal | Trouble:

@@ -177,7 +177,10 @@ class Writer:
 
     async def submit(self, command: Command | Enrol | StartSession, key: bytes, actor: str) -> Answer:
         """Carry out a command once; raises Refused. The same key again gives the first answer."""
-        answers = await self._ask([Order(command, key)], actor, first=True)
+        return await self.carry_out(Order(command, key), actor)
+
+    async def carry_out(self, order: Order, actor: str) -> Answer:
+        answers = await self._ask([order], actor, first=True)
         answer = answers[0]
         if isinstance(answer, Refused):
             raise answer

@@ -62,12 +62,15 @@ class Sessions:
         """In the order of their last reports, and so of `expires_at`, nearly."""
         self.expired: dict[SessionId, Session] = {}
 
-    def silent(self, now: int) -> Iterator[Session]:
-        """The running sessions whose time is over, oldest first."""
+    def due(self, now: int) -> Iterator[ExpireSession]:
+        """The ends of running sessions whose time is over, oldest first."""
         for session in self.open.values():
             if session.expires_at > now:
                 return
-            yield session
+            yield ExpireSession(session.source, session.session)
+
+    def next_due(self) -> int | None:
+        return next((session.expires_at for session in self.open.values()), None)
 
     def decide(self, command: SessionCommand, now: int) -> list[Told]:
         match command:

@@ -5,8 +5,9 @@ each event the invariants of domain/README.md ("What always holds") that it coul
 """
 
 import re
-from collections.abc import Sequence
-from typing import ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
+from typing import ClassVar, Protocol
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
@@ -119,6 +120,21 @@ Command = (
 )
 
 
+class Timed(Protocol):
+    """A part of the state of which time itself asks something."""
+
+    def due(self, now: int) -> "Iterable[Command]":
+        """Commands for what should have happened by now, oldest first, each unlike any other ever.
+
+        Carried out, they are not due any more; nor are those that are refused. Cheap where nothing is.
+        """
+        ...
+
+    def next_due(self) -> int | None:
+        """When the next will be due, or earlier; None while there is none."""
+        ...
+
+
 class Tenant:
     """What a tenant's writer holds in memory. `fold(log)` gives the same, always."""
 
@@ -133,6 +149,17 @@ class Tenant:
         self.charging = Charging(*parts)
         self.sessions = Sessions(*parts)
         self.plain = PlainCharges(self.hierarchy, self.contracts, self.tariffs, self.families, self.charging)
+        self.timed: tuple[Timed, ...] = (self.sessions,)
+
+    # --- what time asks for ---------------------------------------------------------------
+
+    def due(self, now: int) -> "Iterator[Command]":
+        """What should have happened by now: whoever keeps the time has it carried out, once."""
+        return chain.from_iterable(part.due(now) for part in self.timed)
+
+    def next_due(self) -> int | None:
+        """When to look again, at the latest."""
+        return min((at for part in self.timed if (at := part.next_due()) is not None), default=None)
 
     # --- decide ---------------------------------------------------------------------------
 

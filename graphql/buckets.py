@@ -7,7 +7,7 @@ from strawberry import ID
 
 from ..domain.bucket import Allocate, Return, Trade, Transferred
 from ..tenants.access import Verb
-from .changing import change, changed, seqs_of
+from .changing import DryRun, change, changed, seqs_of
 from .context import Info
 from .hierarchy import Member
 from .problems import (
@@ -37,6 +37,7 @@ class TransferInput:
     note: str = strawberry.field(
         default="", description="For the history. No personal data: it cannot be erased."
     )
+    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
 
 
 @strawberry.type(description="The quantity has moved, durably.")
@@ -53,6 +54,7 @@ class TransferDone:
 
 TransferPayload = Annotated[
     TransferDone
+    | DryRun
     | InsufficientAllowance
     | InvalidInput
     | UnknownNode
@@ -77,13 +79,13 @@ async def trade(info: Info, input: TransferInput) -> TransferPayload:
 
 async def _transfer(
     info: Info, input: TransferInput, order: type[Allocate | Return | Trade], verb: Verb
-) -> TransferDone | ProblemType:
+) -> TransferDone | DryRun | ProblemType:
     command = order(
         input.source, input.target, input.usage_type, input.period or "", input.quantity, input.note
     )
     nodes = {"source": str(input.source), "target": str(input.target)}
-    answer = await change(info.context, verb, command, input.idempotency_key, nodes)
-    if isinstance(answer, ProblemType):
+    answer = await change(info.context, verb, command, input.idempotency_key, nodes, dry_run=input.dry_run)
+    if isinstance(answer, DryRun | ProblemType):
         return answer
     moved = next(event for event in answer.events if isinstance(event, Transferred))
     ends = [moved.source, moved.target]

@@ -1,30 +1,54 @@
 """Changing: what all mutations have in common: who may, whether it may be seen, and what it led to.
 
 A change is answered after it is stored and can be read. Whatever goes wrong is a `Problem`;
-a node out of reach is one that does not exist.
+a node out of reach is one that does not exist. A dry run tells what would stand in the log.
 """
 
 from collections.abc import Sequence
+
+import strawberry
 
 from ..domain.bucket import Allocate, Return, Trade
 from ..domain.limit import SetLimit
 from ..domain.refusals import Refused
 from ..tenants.access import NotPermitted, Verb, require
-from .asking import Looking, reach_of
+from .asking import Looking, Reach, reach_of
 from .context import Answer, Context, TryAgain
 from .hierarchy import Member, Wanted, read_tree
 from .problems import ProblemType
 from .refusals import invalid, problem_of, unknown_node
-from .scalars import Seq
+from .scalars import Json, Seq
+from .telling import Teller
 
 KEY_MAX = 200
 
 Changing = Allocate | Return | Trade | SetLimit
 
 
+@strawberry.type(description="An event that would stand in the log.")
+class ForeseenEvent:
+    topic: str
+    sentence: str = strawberry.field(description="What would have happened, for people.")
+    event: Json = strawberry.field(description="Its own fields, without what is sealed.")
+
+
+@strawberry.type(
+    description="What the change would lead to, as things are now. Nothing has changed, "
+    "and the idempotency key is not used up."
+)
+class DryRun:
+    events: list[ForeseenEvent]
+
+
 async def change(
-    context: Context, verb: Verb, command: Changing, idempotency_key: str, nodes: dict[str, str]
-) -> Answer | ProblemType:
+    context: Context,
+    verb: Verb,
+    command: Changing,
+    idempotency_key: str,
+    nodes: dict[str, str],
+    *,
+    dry_run: bool = False,
+) -> Answer | DryRun | ProblemType:
     """Carry a command out once. `nodes` are those it names, by input field: all must be in reach."""
     try:
         require(context.principal, verb)
@@ -34,9 +58,19 @@ async def change(
         for field, node in nodes.items():
             if not reach.sees_id(node):
                 return unknown_node(node, field)
-        return await context.submit(command, idempotency_key)
+        answer = await context.submit(command, idempotency_key, dry=dry_run)
+        return DryRun(events=await _foreseen(context, reach, answer)) if answer.dry else answer
     except (NotPermitted, Refused, TryAgain) as refusal:
         return problem_of(refusal)
+
+
+async def _foreseen(context: Context, reach: Reach, answer: Answer) -> list[ForeseenEvent]:
+    teller = Teller(await context.state(), reach)
+    return [
+        ForeseenEvent(topic=event.topic, sentence=teller.sentence(event), event=teller.facts(event))
+        for event in answer.events
+        if teller.sees(event)
+    ]
 
 
 def seqs_of(answer: Answer) -> list[Seq]:

@@ -29,6 +29,8 @@ class Answer(Protocol):
     def last_seq(self) -> int: ...
     @property
     def repeated(self) -> bool: ...
+    @property
+    def dry(self) -> bool: ...
 
 
 class TryAgain(Exception):
@@ -66,8 +68,11 @@ class Context(Protocol):
         """What the tenant's next decision is made on, for a look: who exists, which tariffs there are."""
         ...
 
-    async def submit(self, command: Command, idempotency_key: str) -> Answer:
-        """Carry out a command once and let later reads see it; raises Refused or TryAgain."""
+    async def submit(self, command: Command, idempotency_key: str, *, dry: bool = False) -> Answer:
+        """Carry out a command once and let later reads see it; raises Refused or TryAgain.
+
+        `dry`: only tell what it would lead to.
+        """
         ...
 
     async def read(

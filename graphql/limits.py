@@ -7,7 +7,7 @@ from strawberry import ID
 
 from ..domain.contract import name_of
 from ..domain.limit import THRESHOLDS, LimitSet, SetLimit, ThresholdCrossed
-from .changing import change, changed, seqs_of
+from .changing import DryRun, change, changed, seqs_of
 from .context import Info
 from .hierarchy import Member
 from .problems import (
@@ -38,6 +38,7 @@ class SetLimitInput:
         default_factory=lambda: list(THRESHOLDS), description="Percentages at which somebody is told."
     )
     from_period: str | None = strawberry.field(default=None, description='Such as "2026-11"; else what runs.')
+    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
 
 
 @strawberry.type(description="The limit holds, durably.")
@@ -52,7 +53,7 @@ class SetLimitDone:
 
 
 SetLimitPayload = Annotated[
-    SetLimitDone | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain,
+    SetLimitDone | DryRun | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain,
     strawberry.union("SetLimitPayload"),
 ]
 
@@ -65,8 +66,15 @@ async def set_limit(info: Info, input: SetLimitInput) -> SetLimitPayload:
     command = SetLimit(
         input.node, input.usage_type, input.quantity, tuple(input.thresholds), input.from_period or ""
     )
-    answer = await change(context, "set_limit", command, input.idempotency_key, {"node": str(input.node)})
-    if isinstance(answer, ProblemType):
+    answer = await change(
+        context,
+        "set_limit",
+        command,
+        input.idempotency_key,
+        {"node": str(input.node)},
+        dry_run=input.dry_run,
+    )
+    if isinstance(answer, DryRun | ProblemType):
         assert not isinstance(answer, InsufficientAllowance)
         return answer
     limit = next(event for event in answer.events if isinstance(event, LimitSet))

@@ -41,6 +41,7 @@ TOLD: dict[str, Told] = {
     "quantity_out_of_range": Told("quantity", "the quantity must be 0 to {quantity_max}"),
     "period_open_already": Told("period", "the period {period} is open already"),
     "period_too_far_ahead": Told("period", "{period} starts more than {days_max} days from now"),
+    "period_not_open": Told("period", "{period} is not open yet: {remedy}"),
     "not_a_period": Told("period", "{period} is not a period such as {example}"),
     "not_a_date": Told("startsOn", "{date} is not a date such as {example}"),
     # any text; the fact says which

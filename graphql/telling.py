@@ -69,7 +69,9 @@ class Teller:
     def name(self, ident: str) -> str:
         if not self._reach.sees_id(ident):
             return BEYOND
-        return self._tenant.hierarchy.by_id[ident].name or ident
+        member = self._tenant.hierarchy.by_id.get(ident)
+        # Of what is only foreseen, a member need not be there yet.
+        return (member.name if member is not None else "") or ident
 
     def member_name(self, ordinal: int) -> str:
         return self.name(self._tenant.hierarchy.members[ordinal].id)

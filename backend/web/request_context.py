@@ -67,11 +67,11 @@ class RequestContext:
         except (Unavailable, LogUnavailable) as error:
             raise _unavailable() from error
 
-    async def submit(self, command: Command, idempotency_key: str) -> Answer:
+    async def submit(self, command: Command, idempotency_key: str, *, dry: bool = False) -> Answer:
         try:
             # Under a prefix: no caller's key can be one that we give to commands of our own.
             answer = await self._engine.submit(
-                self.tenant_id, command, f"api:{idempotency_key}", self._principal.actor
+                self.tenant_id, command, f"api:{idempotency_key}", self._principal.actor, dry=dry
             )
         except Busy as busy:
             raise TryAgain("busy", str(busy), busy.retry_after_ms) from None

@@ -309,13 +309,13 @@ def test_the_engine_ends_silent_sessions_and_keeps_their_tenant_in_memory(isolat
             await furnish(writer, voice=1000)
             await engine.authorise(store.tenant, start(quantity=60), "m")
             await engine.authorise(store.tenant, update(2, 60, 60), "m")
-            assert await engine.end_silent() == 0
+            assert await engine.time.carry_out() == 0
             engine._idle_seconds = 0
             await look_for_idle(engine)
             assert store.tenant in engine.open_writers()
             clock[0] += VALIDITY
-            assert await engine.end_silent() == 1
-            assert await engine.end_silent() == 0
+            assert await engine.time.carry_out() == 1
+            assert await engine.time.carry_out() == 0
             assert not writer.state.sessions.open
             await look_for_idle(engine)
             assert store.tenant not in engine.open_writers()

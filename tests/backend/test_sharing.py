@@ -3,26 +3,22 @@
 import asyncio
 import json
 from collections import Counter
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from functools import wraps
 from uuid import uuid4
 
 import pytest
+from fellow_workers import QUICK, Workers
 from fixtures_workers import DEFINITION, charged_ids
-from fixtures_writer import NOON, ROOT, call, in_time, statuses, unreadable
+from fixtures_writer import call, in_time, statuses, unreadable
 
-from allotment.backend.engine import Engine
-from allotment.backend.peers import Peers
-from allotment.backend.placement import Placement, Timing
-from allotment.backend.sharing import Sharing
+from allotment.backend.placement import Placement
 from allotment.backend.verifying import verify
 from allotment.backend.writer import Busy, Halted, Moved, Unavailable
 from allotment.domain.bucket import Allocate
 from allotment.domain.limit import SetLimit
 from allotment.domain.refusals import Refused
-from allotment.tenants.onboarding import TenantEntry, parse_definition
-
-QUICK = Timing(lease=1.2, beat=0.15, margin=0.4, settled=0.3)
+from allotment.tenants.onboarding import parse_definition
 
 
 def in_a_loop(test):
@@ -31,35 +27,6 @@ def in_a_loop(test):
         asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
 
     return run
-
-
-class Workers:
-    """Engines that share one database and one NATS, as processes do."""
-
-    def __init__(self, isolation, nats_url):
-        self.isolation, self.nats_url = isolation, nats_url
-        self.stack = AsyncExitStack()
-
-    def made(self, *, serves=True, nats_url=None, timing=QUICK):
-        placement = Placement(self.isolation, takes_tenants=serves, timing=timing)
-        url = self.nats_url if nats_url is None else nats_url
-        sharing = Sharing(placement, Peers(placement.me, lambda: url, listens=serves))
-        return Engine(self.isolation, ROOT, clock=lambda: NOON, following=False, sharing=sharing)
-
-    async def worker(self, **how):
-        return await self.stack.enter_async_context(self.made(**how))
-
-    async def tenant(self, engine):
-        entry = TenantEntry(uuid4(), f"t{uuid4().hex}", "Acme", "carrier", "Europe/Berlin", "EUR")
-        await in_time(engine.create_tenant(entry, "carrier:test"))
-        definition = parse_definition(json.dumps(DEFINITION).encode())
-        await in_time(engine.apply_definition(entry.tenant_id, definition, "carrier:test"))
-        return entry.tenant_id
-
-    async def until_seen(self, *engines):
-        """Until each of them knows of all."""
-        while any(len(one.sharing.placement.others()) < len(engines) - 1 for one in engines):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

@@ -300,10 +300,10 @@ def test_a_silent_session_is_ended_and_what_it_reported_is_charged(calling):
     calling.reserve(100)
     calling.update(40, 100)
     calling.now += VALIDITY - 1
-    assert [*calling.company.tenant.sessions.silent(calling.now)] == []
+    assert [*calling.company.tenant.due(calling.now)] == []
     assert calling.refused(ExpireSession("pbx", "s")) == "not_expired"
     calling.now += 1
-    assert [one.session for one in calling.company.tenant.sessions.silent(calling.now)] == ["s"]
+    assert [one.session for one in calling.company.tenant.due(calling.now)] == ["s"]
     expired, charged = calling.expire()
     assert isinstance(expired, SessionExpired)
     assert (charged.quantity, calling.voice()) == (40, (960, 0, 40))

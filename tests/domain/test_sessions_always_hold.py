@@ -110,7 +110,7 @@ class Chance:
 
     def expire(self) -> Any:
         self.now += 400_000_000
-        for silent in self.company.tenant.sessions.silent(self.now):
+        for silent in self.company.tenant.due(self.now):
             return ExpireSession(silent.source, silent.session)
         return None
 

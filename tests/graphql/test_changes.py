@@ -69,6 +69,36 @@ def test_allocating_shows_both_ends_as_they_stand_after_it(company):
     )
 
 
+def test_a_dry_run_tells_what_would_happen_and_uses_nothing_up(company):
+    foreseen = """
+      mutation($input: TransferInput!) {
+        allocate(input: $input) {
+          __typename
+          ... on DryRun { events { topic sentence event } }
+          ... on InsufficientAllowance { available }
+          ... on TransferDone { repeated eventSeqs }
+        }
+      }
+    """
+    given = {
+        "idempotencyKey": "k",
+        "source": "acme",
+        "target": "apac",
+        "quantity": "100",
+        "usageType": "voice",
+    }
+    told = company.ask(foreseen, input=given | {"dryRun": True})["allocate"]
+    assert told["__typename"] == "DryRun"
+    assert [event["sentence"] for event in told["events"]] == [
+        "Acme allocated 100 seconds of voice to APAC for 2026-11."
+    ]
+    assert told["events"][0]["event"]["quantity"] == "100"
+    much = company.ask(foreseen, input=given | {"dryRun": True, "quantity": "100000"})["allocate"]
+    assert much == {"__typename": "InsufficientAllowance", "available": "300"}
+    done = company.ask(foreseen, input=given)["allocate"]
+    assert (done["__typename"], done["repeated"], len(done["eventSeqs"])) == ("TransferDone", False, 1)
+
+
 def test_what_was_handed_down_can_be_returned(company):
     done = transfer(company, "returnAllowance", "sales", "emea", "10")
     assert done["source"]["balances"][0]["own"] == "50"
@@ -230,7 +260,7 @@ def test_an_auditor_sets_no_limits(company):
 def test_a_stop_in_the_database_is_told_as_try_again(company, monkeypatch):
     from allotment.backend.writer import Busy
 
-    async def busy(*_):
+    async def busy(*_, **__):
         raise Busy(250)
 
     monkeypatch.setattr(company.portal.engine, "submit", busy)

@@ -172,7 +172,7 @@ def test_a_call_that_falls_silent_is_ended_and_a_late_report_still_counts(compan
     ref = switch.open(unit=60).headers["location"]
     switch.update(ref, 60, 60)
     portal.clock[0] += 600_000_000
-    assert portal.run(portal.engine.end_silent) >= 1
+    assert portal.run(portal.engine.time.carry_out) >= 1
     company.settle()
     assert [one["status"] for one in sessions(company)] == ["EXPIRED"]
     late = unit(switch.update(ref, 60, 60))

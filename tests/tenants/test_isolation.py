@@ -25,6 +25,8 @@ FILLED_BY_THE_APPENDER = {
 UNIQUE_FOR_ALL = {"tenants_slug_key", "workers_pkey"}
 """The directory's names are one for all tenants: a carrier looks a tenant up by its slug."""
 OF_NO_TENANT = {"workers"}
+OF_PLACEMENT = {"leases", "workers", "wakeups"}
+"""Who is served where, and when to look at it again: of no use to whoever wants figures."""
 """Which processes there are: nothing of any tenant, and for the role that places tenants alone."""
 
 
@@ -109,6 +111,7 @@ def test_every_table_has_the_policy_of_its_tenant_for_reading_and_writing(databa
         ("log_heads", "allotment_directory", "SELECT"),
         ("leases", "allotment_placement", "ALL"),
         ("workers", "allotment_placement", "ALL"),
+        ("wakeups", "allotment_placement", "SELECT"),
         ("projection_positions", "allotment_directory", "SELECT"),
     }
 
@@ -243,7 +246,7 @@ def test_without_a_tenant_every_table_that_may_be_read_raises(isolation, as_role
     for table in tables:
         if (role, table) in SEEN_BY_THE_DIRECTORY:
             continue
-        if (role, table) in {("placement", "leases"), ("placement", "workers")}:
+        if role == "placement" and table in OF_PLACEMENT:
             continue
         with pytest.raises((psycopg.errors.UndefinedObject, psycopg.errors.InsufficientPrivilege)) as error:
             connection.execute(f"SELECT count(*) FROM {table}")
@@ -262,7 +265,7 @@ def test_who_places_tenants_sees_nothing_of_what_they_have(isolation, as_role, t
     with_events(isolation)
     connection = as_role("placement")
     connection.autocommit = True
-    for table in set(tables) - {"leases", "workers"}:
+    for table in set(tables) - OF_PLACEMENT:
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute(f"SELECT count(*) FROM {table}")
 

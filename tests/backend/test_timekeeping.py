@@ -1,0 +1,97 @@
+"""What time asks for is done once, also for tenants that nobody uses, and after a worker is lost."""
+
+import asyncio
+from functools import wraps
+
+import pytest
+from fellow_workers import Workers
+from fixtures_writer import NOON, call, in_time
+
+from allotment.backend.authorising import StartSession
+from allotment.backend.log import PostgresLog
+from allotment.backend.verifying import verify
+from allotment.domain.bucket import Allocate
+from allotment.domain.session import VALIDITY_SECONDS
+
+LATER = NOON + (VALIDITY_SECONDS + 1) * 1_000_000
+
+
+def in_a_loop(test):
+    @wraps(test)
+    def run(*args, **kwargs):
+        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
+
+    return run
+
+
+@pytest.fixture
+def workers(isolation, servers):
+    return Workers(isolation, servers.nats_url)
+
+
+def topics(workers, tenant):
+    return [row.topic for row in PostgresLog(workers.isolation, tenant).read(0, 10_000)]
+
+
+async def with_a_call(engine, workers):
+    tenant = await workers.tenant(engine)
+    await in_time(engine.authorise(tenant, StartSession(call("running"), 1), "m"))
+    return tenant
+
+
+@in_a_loop
+async def test_what_is_due_while_nobody_serves_is_done_by_whoever_serves_next(workers):
+    async with workers.stack:
+        async with workers.made() as first:
+            tenant = await with_a_call(first, workers)
+            assert await first.time.carry_out() == 0
+        assert "session.expired" not in topics(workers, tenant)
+        second = await workers.worker()
+        assert (await second.time.wake(), second.open_writers()) == (0, {})
+        second.clock = lambda: LATER
+        assert await in_time(second.time.wake()) == 1
+        await in_time(second.time.carry_out())
+        assert topics(workers, tenant).count("session.expired") == 1
+    assert verify(workers.isolation, tenant).ok
+
+
+@in_a_loop
+async def test_two_workers_wake_a_tenant_once(workers):
+    async with workers.stack:
+        async with workers.made() as first:
+            tenants = [await with_a_call(first, workers) for _ in range(4)]
+        engines = [await workers.worker(), await workers.worker()]
+        await workers.until_seen(*engines)
+        for engine in engines:
+            engine.clock = lambda: LATER
+        assert sum(await asyncio.gather(*(engine.time.wake() for engine in engines))) == 4
+        await asyncio.gather(*(engine.time.carry_out() for engine in engines))
+        assert [topics(workers, tenant).count("session.expired") for tenant in tenants] == [1] * 4
+
+
+@in_a_loop
+async def test_with_nothing_to_come_nobody_is_woken(workers):
+    async with workers.stack:
+        async with workers.made() as first:
+            await workers.tenant(first)
+        second = await workers.worker()
+        second.clock = lambda: LATER
+        assert await second.time.wake() == 0
+
+
+@in_a_loop
+async def test_a_dry_run_is_answered_by_the_tenants_worker_and_leaves_nothing(workers):
+    async with workers.stack:
+        one, other = await workers.worker(), await workers.worker()
+        await workers.until_seen(one, other)
+        tenant = await workers.tenant(one)
+        await in_time(one.charge(tenant, [call(1)], "m"))
+        before = topics(workers, tenant)
+        for engine in (one, other):
+            told = await in_time(
+                engine.submit(tenant, Allocate("acme", "emea", "voice", "", 5), "k", "m", dry=True)
+            )
+            assert (told.dry, told.events[0].quantity, told.last_seq) == (True, 5, 0)
+        assert topics(workers, tenant) == before
+        done = await in_time(other.submit(tenant, Allocate("acme", "emea", "voice", "", 5), "k", "m"))
+        assert (done.dry, done.repeated) == (False, False)

@@ -4,7 +4,6 @@ A session's identity is that of a usage record. What was charged under it by ano
 charged again: whichever comes later waits in suspense.
 """
 
-import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -19,7 +18,7 @@ from ..domain.session import (
     UpdateSession,
 )
 from ..domain.tenant import Tenant
-from ..domain.usage import UsageRecord
+from ..domain.usage import UsageRecord, pack_personal, unpack_personal
 from ..tenants.sealing import Sealer
 
 
@@ -33,7 +32,7 @@ class StartSession(Struct, frozen=True):
         """Sealed for the charge to come: it opens under the key of the record alone."""
         record = self.record
         token = sealer.token(record.line)
-        sealed = sealer.seal(token, _pack((record.line, record.counterpart)), key)
+        sealed = sealer.seal(token, pack_personal(record), key)
         return ReserveUnits(record, self.number, token, sealed)
 
 
@@ -73,7 +72,7 @@ def resealed(
 def record_of(charge: UsageCharged, session: Session, sealer: Sealer, key: bytes) -> UsageRecord:
     """What would have been charged, as the record that it is; without numbers where these were erased."""
     plain = sealer.open(session.subject, charge.sealed, key)
-    line, counterpart = msgspec.msgpack.decode(plain, type=tuple[str, str]) if plain else ("", "")
+    line, counterpart = unpack_personal(plain) if plain else ("", "")
     return UsageRecord(
         charge.source,
         charge.record_id,
@@ -84,6 +83,3 @@ def record_of(charge: UsageCharged, session: Session, sealer: Sealer, key: bytes
         charge.direction,
         counterpart,
     )
-
-
-_pack = msgspec.msgpack.Encoder().encode

@@ -8,11 +8,11 @@ itself fills in `tenant_id`, from the tenant that the transaction is bound to.
 from collections.abc import Sequence
 from struct import Struct
 
+from ..projections.tables import COPY_HEADER, COPY_TRAILER
+
 COPY = "COPY events (seq, topic, state, recorded_at, command_key, leaf_hash) FROM STDIN (FORMAT binary)"
 
-_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
-_TRAILER = b"\xff\xff"
-_SINCE_2000 = 946_684_800_000_000
+SINCE_2000 = 946_684_800_000_000
 """PostgreSQL counts time from the year 2000."""
 
 _start = Struct("!hiqi").pack
@@ -32,8 +32,8 @@ def copy_buffer(
     leaves: Sequence[bytes],
 ) -> bytearray:
     """The rows after seq `seen`, ready to be sent."""
-    buffer = bytearray(_HEADER)
-    at = recorded_at - _SINCE_2000
+    buffer = bytearray(COPY_HEADER)
+    at = recorded_at - SINCE_2000
     encoded = {topic: topic.encode() for topic in set(topics)}
     seq = seen
     for topic, state, key, leaf in zip(topics, states, command_keys, leaves, strict=True):
@@ -47,5 +47,5 @@ def copy_buffer(
             buffer += _end_without_key(8, at, _NULL, 32, leaf)
         else:
             buffer += _end(8, at, 16, key, 32, leaf)
-    buffer += _TRAILER
+    buffer += COPY_TRAILER
     return buffer

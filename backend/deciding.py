@@ -5,6 +5,7 @@ seal it, decide and apply it, encode and hash it. Nothing here waits, and nothin
 answered: answers are given by the writer, after the commit.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -15,11 +16,11 @@ from msgspec import Struct
 from ..domain.bucket import Allocate, Return, Trade
 from ..domain.charging import ChargeUsage, SuspendUsage, UsageCharged, UsageRejected, UsageSuspended
 from ..domain.contract import OpenPeriod, PeriodNotOpen
-from ..domain.events import encode_all
+from ..domain.events import encode
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, UpdateSession
 from ..domain.tenant import Command, Event, Tenant
-from ..domain.usage import UnreadableRecord, UsageRecord
+from ..domain.usage import UnreadableRecord, UsageRecord, pack_personal
 from ..tenants.onboarding import Enrol
 from ..tenants.sealing import DIGEST_BYTES, Sealer
 from .authorising import StartSession, record_of, records_of, resealed, session_of
@@ -31,7 +32,6 @@ from .seen import (
     NO_DAY,
     SeenKeys,
     day_of,
-    identities,
     identity,
     status_of,
 )
@@ -117,10 +117,12 @@ class Slice:
         return self._hashes
 
     @property
-    def is_distinct(self) -> bool:
-        """Whether no record stands in it twice, and none that a command of it may charge."""
+    def repeated(self) -> set[bytes]:
+        """The identities of records that stand in it twice, or that a command of it may charge."""
         every = self.hashes + self.charged_by_commands
-        return len(set(every)) == len(every)
+        if len(set(every)) == len(every):
+            return set()
+        return {hashed for hashed, times in Counter(every).items() if times > 1}
 
 
 Outcome = UsageOutcome | Answer | Repeated | Refused
@@ -248,19 +250,19 @@ class Decider:
     def _prepare(self, slice: Slice) -> "Iterable[_Ready | None]":
         """What every record that may be plain is charged with; None for the rest."""
         hashes, items, sealer, recall = slice.hashes, slice.items, self.sealer, self.seen.recall
-        once = slice.is_distinct
+        repeated = slice.repeated
         # For a duplicate, mostly, nothing is sealed, so no key is made for who was erased.
         places = [
             place
             for place, (item, hashed) in enumerate(zip(items, hashes, strict=True))
-            if type(item) is UsageRecord and once and recall(hashed) is None
+            if type(item) is UsageRecord and hashed not in repeated and recall(hashed) is None
         ]
         records = [items[place] for place in places]
-        digests = sealer.digests([_pack(record) for record in records])
+        digests = [sealer.digest(_pack(record)) for record in records]
         keys = [
             day_of(record.started_at) + hashes[place] for place, record in zip(places, records, strict=True)
         ]
-        plains = [_pack((record.line, record.counterpart)) for record in records]
+        plains = [pack_personal(record) for record in records]
         tokens, sealed = sealer.seal_lines([record.line for record in records], plains, keys)
         ready = zip(records, keys, digests, tokens, sealed, strict=True)
         if len(places) == len(items):
@@ -289,7 +291,7 @@ class Decider:
         elif type(item) is UsageRecord:
             key = day_of(item.started_at) + hashed
             token = sealer.token(item.line)
-            sealed = sealer.seal(token, _pack((item.line, item.counterpart)), key)
+            sealed = sealer.seal(token, pack_personal(item), key)
             command = ChargeUsage(item, token, sealed, slice.positions[place])
         else:
             command = _suspend(item, key, sealer)
@@ -307,7 +309,7 @@ class Decider:
             log.exception("a record could not be decided")
             events = self.state.decide(_unexpected(item, key, self.sealer), now)
         self._apply(events)
-        seq = self._add(events, key, digest, actor)
+        seq = self._add(_under(key, events), digest, actor)
         told = events[0]
         if type(told) is UsageRejected:
             return UsageOutcome("rejected", told.reason, seq, self._stop(told))
@@ -348,15 +350,14 @@ class Decider:
             return Refused("internal_error", remedy="it is in the server's log; nothing has changed")
         events = [event for event, _ in keyed]
         self._apply(events)
-        first = self._first_seq + len(self._fresh)
-        for event, key in keyed:
-            self._add_one(event, key, digest, actor)
+        first = self._add(keyed, digest, actor)
         return Answer(tuple(events), first, first + len(events) - 1)
 
     def _try(self, order: Order, now: int) -> Answer | Refused:
         """What a command would lead to. Deciding changes nothing, so nothing has to be taken back."""
         try:
-            return Answer(tuple(self.state.decide(self._sealed(order.command), now)), 0, 0, dry=True)
+            with self.sealer.for_nothing():
+                return Answer(tuple(self.state.decide(self._sealed(order.command), now)), 0, 0, dry=True)
         except Refused as refusal:
             return refusal
         except PeriodNotOpen as needed:
@@ -421,7 +422,7 @@ class Decider:
         except PeriodNotOpen as needed:
             opening = self.state.decide(OpenPeriod(needed.period), now)
             self._apply(opening)
-            self._add(opening, period_key(needed.period), bytes(DIGEST_BYTES), actor)
+            self._add(_under(period_key(needed.period), opening), bytes(DIGEST_BYTES), actor)
             return self.state.decide(command, now)
 
     def _apply(self, events: Sequence[Event]) -> None:
@@ -434,31 +435,32 @@ class Decider:
         except Exception as error:
             raise _half_applied(error) from error
 
-    def _add(self, events: Sequence[Event], key: bytes, digest: bytes, actor: str) -> int:
-        """Take events into the group being written; the seq of the first."""
-        self.seen.add(key, digest, status_of(events[0].topic))
+    def _add(self, keyed: Iterable[tuple[Event, bytes | None]], digest: bytes, actor: str) -> int:
+        """Take events into the group being written, each with its key; the seq of the first."""
         first = self._first_seq + len(self._fresh)
-        self._fresh.append((events[0], key, digest, actor))
-        self._fresh += [(event, None, digest, actor) for event in events[1:]]
+        for event, key in keyed:
+            if key is not None:
+                self.seen.add(key, digest, status_of(event.topic))
+            self._fresh.append((event, key, digest, actor))
         return first
-
-    def _add_one(self, event: Event, key: bytes | None, digest: bytes, actor: str) -> None:
-        if key is not None:
-            self.seen.add(key, digest, status_of(event.topic))
-        self._fresh.append((event, key, digest, actor))
 
     def _write(self, group: Group) -> None:
         """Encode and hash what was decided."""
         fresh, self._fresh = self._fresh, []
         group.add_all(
             [event.topic for event, _, _, _ in fresh],
-            encode_all(fresh),
+            [encode(event, actor, digest) for event, _, digest, actor in fresh],
             [key for _, key, _, _ in fresh],
         )
 
 
 _Ready = tuple[UsageRecord, bytes, bytes, bytes, bytes]
 """A record that was not seen before; its key, digest, token and sealed part."""
+
+
+def _under(key: bytes, events: Sequence[Event]) -> list[tuple[Event, bytes | None]]:
+    """The first event under its command's key, those that follow from it under none."""
+    return [(events[0], key), *((event, None) for event in events[1:])]
 
 
 def _half_applied(error: Exception) -> InvariantBroken:
@@ -559,14 +561,12 @@ def _suspense(
     )
 
 
-def _hashes_of(items: Sequence[Usage | Order]) -> list[bytes]:
-    if any(type(item) is Order for item in items):
-        return [
-            item.key[-HASH_BYTES:] if isinstance(item, Order) else usage_identity(item.source, item.record_id)
-            for item in items
-        ]
-    usages: Sequence[Any] = items
-    return identities([f"usage\x1f{usage.source}\x1f{usage.record_id}" for usage in usages])
+def _hashes_of(items: Sequence[Any]) -> list[bytes]:
+    """The identity of each record, or the hash of each command's key."""
+    return [
+        item.key[-HASH_BYTES:] if type(item) is Order else usage_identity(item.source, item.record_id)
+        for item in items
+    ]
 
 
 def _charged_by(item: Usage | Order) -> list[bytes]:

@@ -152,17 +152,17 @@ class Follower:
                 more = await self._step()
                 pause = PAUSE_SECONDS_MIN
                 if not more:
-                    await self._sleep(self._poll_seconds)
+                    await woken(self._wake, self._poll_seconds)
             except (psycopg.Error, OSError) as error:
                 self._stumbled(error)
                 self._wake.clear()
-                await self._sleep(pause)
+                await woken(self._wake, pause)
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)
             except Exception as error:  # noqa: BLE001  (a view that cannot go on must not take the writer along)
                 self._stumbled(error)
                 self._readers.fail(error)
                 self._wake.clear()
-                await self._sleep(PAUSE_SECONDS_MAX)
+                await woken(self._wake, PAUSE_SECONDS_MAX)
 
     async def _step(self) -> bool:
         loop = asyncio.get_running_loop()
@@ -173,16 +173,19 @@ class Follower:
         self._readers.reached(reached)
         return more
 
-    async def _sleep(self, seconds: float) -> None:
-        try:
-            await asyncio.wait_for(self._wake.wait(), seconds)
-        except TimeoutError:
-            return
-
     def _stumbled(self, error: Exception) -> None:
         if str(error) != str(self.error):
             log.warning("views do not follow", tenant=str(self.tenant), at=self.position, error=str(error))
         self.error = error
+
+
+async def woken(wake: asyncio.Event, seconds: float) -> bool:
+    """Wait for so long, or until somebody wakes us."""
+    try:
+        await asyncio.wait_for(wake.wait(), seconds)
+    except TimeoutError:
+        return False
+    return True
 
 
 class Watcher:

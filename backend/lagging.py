@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from ..projections.views import VIEWS, View
 from ..tenants.isolation import Isolation
+from .log import recorded_at
 
 
 class Behind(Struct, frozen=True):
@@ -36,11 +37,8 @@ def tenants_behind(isolation: Isolation, limit: int, views: Sequence[View] = VIE
 def oldest_waits_ms(isolation: Isolation, behind: Behind, now: int) -> int:
     """For how long the first event that is not visible yet has been stored; by `now`, in microseconds."""
     with isolation.transaction(behind.tenant) as db:
-        found = db.execute(
-            "SELECT (extract(epoch FROM recorded_at) * 1000000)::bigint FROM events WHERE seq = %s",
-            (behind.shown + 1,),
-        ).fetchone()
-    return max(0, now - int(found[0])) // 1_000 if found else 0
+        stored = recorded_at(db, behind.shown + 1)
+    return max(0, now - stored) // 1_000 if stored is not None else 0
 
 
 _BEHIND = """

@@ -21,12 +21,17 @@ from psycopg.rows import DictRow, dict_row
 
 from ..domain import proof
 from ..domain.events import Recorded, decode
+from ..domain.proof import leaf_hash
 from ..tenants.isolation import Isolation, Role
 from . import taking_over
 from .copying import COPY, copy_buffer
 
 READ_MAX = 10_000
 """Events fetched at a time."""
+MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
+"""A time of PostgreSQL's as we know it."""
+COLUMNS = f"seq, topic, state, {MICROSECONDS.format('recorded_at')}, command_key, leaf_hash"
+"""Of `events`, as a `Row` has them."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -86,30 +91,21 @@ class Group:
 
     def add(self, topic: str, state: bytes, command_key: bytes | None) -> int:
         """Give an event its place; its seq."""
-        size = self.seen + len(self.states)
-        seq = size + 1
-        leaf = proof.leaf_hash(self.tenant.bytes, seq, topic.encode(), self.recorded_at, command_key, state)
-        self.topics.append(topic)
-        self.states.append(state)
-        self.command_keys.append(command_key)
-        self.leaves.append(leaf)
-        proof.append(self.peaks, size, leaf)
-        return size + 1
+        self.add_all([topic], [state], [command_key])
+        return self.last
 
     def add_all(
         self, topics: Sequence[str], states: Sequence[bytes], command_keys: Sequence[bytes | None]
     ) -> None:
         """The same for many events at once."""
-        size = self.seen + len(self.states)
+        size, tenant, recorded_at = self.last, self.tenant.bytes, self.recorded_at
         names = {topic: topic.encode() for topic in set(topics)}
-        leaves = proof.leaf_hashes(
-            self.tenant.bytes,
-            size + 1,
-            [names[topic] for topic in topics],
-            self.recorded_at,
-            command_keys,
-            states,
-        )
+        leaves = [
+            leaf_hash(tenant, seq, names[topic], recorded_at, key, state)
+            for seq, (topic, key, state) in enumerate(
+                zip(topics, command_keys, states, strict=True), size + 1
+            )
+        ]
         self.topics += topics
         self.states += states
         self.command_keys += command_keys
@@ -246,7 +242,7 @@ class PostgresLog(PostgresApplicationRecorder):
     def read(self, after: int = 0, limit: int = READ_MAX, upto: int | None = None) -> list[Row]:
         with reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
             found = connection.execute(
-                f"SELECT {_COLUMNS} FROM events WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s",
+                f"SELECT {COLUMNS} FROM events WHERE seq > %s AND seq <= %s ORDER BY seq LIMIT %s",
                 (after, upto if upto is not None else 2**62, limit),
                 binary=True,
                 prepare=True,
@@ -256,7 +252,7 @@ class PostgresLog(PostgresApplicationRecorder):
     def find(self, command_keys: Sequence[bytes]) -> list[Row]:
         with reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
             found = connection.execute(
-                f"SELECT {_COLUMNS} FROM events WHERE command_key = ANY(%b) ORDER BY seq",
+                f"SELECT {COLUMNS} FROM events WHERE command_key = ANY(%b) ORDER BY seq",
                 (list(command_keys),),
                 binary=True,
                 prepare=True,
@@ -371,6 +367,14 @@ def recorded(row: Row) -> Recorded:
     )
 
 
+def recorded_at(db: Connection[Any], seq: int) -> int | None:
+    """When an event was recorded, of the tenant that the connection is bound to; None where there is none."""
+    found = db.execute(
+        f"SELECT {MICROSECONDS.format('recorded_at')} FROM events WHERE seq = %s", (seq,)
+    ).fetchone()
+    return int(found[0]) if found else None
+
+
 def follow(log: Log, after: int = 0, upto: int | None = None) -> Iterator[Row]:
     """Every stored row after a seq, fetched in chunks; the next one while one is worked on."""
     end = 2**62 if upto is None else upto
@@ -415,7 +419,6 @@ def answer_of(log: Log, command_key: bytes) -> list[Recorded]:
 ANSWER_EVENTS_MAX = 1_000
 """A command leads to one event and a few thresholds; this bounds the look."""
 
-_COLUMNS = "seq, topic, state, (extract(epoch FROM recorded_at) * 1000000)::bigint, command_key, leaf_hash"
 
 _APPEND = """
 WITH head AS (

@@ -15,6 +15,7 @@ from ..projections.tables import AS_USUAL, BY_INDEX, Table
 from ..projections.views import VIEWS, View, views_for
 from ..tenants.isolation import Connection, Isolation, Role
 from .following import CHUNK, advance, clear, fold, lock, positions
+from .log import recorded_at
 from .reading_log import read_stretch
 
 SEQ_MAX = 2**62
@@ -84,14 +85,16 @@ def past(
         yield db
 
 
-def seq_at(isolation: Isolation, tenant: UUID, recorded_at: int, role: Role = "app") -> int:
+def seq_at(isolation: Isolation, tenant: UUID, moment: int, role: Role = "app") -> int:
     """The last seq recorded by a moment (microseconds); 0 when there was nothing yet."""
     with isolation.transaction(tenant, role) as db:
         found = db.execute("SELECT seq FROM log_heads").fetchone()
         low, high = 0, found[0] if found else 0
         while low < high:
             middle = (low + high + 1) // 2
-            if _recorded_at(db, middle) <= recorded_at:
+            stored = recorded_at(db, middle)
+            assert stored is not None, "the log has no holes"
+            if stored <= moment:
                 low = middle
             else:
                 high = middle - 1
@@ -121,14 +124,6 @@ def _project(db: Connection, views: Sequence[View], upto: int) -> int:
     return ordinals.seq
 
 
-def _recorded_at(db: Connection, seq: int) -> int:
-    found = db.execute(
-        "SELECT (extract(epoch FROM recorded_at) * 1000000)::bigint FROM events WHERE seq = %s", (seq,)
-    ).fetchone()
-    assert found is not None, "the log has no holes"
-    return int(found[0])
-
-
 # --- temporary tables ----------------------------------------------------------------------------
 
 
@@ -139,17 +134,13 @@ def _snapshot(isolation: Isolation, tenant: UUID, role: Role) -> Iterator[Connec
     On it nothing is prepared: a statement prepared earlier would read the live table, not the
     temporary one that has its name now.
     """
-    with isolation.connection(role) as db:
+    with isolation.snapshot(tenant, role, temporary=True) as db:
         usual, db.prepare_threshold = db.prepare_threshold, None
         try:
-            db.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
-            db.execute("SELECT set_config('app.tenant', %s, true)", (str(tenant),))
             _unbounded(db)
             yield db
         finally:
             db.prepare_threshold = usual
-            if not db.closed and not db.broken:
-                db.execute("ROLLBACK")
 
 
 def _unbounded(db: Connection) -> None:

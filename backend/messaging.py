@@ -31,6 +31,7 @@ from nats.js.errors import NotFoundError
 
 from ..tenants.isolation import Isolation
 from ..tenants.onboarding import TenantEntry, UnknownTenant, find_tenant
+from . import wires
 from .engine import Engine
 from .intake.door import charge_stream
 from .intake.formats import FormatError, shipped_format
@@ -75,9 +76,7 @@ class Messenger:
         self._told: asyncio.Queue[Group] = asyncio.Queue(EVENTS_WAITING_MAX)
 
     async def __aenter__(self) -> "Messenger":
-        await self._client.connect(
-            self._url, max_reconnect_attempts=-1, reconnect_time_wait=1, error_cb=_log_error
-        )
+        await wires.connect(self._client, self._url)
         stream = self._client.jetstream()
         await prepare_streams(stream)
         self._engine.on_leaving = self._stop_fetching
@@ -289,7 +288,3 @@ def usage_subject(tenant: UUID) -> str:
 
 def _tenant_of(isolation: Isolation, subject: str) -> TenantEntry:
     return find_tenant(isolation, subject.rpartition(".")[2])
-
-
-async def _log_error(error: Exception) -> None:
-    log.warning("nats", error=str(error) or type(error).__name__)

@@ -13,6 +13,7 @@ from uuid import UUID
 import msgspec
 import structlog
 
+from . import wires
 from .stopping import cancelled
 from .wire import Asked, Told, pack, trouble_of, unpack_asked, unpack_told
 from .writer import Moved, Unavailable
@@ -105,13 +106,7 @@ class Peers:
         client, url = Client(), await asyncio.to_thread(self._url)
         try:
             async with asyncio.timeout(CONNECT_SECONDS_MAX):
-                await client.connect(
-                    url,
-                    max_reconnect_attempts=-1,
-                    reconnect_time_wait=1,
-                    error_cb=_log_error,
-                    disconnected_cb=self._cut,
-                )
+                await wires.connect(client, url, cut=self._cut)
             await client.subscribe(
                 f"{SUBJECT}.{self._me.hex}", cb=self._asked, pending_bytes_limit=PENDING_BYTES_MAX
             )
@@ -162,7 +157,3 @@ def _nobody_listens(error: Exception) -> bool:
     from nats.errors import NoRespondersError  # noqa: PLC0415
 
     return isinstance(error, NoRespondersError)
-
-
-async def _log_error(error: Exception) -> None:
-    log.warning("nats", error=str(error) or type(error).__name__)

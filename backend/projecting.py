@@ -25,7 +25,9 @@ from nats.aio.msg import Msg
 from psycopg_pool import PoolTimeout
 
 from ..tenants.isolation import Connection, Isolation
+from . import wires
 from .following import CHUNK, Projector
+from .keeping_up import woken
 from .lagging import Behind, tenants_behind
 from .stopping import cancelled
 
@@ -46,7 +48,6 @@ ELSEWHERE_SECONDS = 1.0
 STUCK_SECONDS = 5.0
 """Whoever claims a tenant and does not move it for so long has stopped: then it is done without a claim."""
 THREADS_MAX = 4
-RECONNECT_SECONDS = 1.0
 
 COMMITS = "evt.*.>"
 """What the messenger tells after a commit: `evt.<tenant id>.<topic>`."""
@@ -179,7 +180,7 @@ class Projecting:
                 moved, pause = time.monotonic(), POLL_SECONDS_MIN
                 if shown - before < self._chunk:
                     await asyncio.sleep(PACE_SECONDS - (moved - began))
-            elif not await _woken(wake, pause):
+            elif not await woken(wake, pause):
                 pause = min(2 * pause, POLL_SECONDS_MAX)
 
     def _tell(self, tenant: UUID, shown: int) -> None:
@@ -195,14 +196,6 @@ class Projecting:
 
     async def _in_thread(self, work: Callable[[], R]) -> R:
         return await asyncio.get_running_loop().run_in_executor(self._executor, work)
-
-
-async def _woken(wake: asyncio.Event, seconds: float) -> bool:
-    try:
-        await asyncio.wait_for(wake.wait(), seconds)
-    except TimeoutError:
-        return False
-    return True
 
 
 class Claims:
@@ -262,12 +255,12 @@ def _key(tenant: UUID) -> int:
 async def projecting(isolation: Isolation, nats_url: str) -> AsyncIterator[Projecting]:
     """Keep all views up while the block lasts; told of commits over NATS, and telling what is shown."""
     async with Projecting(isolation) as keeping:
-        wires = asyncio.create_task(_listen(keeping, nats_url), name="commits") if nats_url else None
+        listening = asyncio.create_task(_listen(keeping, nats_url), name="commits") if nats_url else None
         try:
             yield keeping
         finally:
-            if wires is not None:
-                await cancelled([wires])
+            if listening is not None:
+                await cancelled([listening])
 
 
 async def _listen(keeping: Projecting, nats_url: str) -> None:
@@ -287,14 +280,12 @@ async def _listen(keeping: Projecting, nats_url: str) -> None:
 
     while True:
         try:
-            await client.connect(
-                nats_url, max_reconnect_attempts=-1, reconnect_time_wait=1, error_cb=_log_error
-            )
+            await wires.connect(client, nats_url)
             await client.subscribe(COMMITS, cb=heard)
             break
         except Exception as error:  # noqa: BLE001  (whatever it was, the next attempt may do)
             log.warning("commits are not heard of, only looked for", error=repr(error))
-            await asyncio.sleep(RECONNECT_SECONDS)
+            await asyncio.sleep(wires.RECONNECT_SECONDS)
     keeping.on_shown = shown
     try:
         await asyncio.Event().wait()
@@ -308,7 +299,3 @@ async def _attempted(telling: Coroutine[Any, Any, None]) -> None:
     """Who misses it finds it out by looking."""
     with contextlib.suppress(Exception):
         await telling
-
-
-async def _log_error(error: Exception) -> None:
-    log.warning("nats", error=str(error) or type(error).__name__)

@@ -16,14 +16,12 @@ from ..domain.charging import UsageCharged
 from ..domain.events import SCHEMA, Envelope, Recorded
 from ..projections.chunk import NO_CHARGES, Charges
 from ..tenants.isolation import Connection
-from .log import Log, PostgresLog, Row, ahead, reachable, recorded
+from .copying import SINCE_2000
+from .log import MICROSECONDS, Log, PostgresLog, Row, ahead, reachable, recorded
+from .seen import KEY_BYTES
 
 CHUNK_MAX = 20_000
 """Events folded at a time: a few megabytes, decoded in one call."""
-LEAF_BYTES = 32
-KEY_BYTES = 16
-SINCE_2000 = 946_684_800_000_000
-"""PostgreSQL counts time from the year 2000."""
 
 CHARGED = UsageCharged.topic
 
@@ -170,17 +168,16 @@ def _others(columns: list[Any]) -> list[Recorded]:
 
 _decode = msgspec.msgpack.Decoder(list[Envelope[ChargeInBrief]]).decode
 
-_MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
-_COLUMNS = f"seq, topic, state, {_MICROSECONDS.format('recorded_at')}, command_key, ''::bytea"
+_COLUMNS = f"seq, topic, state, {MICROSECONDS.format('recorded_at')}, command_key, ''::bytea"
 _MINE = f"FILTER (WHERE topic = '{CHARGED}')"
 _OTHERS = ", ".join(
     f"array_agg({column} ORDER BY seq) FILTER (WHERE topic <> '{CHARGED}')"
-    for column in ("seq", "topic", "state", _MICROSECONDS.format("recorded_at"), "command_key")
+    for column in ("seq", "topic", "state", MICROSECONDS.format("recorded_at"), "command_key")
 )
 _RANGE = "FROM events WHERE seq > %(after)s AND seq <= %(last)s"
 
 _CHUNK_WITH = f"""
-SELECT count(*), {_MICROSECONDS.format("max(recorded_at)")}, count(*) {_MINE}, count(command_key) {_MINE},
+SELECT count(*), {MICROSECONDS.format("max(recorded_at)")}, count(*) {_MINE}, count(command_key) {_MINE},
        string_agg(state, '' ORDER BY seq) {_MINE}, string_agg(command_key, '' ORDER BY seq) {_MINE},
        {{leaves}}, {_OTHERS}
 {_RANGE}

@@ -49,11 +49,6 @@ def identity(what: str) -> bytes:
     return sha256(what.encode()).digest()[:HASH_BYTES]
 
 
-def identities(whats: Iterable[str]) -> list[bytes]:
-    """The same for many."""
-    return [sha256(what.encode()).digest()[:HASH_BYTES] for what in whats]
-
-
 class KeptKeys(NamedTuple):
     """What is known of the keys at one moment. Only `young` and the last level still change."""
 
@@ -87,8 +82,6 @@ class SeenKeys:
         """The places of those held, and those of which only the log can tell whether they were seen."""
         young, old = self._young, self._old
         held = [place for place, hashed in enumerate(hashes) if hashed in young or hashed in old]
-        if not self.forgotten:
-            return held, []
         known = {hashes[place] for place in held}
         unknown = [hashed for hashed in hashes if hashed not in known] if known else hashes
         found = [hashed for level in self._levels for hashed in level.may_hold(unknown)]
@@ -100,7 +93,7 @@ class SeenKeys:
 
     def add(self, key: bytes, digest: bytes, status: bytes) -> None:
         """Hold a key. `settle` after each slice: nothing is forgotten in between."""
-        self._young[key[DAY_BYTES:]] = key[:DAY_BYTES] + digest + status
+        self.remember(key, digest, status)
         self._unsettled.append(key)
 
     def settle(self) -> None:

@@ -37,7 +37,7 @@ from ..domain.snapshot import (
 from ..domain.tenant import Tenant
 from ..tenants.isolation import Connection, Isolation
 from .log import Head, Log, PostgresLog, reachable
-from .reading_log import LEAF_BYTES, Chunk, chunks
+from .reading_log import Chunk, chunks
 from .seen import KeptKeys, SeenKeys, status_of
 
 SNAPSHOT_EVERY = 50_000
@@ -380,7 +380,8 @@ def fold(store: Log, head: Head, begun: Folded, peaks: list[bytes] | None = None
     state, seen, recorded_at, after, restructured = begun
     proving = peaks is not None
     for chunk in chunks(store, after, head.seq, leaves=proving):
-        if chunk.first != after + 1 or (proving and len(chunk.leaves) != LEAF_BYTES * (chunk.last - after)):
+        whole = not proving or len(chunk.leaves) == proof.HASH_BYTES * (chunk.last - after)
+        if chunk.first != after + 1 or not whole:
             raise InvariantBroken("the log has no holes", read=after, next=chunk.first)
         apply_chunk(state, seen, chunk)
         restructured = restructured or any(other.topic not in COUNTED for other in chunk.others)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from msgspec.structs import replace
 
 from .bucket import Family
-from .charging import CORPORATE, FUTURE_MAX, STEERING_DEFAULT, UsageCharged
+from .charging import FUTURE_MAX, UsageCharged, charged
 from .contract import QUANTITY_MAX, Contracts, name_of
 from .hierarchy import Hierarchy, Path
 from .hold import NO_HOLD, Hold, Terms, give_back, keep
@@ -36,8 +36,8 @@ from .session import (
     SessionUpdated,
     UpdateSession,
 )
-from .tariff import CompiledRate, Rated, Tariffs
-from .usage import MONEY
+from .tariff import CompiledRate, Tariffs
+from .usage import MONEY, UsageRecord
 
 Told = SessionEvent | UsageCharged | ThresholdCrossed
 
@@ -222,8 +222,12 @@ class Sessions:
         if not total:
             return 0, []
         hold, rated = terms.priced(total)
-        charged = _usage(session, rate, hold, rated, record_id, sealed)
-        return total, [charged, *terms.crossed(hold)]
+        record = UsageRecord(
+            *(session.source, record_id, "", session.usage_type),  # its line is known sealed only
+            *(total, session.started_at, session.direction),
+        )
+        told = charged(record, sealed, session.path, session.period, hold.billed, rate, hold.drawn, rated)
+        return total, [told, *terms.crossed(hold)]
 
     def _rate(self, session: Session) -> CompiledRate:
         return self._tariffs.versions[session.tariff - 1].rates[session.rate]
@@ -338,30 +342,3 @@ def _checked(quantity: int) -> int:
 
 def _until(now: int) -> int:
     return now + VALIDITY_SECONDS * 1_000_000
-
-
-def _usage(
-    session: Session, rate: CompiledRate, hold: Hold, rated: Rated, record_id: str, sealed: bytes
-) -> UsageCharged:
-    return UsageCharged(
-        session.source,
-        record_id,
-        session.path,
-        session.usage_type,
-        session.period,
-        session.started_at,
-        session.direction,
-        hold.total,
-        hold.billed,
-        rate.version,
-        rate.index,
-        rate.prefix,
-        rate.zone,
-        CORPORATE,
-        STEERING_DEFAULT,
-        hold.drawn,
-        hold.overage,
-        hold.amount,
-        rated.exact,
-        sealed,
-    )

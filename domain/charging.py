@@ -180,38 +180,37 @@ class Charging:
         if rated.overage and rate.included and not period.overage:
             stop = Stop("insufficient_allowance", path[-1], family, taken)
             return [_rejected(command, path, family, billed, stop)]
+        told = charged(record, command.sealed, path, family.period, billed, rate, drawn, rated)
         if not billed:
-            return [_charged(command, path, family, billed, rate, drawn, rated)]
+            return [told]
         money = None
         if rated.amount:
             money = self._families[MONEY, period.period]
             if max(rated.exact) >= EXACT_MAX:
                 return [_suspended(command, "beyond_counting")]
         if not family.is_near(path, billed) and (money is None or not money.is_near(path, rated.amount)):
-            return [_charged(command, path, family, billed, rate, drawn, rated)]
-        return self._decide_near(
-            _charged(command, path, family, billed, rate, drawn, rated), command, family, money
-        )
+            return [told]
+        return self._decide_near(told, command, family, money)
 
     def _decide_near(
-        self, charged: UsageCharged, command: ChargeUsage, family: Family, money: Family | None
+        self, told: UsageCharged, command: ChargeUsage, family: Family, money: Family | None
     ) -> list[Charged]:
         """A charge that crosses a threshold, or would pass a limit: the first on its path stops it."""
-        counted = [(family, charged.billed)]
+        counted = [(family, told.billed)]
         if money is not None:
-            counted.append((money, charged.amount))
+            counted.append((money, told.amount))
         for counter, quantity in counted:
-            if counter.used[charged.path[-1]] + quantity >= NEVER:
+            if counter.used[told.path[-1]] + quantity >= NEVER:
                 return [_suspended(command, "beyond_counting")]
-            stop = self._stop(counter, charged.path, quantity)
+            stop = self._stop(counter, told.path, quantity)
             if stop is not None:
-                return [_rejected(command, charged.path, family, charged.billed, stop)]
+                return [_rejected(command, told.path, family, told.billed, stop)]
         crossings = [
             crossing
             for counter, quantity in counted
-            for crossing in self._limits.crossed(counter, charged.path, quantity)
+            for crossing in self._limits.crossed(counter, told.path, quantity)
         ]
-        return [charged, *crossings]
+        return [told, *crossings]
 
     def _stop(self, counter: Family, path: Path, quantity: int) -> Stop | None:
         for ordinal in path:
@@ -321,22 +320,23 @@ def _rejected(command: ChargeUsage, path: Path, family: Family, billed: int, sto
     )
 
 
-def _charged(
-    command: ChargeUsage,
+def charged(
+    record: UsageRecord,
+    sealed: bytes,
     path: Path,
-    family: Family,
+    period: str,
     billed: int,
     rate: CompiledRate,
     drawn: Drawn,
     rated: Rated,
 ) -> UsageCharged:
-    record = command.record
+    """A record's charge, however it was decided."""
     return UsageCharged(
         record.source,
         record.record_id,
         path,
         record.usage_type,
-        family.period,
+        period,
         record.started_at,
         record.direction,
         record.quantity,
@@ -351,5 +351,5 @@ def _charged(
         rated.overage,
         rated.amount,
         rated.exact,
-        command.sealed,
+        sealed,
     )

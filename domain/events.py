@@ -5,7 +5,6 @@ command it answers, and the event's own fields in order. A topic never changes m
 fields are appended with defaults; unknown trailing fields of a newer version are skipped.
 """
 
-from collections.abc import Iterable
 from typing import Generic, TypeVar, get_args
 
 import msgspec
@@ -53,14 +52,8 @@ _decoders = {topic: msgspec.msgpack.Decoder(Envelope[event]) for topic, event in
 
 
 def encode(event: Event, actor: str, digest: bytes) -> bytes:
-    return _encode(Envelope(SCHEMA, actor, digest, event))
-
-
-def encode_all(given: Iterable[tuple[Event, object, bytes, str]]) -> list[bytes]:
-    """The same for many: event, (anything), digest and actor of each."""
-    encode_one = _encode
     # A tuple is written as the envelope would be, and costs nothing to make.
-    return [encode_one((SCHEMA, actor, digest, event)) for event, _, digest, actor in given]
+    return _encode((SCHEMA, actor, digest, event))
 
 
 def decode(topic: str, state: bytes) -> Envelope[Event]:

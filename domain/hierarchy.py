@@ -173,8 +173,7 @@ class Hierarchy:
         if members is None:
             return None
         for member in members:
-            stays = member.stays
-            path = stays[0][1] if len(stays) == 1 and at >= stays[0][0] else member.path_at(at)
+            path = member.path_at(at)
             if path:
                 return path
         return ()

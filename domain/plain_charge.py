@@ -6,7 +6,7 @@ walked once. Whatever is not plain is left to them, and then nothing has changed
 """
 
 from .bucket import Drawn, Family
-from .charging import CORPORATE, FUTURE_MAX, STEERING_DEFAULT, Charging, UsageCharged
+from .charging import FUTURE_MAX, Charging, UsageCharged, charged
 from .contract import Contracts
 from .hierarchy import Hierarchy
 from .tariff import EXACT_MAX, NOTHING, Deck, Tariffs
@@ -99,28 +99,7 @@ class PlainCharges:
         if drawn:
             family.consume(drawn)
         self._charging.counts["charged"] += 1
-        return UsageCharged(
-            record.source,
-            record.record_id,
-            path,
-            record.usage_type,
-            family.period,
-            at,
-            record.direction,
-            record.quantity,
-            billed,
-            rate.version,
-            rate.index,
-            rate.prefix,
-            rate.zone,
-            CORPORATE,
-            STEERING_DEFAULT,
-            drawn,
-            rated.overage,
-            rated.amount,
-            rated.exact,
-            sealed,
-        )
+        return charged(record, sealed, path, family.period, billed, rate, drawn, rated)
 
     def _window_at(self, at: int) -> _Window | None:
         """What holds at a moment, if a period is open and a tariff valid."""

@@ -5,7 +5,6 @@ kept, the roots of its perfect subtrees from the largest to the smallest: append
 one hash per event, and any later proof starts from the leaves.
 """
 
-from collections.abc import Iterable
 from hashlib import sha256
 from struct import Struct
 
@@ -23,24 +22,6 @@ def leaf_hash(
     key = command_key or b""
     head = _head.pack(_LEAF, _ENVELOPE_VERSION, tenant, seq, recorded_at, len(key), len(topic), len(state))
     return sha256(head + key + topic + state).digest()
-
-
-def leaf_hashes(
-    tenant: bytes,
-    first_seq: int,
-    topics: Iterable[bytes],
-    recorded_at: int,
-    command_keys: Iterable[bytes | None],
-    states: Iterable[bytes],
-) -> list[bytes]:
-    """The same for consecutive events recorded at one moment."""
-    pack, hashed = _head.pack, sha256
-    leaves = []
-    for seq, (topic, key, state) in enumerate(zip(topics, command_keys, states, strict=True), first_seq):
-        key = key or b""
-        head = pack(_LEAF, _ENVELOPE_VERSION, tenant, seq, recorded_at, len(key), len(topic), len(state))
-        leaves.append(hashed(head + key + topic + state).digest())
-    return leaves
 
 
 def append(peaks: list[bytes], size: int, leaf: bytes) -> None:

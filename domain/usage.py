@@ -6,6 +6,7 @@ E.164, an extension, or a SIP identity. `(source, record_id)` is its identity fo
 record is charged once, whatever is sent twice.
 """
 
+import msgspec
 from msgspec import Struct
 
 USAGE_TYPES = {
@@ -55,3 +56,17 @@ class UnreadableRecord(Struct, frozen=True, array_like=True, gc=False):
     """The record as it came. Personal: it is sealed before it is stored."""
     position: str = ""
     """Where it stood: "calls.csv:12"."""
+
+
+def pack_personal(record: UsageRecord) -> bytes:
+    """The personal part of a record, as it is sealed."""
+    return _pack((record.line, record.counterpart))
+
+
+def unpack_personal(plain: bytes) -> tuple[str, str]:
+    """Line and counterpart, of what was unsealed."""
+    return _unpack(plain)
+
+
+_pack = msgspec.msgpack.Encoder().encode
+_unpack = msgspec.msgpack.Decoder(tuple[str, str]).decode

@@ -8,7 +8,6 @@ import functools
 from enum import Enum
 from fractions import Fraction
 
-import msgspec
 import strawberry
 from strawberry import ID
 
@@ -19,7 +18,7 @@ from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.refusals import InvariantBroken
 from ..domain.tariff import MICRO, CompiledRate, TariffPublished
 from ..domain.tenant import Tenant
-from ..domain.usage import MONEY
+from ..domain.usage import MONEY, unpack_personal
 from ..projections import timeline
 from ..tenants.access import may
 from .asking import Reach, permit, usage_id_of
@@ -250,7 +249,7 @@ class _Explaining:
         opened = await self.context.opened(subjects, self.event.sealed, key)
         if opened is None:
             return Personal.ERASED, None, None
-        line, counterpart = msgspec.msgpack.decode(opened, type=tuple[str, str])
+        line, counterpart = unpack_personal(opened)
         return Personal.CLEAR, line, counterpart or None
 
     def _rating(self, event: UsageCharged) -> Rating:

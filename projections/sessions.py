@@ -19,7 +19,7 @@ from ..domain.session import (
     SessionUpdated,
 )
 from .chunk import Chunk
-from .members import places
+from .paging import newest, page_values
 from .tables import Connection, Table
 
 STATUSES = ("open", "denied", "released", "expired")
@@ -127,27 +127,14 @@ def sessions_page(
     db: Connection, first: int, before: int | None = None, under: str | None = None, status: str | None = None
 ) -> list[Session]:
     """Those that changed last before a seq, newest first: of a resource, or at and below a node."""
-    values: dict[str, Any] = {"before": 2**62 if before is None else before, "first": first, "under": under}
-    conditions = "seq < %(before)s"
+    conditions, values = [], page_values(first, before)
     if status is not None:
         if status not in STATUSES:
             return []
         # Written out, not a parameter: those that run have an index of their own.
-        conditions += f" AND status = '{status}'"
-    newest = f"WHERE {conditions} {{}}ORDER BY seq DESC LIMIT %(first)s"
-    if under is None:
-        return _sessions(db, f"SELECT * FROM sessions {newest.format('')}", values)
-    found = places(db, under)
-    if found is None:
-        return []
-    column, values["places"] = found
-    page = newest.format(f"AND {column} = places.ordinal ")
-    return _sessions(
-        db,
-        "SELECT page.* FROM unnest(%(places)s::int[]) AS places (ordinal) CROSS JOIN LATERAL "
-        f"(SELECT * FROM sessions {page}) AS page ORDER BY page.seq DESC LIMIT %(first)s",
-        values,
-    )
+        conditions.append(f"status = '{status}'")
+    page = newest(db, "sessions", conditions, values, under)
+    return [] if page is None else _sessions(db, page, values)
 
 
 def held_now(db: Connection) -> tuple[int, int, int]:

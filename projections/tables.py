@@ -165,33 +165,28 @@ _NULL = _LENGTH(-1)
 
 
 def int8_array(values: Sequence[int | None]) -> Int8Array:
-    if None in values:
-        parts = [_NULL if value is None else _INT8(8, value) for value in values]
-        return Int8Array(_HEADER.pack(1, 1, 20, len(parts), 1) + b"".join(parts))
-    numbers = array("q", cast("Sequence[int]", values))
-    if byteorder == "little":
-        numbers.byteswap()
-    raw = numbers.tobytes()
-    packed = bytearray(12 * len(numbers))
-    packed[3::12] = b"\x08" * len(numbers)
-    for place in range(8):
-        packed[4 + place :: 12] = raw[place::8]
-    return Int8Array(_HEADER.pack(1, 0, 20, len(numbers), 1) + packed)
+    return Int8Array(_int_array(values, _INT8, "q", 20))
 
 
 def int4_array(values: Sequence[int | None]) -> Int4Array:
+    return Int4Array(_int_array(values, _INT4, "i", 23))
+
+
+def _int_array(values: Sequence[int | None], one: Callable[[int, int], bytes], code: str, oid: int) -> bytes:
+    """An array of numbers of one size, each behind its length."""
+    size = array(code).itemsize
     if None in values:
-        parts = [_NULL if value is None else _INT4(4, value) for value in values]
-        return Int4Array(_HEADER.pack(1, 1, 23, len(parts), 1) + b"".join(parts))
-    numbers = array("i", cast("Sequence[int]", values))
+        parts = [_NULL if value is None else one(size, value) for value in values]
+        return _HEADER.pack(1, 1, oid, len(parts), 1) + b"".join(parts)
+    numbers = array(code, cast("Sequence[int]", values))
     if byteorder == "little":
         numbers.byteswap()
-    raw = numbers.tobytes()
-    packed = bytearray(8 * len(numbers))
-    packed[3::8] = b"\x04" * len(numbers)
-    for place in range(4):
-        packed[4 + place :: 8] = raw[place::4]
-    return Int4Array(_HEADER.pack(1, 0, 23, len(numbers), 1) + packed)
+    raw, step = numbers.tobytes(), size + 4
+    packed = bytearray(step * len(numbers))
+    packed[3::step] = bytes([size]) * len(numbers)
+    for place in range(size):
+        packed[4 + place :: step] = raw[place::size]
+    return _HEADER.pack(1, 0, oid, len(numbers), 1) + packed
 
 
 def text_array(values: Iterable[str | None]) -> TextArray:

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from .chunk import Charges, Chunk
-from .members import places
+from .paging import newest, page_values
 from .tables import COPY_HEADER, COPY_TRAILER, Connection, Table, copied_text, copy_in
 
 STATUSES = ("charged", "rejected", "suspended")
@@ -158,8 +158,7 @@ def usages_page(
     db: Connection, first: int, before: int | None = None, wanted: UsageFilter = ALL
 ) -> list[Usage]:
     """The newest usages before a seq, newest first; as of seq n is before n + 1."""
-    conditions = ["seq < %(before)s"]
-    values: dict[str, Any] = {"before": 2**62 if before is None else before, "first": first}
+    conditions, values = [], page_values(first, before)
     for column in ("usage_type", "period", "reason"):
         value = getattr(wanted, column)
         if value is not None:
@@ -170,27 +169,8 @@ def usages_page(
             return []
         # Written out, not a parameter: what is not charged has an index of its own.
         conditions.append(f"status = '{wanted.status}'")
-    newest = f"WHERE {' AND '.join(conditions)} {{}}ORDER BY seq DESC LIMIT %(first)s"
-    if wanted.under is None:
-        return _usages(db, f"SELECT * FROM usages {newest.format('')}", values)
-    columns = places(db, wanted.under)
-    if columns is None:
-        return []
-    column, values["places"] = columns
-    if column == "node" and len(values["places"]) > PLACES_MAX:
-        some = newest.format("AND node = ANY(%(places)s::int[]) ")
-        return _usages(db, f"SELECT * FROM usages {some}", values)
-    each = newest.format(f"AND {column} = places.ordinal ")
-    return _usages(
-        db,
-        "SELECT page.* FROM unnest(%(places)s::int[]) AS places (ordinal) CROSS JOIN LATERAL "
-        f"(SELECT * FROM usages {each}) AS page ORDER BY page.seq DESC LIMIT %(first)s",
-        values,
-    )
-
-
-PLACES_MAX = 200
-"""Nodes whose newest usages are merged; for more, all usages are walked and theirs picked."""
+    page = newest(db, "usages", conditions, values, wanted.under)
+    return [] if page is None else _usages(db, page, values)
 
 
 def usage(db: Connection, usage_id: bytes) -> Usage | None:

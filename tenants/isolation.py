@@ -49,11 +49,15 @@ class Isolation:
                 raise psycopg.errors.InFailedSqlTransaction("PostgreSQL had given the transaction up")
 
     @contextmanager
-    def snapshot(self, tenant: UUID, role: Role = "app") -> Iterator[Connection]:
-        """A transaction that sees one moment, for as long as it takes, and changes nothing."""
+    def snapshot(self, tenant: UUID, role: Role = "app", *, temporary: bool = False) -> Iterator[Connection]:
+        """A transaction that sees one moment, for as long as it takes, and changes nothing.
+
+        With `temporary` it may make tables of its own, which go with it: it is rolled back.
+        """
         with self.connection(role) as connection:
             bound = f"SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)"
-            connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {bound}", prepare=False)
+            may_write = "READ WRITE" if temporary else "READ ONLY"
+            connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ {may_write}; {bound}", prepare=False)
             try:
                 connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                 yield connection

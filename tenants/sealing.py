@@ -9,7 +9,8 @@ database.
 
 import hmac
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from hashlib import blake2b, sha256
 from uuid import UUID
 
@@ -63,8 +64,6 @@ class Sealer:
         self._wrapped = wrapped if wrapped is not None else {}
         self._ciphers: dict[bytes, AESGCM] = {}
         self._tokens: dict[str, bytes] = {}
-        self._lines: dict[str, tuple[bytes, AESGCM]] = {}
-        """Token and cipher of the lines that are used."""
         self.unsaved: dict[bytes, bytes] = {}
 
     def token(self, line: str) -> bytes:
@@ -86,30 +85,20 @@ class Sealer:
         keyed.update(content)
         return keyed.digest()
 
-    def digests(self, contents: Iterable[bytes]) -> list[bytes]:
-        """The same for many."""
-        return [self.digest(content) for content in contents]
-
     def seal_lines(
         self, lines: Sequence[str], plains: Sequence[bytes], contexts: Sequence[bytes]
     ) -> tuple[list[bytes], list[bytes]]:
         """The token of each line, and what was sealed under its key: as `token` and `seal`, for many."""
-        known, tenant = self._lines, self._tenant_bytes
-        lines_known = [known.get(line) or self._line(line) for line in lines]
+        known, ciphers, tenant = self._tokens, self._ciphers, self._tenant_bytes
+        tokens = [known.get(line) or self.token(line) for line in lines]
+        under = [ciphers.get(token) or self._cipher_for(token) for token in tokens]
         random = os.urandom(NONCE_BYTES * len(lines))
         nonces = [random[at : at + NONCE_BYTES] for at in range(0, len(random), NONCE_BYTES)]
         sealed = [
             nonce + cipher.encrypt(nonce, plain, tenant + context)
-            for (_, cipher), nonce, plain, context in zip(lines_known, nonces, plains, contexts, strict=True)
+            for cipher, nonce, plain, context in zip(under, nonces, plains, contexts, strict=True)
         ]
-        return [token for token, _ in lines_known], sealed
-
-    def _line(self, line: str) -> tuple[bytes, AESGCM]:
-        token = self.token(line)
-        if len(self._lines) >= CIPHERS_MAX:
-            self._lines.clear()
-        known = self._lines[line] = (token, self._cipher_for(token))
-        return known
+        return tokens, sealed
 
     def seal(self, subject: bytes, plain: bytes, context: bytes) -> bytes:
         """Under the subject's key, bound to tenant and context, so that it opens nowhere else."""
@@ -145,6 +134,17 @@ class Sealer:
             self._ciphers.clear()
         cipher = self._ciphers[subject] = AESGCM(key)
         return cipher
+
+    @contextmanager
+    def for_nothing(self) -> Iterator[None]:
+        """What is sealed while this lasts is thrown away: keys made for it are not kept."""
+        before = set(self.unsaved)
+        try:
+            yield
+        finally:
+            for subject in self.unsaved.keys() - before:
+                del self.unsaved[subject], self._wrapped[subject]
+                self._ciphers.pop(subject, None)
 
     def take_unsaved(self) -> dict[bytes, bytes]:
         """The keys made since the last call: they must be stored before what they seal."""

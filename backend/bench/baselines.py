@@ -24,6 +24,8 @@ import psycopg
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 
+from ...projections.tables import COPY_HEADER, COPY_TRAILER
+from ..copying import SINCE_2000
 from ..log import Row
 
 NODES = 11_111
@@ -150,9 +152,7 @@ def copy_limit(database_url: str, rows: Sequence[Row]) -> float:
 
 
 def _copy_buffer(tenant: UUID, rows: Sequence[Row]) -> bytes:
-    header = b"PGCOPY\n\xff\r\n\0" + struct.pack("!ii", 0, 0)
-    since_2000 = 946_684_800_000_000
-    parts = [header]
+    parts = [COPY_HEADER]
     for row in rows:
         topic = row.topic.encode()
         parts += [
@@ -160,11 +160,11 @@ def _copy_buffer(tenant: UUID, rows: Sequence[Row]) -> bytes:
             topic,
             struct.pack("!i", len(row.state)),
             row.state,
-            struct.pack("!iq", 8, row.recorded_at - since_2000),
+            struct.pack("!iq", 8, row.recorded_at - SINCE_2000),
             struct.pack("!i", -1) if row.command_key is None else struct.pack("!i16s", 16, row.command_key),
             struct.pack("!i32s", 32, row.leaf_hash),
         ]
-    parts.append(struct.pack("!h", -1))
+    parts.append(COPY_TRAILER)
     return b"".join(parts)
 
 

@@ -15,7 +15,7 @@ from ...tenants.identity import Principal
 from ...tenants.isolation import Connection
 from ..deciding import Answer
 from ..engine import Engine
-from ..log import LogUnavailable, PostgresLog, Row, answer_of, recorded
+from ..log import COLUMNS, LogUnavailable, PostgresLog, Row, answer_of, recorded
 from ..looking_back import past, seq_at
 from ..writer import Busy, Halted, Unavailable
 
@@ -162,7 +162,4 @@ def _unavailable() -> TryAgain:
     return TryAgain("unavailable", "the log cannot be reached: send the same again", RETRY_AFTER_MS)
 
 
-_EVENTS = (
-    "SELECT seq, topic, state, (extract(epoch FROM recorded_at) * 1000000)::bigint, command_key, leaf_hash "
-    "FROM events WHERE seq = ANY(%s) ORDER BY seq"
-)
+_EVENTS = f"SELECT {COLUMNS} FROM events WHERE seq = ANY(%s) ORDER BY seq"

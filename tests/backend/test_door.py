@@ -4,10 +4,10 @@ import asyncio
 import gzip
 import io
 import json
-from functools import wraps
 from pathlib import Path
 
 import pytest
+from fixtures_loop import in_a_loop
 from fixtures_writer import NOON, ROOT, Store, call, furnish, in_time
 
 from allotment.backend.engine import Engine
@@ -24,14 +24,6 @@ from allotment.tenants.onboarding import Enrol
 
 ASTERISK = Path(__file__).parents[3] / "shared" / "data" / "cdr" / "asterisk_spec_scenarios.csv"
 NDJSON = load_format("allotment")
-
-
-def in_a_loop(test):
-    @wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
-
-    return run
 
 
 class Opened:

@@ -1,16 +1,15 @@
 """A clock that jumps by a day: no charge depends on it, and time never runs back along a log."""
 
-import asyncio
 import random
 import shutil
 import tempfile
 from contextlib import suppress
-from functools import wraps
 from pathlib import Path
 
 import pytest
 from backend.faults.disk import Shim
 from backend.faults.scene import Charging, furnished, judge, verified
+from fixtures_loop import in_a_loop
 from fixtures_writer import NOON, ROOT, SECOND, Store, call, furnish, statuses
 
 from allotment.backend.engine import Engine
@@ -25,14 +24,6 @@ DAY = 86_400 * SECOND
 MONTHS_END = NOON + 15 * DAY + 11 * 3_600 * SECOND
 """2026-11-30 23:00 UTC: the month ends in Berlin."""
 STEP = 60 * SECOND
-
-
-def in_a_loop(test):
-    @wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
-
-    return run
 
 
 @in_a_loop

@@ -9,9 +9,10 @@ import subprocess
 import tempfile
 import time
 from contextlib import asynccontextmanager
-from functools import wraps
+from functools import partial
 from pathlib import Path
 
+import fixtures_loop
 import nats
 import pytest
 from backend.faults.scene import charged_ids, verified
@@ -28,12 +29,7 @@ from allotment.tenants.onboarding import TenantEntry, register
 SEED = 20_261_124
 
 
-def in_a_loop(test):
-    @wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 300))
-
-    return run
+in_a_loop = partial(fixtures_loop.in_a_loop, seconds=300)
 
 
 class Exchange:

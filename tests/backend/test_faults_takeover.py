@@ -10,13 +10,13 @@ import signal
 import socket
 import time
 from contextlib import contextmanager
-from functools import wraps
 from uuid import uuid4
 
 import msgspec
 import psycopg
 import pytest
 from backend.faults.scene import Charging, furnished, judge, until
+from fixtures_loop import in_a_loop
 from fixtures_writer import NOON, ROOT, call, charge, furnish, statuses
 
 from allotment.backend import taking_over
@@ -29,14 +29,6 @@ SEED = 20_261_122
 TAKEN_OVER_SECONDS_MAX = 15
 """It takes 2 s or less; the machine may have other things to do."""
 RESTS_SECONDS = 0.1
-
-
-def in_a_loop(test):
-    @wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
-
-    return run
 
 
 def hold_idle(connection, store):

@@ -5,12 +5,12 @@ import contextlib
 import json
 import re
 import time
-from functools import wraps
 from uuid import uuid4
 
 import nats
 import psycopg
 import pytest
+from fixtures_loop import in_a_loop
 from fixtures_writer import NOON, ROOT, Store, furnish, in_time
 
 from allotment.backend import messaging
@@ -21,14 +21,6 @@ from allotment.backend.placement import Placement, Timing
 from allotment.backend.sharing import Sharing
 from allotment.tenants.isolation import Isolation
 from allotment.tenants.onboarding import TenantEntry, register
-
-
-def in_a_loop(test):
-    @wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
-
-    return run
 
 
 class Opened:

@@ -4,11 +4,11 @@ import asyncio
 import json
 from collections import Counter
 from contextlib import asynccontextmanager
-from functools import wraps
 from uuid import uuid4
 
 import pytest
 from fellow_workers import QUICK, Workers
+from fixtures_loop import in_a_loop
 from fixtures_workers import DEFINITION, charged_ids
 from fixtures_writer import call, in_time, statuses, unreadable
 
@@ -19,14 +19,6 @@ from allotment.domain.bucket import Allocate
 from allotment.domain.limit import SetLimit
 from allotment.domain.refusals import Refused
 from allotment.tenants.onboarding import parse_definition
-
-
-def in_a_loop(test):
-    @wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
-
-    return run
 
 
 @pytest.fixture

@@ -1,10 +1,10 @@
 """What time asks for is done once, also for tenants that nobody uses, and after a worker is lost."""
 
 import asyncio
-from functools import wraps
 
 import pytest
 from fellow_workers import Workers
+from fixtures_loop import in_a_loop
 from fixtures_writer import NOON, call, in_time
 
 from allotment.backend.authorising import StartSession
@@ -14,14 +14,6 @@ from allotment.domain.bucket import Allocate
 from allotment.domain.session import VALIDITY_SECONDS
 
 LATER = NOON + (VALIDITY_SECONDS + 1) * 1_000_000
-
-
-def in_a_loop(test):
-    @wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
-
-    return run
 
 
 @pytest.fixture

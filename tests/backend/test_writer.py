@@ -3,12 +3,12 @@
 import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
-from functools import wraps
 
 import msgspec
 import psycopg
 import pytest
 from backend.faults.proxy import Proxy
+from fixtures_loop import in_a_loop
 from fixtures_writer import (
     NOON,
     RATES,
@@ -40,16 +40,6 @@ from allotment.domain.tariff import CompiledRate, PublishTariff
 from allotment.domain.usage import USAGE_TYPES
 from allotment.tenants.isolation import Isolation
 from allotment.tenants.sealing import load_sealer
-
-
-def in_a_loop(test):
-    """Runs an async test, which must end by itself."""
-
-    @wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
-
-    return run
 
 
 async def waits(work):

@@ -15,7 +15,7 @@ from allotment.domain.contract import Grant, SignContract
 from allotment.domain.hierarchy import AddNode, EndResource, MoveResource
 from allotment.domain.limit import SetLimit
 from allotment.domain.usage import MONEY, USAGE_TYPES
-from allotment.projections import balances, invoices, limits, members, sessions, timeline, usages
+from allotment.projections import balances, invoices, limits, members, paging, sessions, timeline, usages
 from allotment.projections.tables import bytea_array, int8_array, text_array
 from allotment.projections.views import VIEWS
 
@@ -258,7 +258,7 @@ def test_a_limit_tells_which_thresholds_fired(busy):
 def test_usages_are_found_by_what_is_known_of_them(busy, wanted, reasons, monkeypatch):
     with reading(busy) as db:
         told = usages.usages_page(db, 10, wanted=wanted)
-        monkeypatch.setattr(usages, "PLACES_MAX", 0)
+        monkeypatch.setattr(paging, "PLACES_MAX", 0)
         assert usages.usages_page(db, 10, wanted=wanted) == told
     assert [usage.reason for usage in told] == reasons
 

@@ -1,12 +1,11 @@
 """Onboarding: tenants in the directory, and definitions that can be applied again."""
 
-import asyncio
 import json
-from functools import wraps
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
 import pytest
+from fixtures_loop import in_a_loop
 from fixtures_writer import NOON, ROOT, call, in_time, statuses
 
 from allotment.backend.engine import Engine, normal_line
@@ -48,14 +47,6 @@ DEFINITION = {
     "allocations": [{"source": "acme", "target": "emea", "usage_type": "voice", "quantity": 1_000}],
 }
 STEPS = 8
-
-
-def in_a_loop(test):
-    @wraps(test)
-    def run(*args, **kwargs):
-        asyncio.run(asyncio.wait_for(test(*args, **kwargs), 60))
-
-    return run
 
 
 def entry(slug="acme", tenant=None, **changes):

@@ -122,7 +122,6 @@ def test_sealing_remembers_no_more_than_it_may(monkeypatch):
     for i in range(35):
         one.seal_lines([f"+44{i}"], [b"x"], [b"c"])
     assert len(one._ciphers) <= 10
-    assert len(one._lines) <= 10
     assert len(one._tokens) <= 10
     assert [one.open(one.token(f"+44{i}"), sealed[i], b"c") for i in range(35)] == [b"x"] * 35
     assert CIPHERS_MAX > 10
@@ -284,3 +283,13 @@ def test_what_is_charged_does_not_depend_on_what_is_sealed():
     personal = {"sealed"}
     in_clear = set(UsageCharged.__struct_fields__) - personal
     assert {"amount", "billed", "exact", "prefix", "zone", "drawn", "tariff", "rate"} <= in_clear
+
+
+def test_what_is_sealed_for_nothing_leaves_no_key():
+    one = sealer()
+    one.seal(b"alice", b"kept", b"context")
+    with one.for_nothing():
+        tried = one.seal(b"bob", b"tried", b"context")
+        one.seal(b"alice", b"tried", b"context")
+    assert list(one.take_unsaved()) == [b"alice"]
+    assert one.open(b"bob", tried, b"context") is None

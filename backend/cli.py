@@ -30,6 +30,8 @@ COMMANDS = {
     "rate": "rating:rate",
     "invoice": "reading:invoice",
     "explain": "reading:explain",
+    "review": "reviewing:review",
+    "sizing": "proposing:sizing",
     "dump": "auditing:dump_command",
     "verify": "auditing:verify_command",
     "rebuild": "auditing:rebuild_command",

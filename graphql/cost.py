@@ -27,6 +27,8 @@ COSTS = {
     "hierarchy": 20,
     "invoicePreview": 20,
     "explain": 10,
+    "review": 10,
+    "sizing": 10,
     "node": 5,
     "recordHistory": 5,
     "allocate": 10,

@@ -77,6 +77,8 @@ TOLD: dict[str, Told] = {
     # tariffs
     "bad_tariff": Told("tariff", "{field} cannot be used"),
     "wrong_currency": Told("currency", "the tenant's currency is {expected}, not {currency}"),
+    # sizing
+    "bad_sizing": Told("assumptions", "{field}: {remedy}"),
     # tenant
     "tenant_not_open": Told("tenant", "the tenant is not open yet"),
     "tenant_open_already": Told("tenant", "the tenant is open already"),

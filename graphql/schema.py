@@ -29,8 +29,10 @@ from .history import node_history, record_history
 from .invoices import invoice_preview
 from .limits import set_limit
 from .problems import Problem
+from .review import review
 from .scalars import SCALARS
 from .sessions import sessions
+from .sizing import sizing
 from .tenant import me, periods, tenant
 from .usage import suspense, usage, usages
 
@@ -58,6 +60,11 @@ class Query:
     sessions = strawberry.field(sessions, description="Charging sessions, those that changed last first.")
     suspense = strawberry.field(suspense, description="Records that wait to be corrected.")
     invoice_preview = strawberry.field(invoice_preview, description="What a period costs so far.")
+    review = strawberry.field(
+        review,
+        description="How a node or resource stands: burn-down, rates, projection, consumers, comparison.",
+    )
+    sizing = strawberry.field(sizing, description="What to grant, from what was used, with the working.")
     explain = strawberry.field(explain, description="How a record came to its charge.")
 
 

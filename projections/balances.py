@@ -24,7 +24,8 @@ from ..domain.session import (
 )
 from ..domain.usage import MONEY, USAGE_TYPES
 from .chunk import Chunk
-from .members import Listed, each, ordinals_of, tree
+from .members import Listed, ordinals_of, tree
+from .subtrees import subtree_sums
 from .tables import Connection, Table
 
 BALANCES = Table(
@@ -77,7 +78,7 @@ _MOVED = {
 _NOTHING = [0] * len(BALANCES.figures)
 
 
-class Holding(Struct, frozen=True):
+class Holding(Struct, frozen=True, gc=False):
     """A bucket, or the sum of the buckets of a subtree."""
 
     granted: int
@@ -92,7 +93,7 @@ class Holding(Struct, frozen=True):
     available: int
 
 
-class Balance(Struct, frozen=True):
+class Balance(Struct, frozen=True, gc=False):
     """One member's figures of one usage type in one period, in that type's unit."""
 
     ordinal: int
@@ -262,8 +263,8 @@ def balances_among(
     asked = {"period": period, "usage_types": list(usage_types)}
     found = db.execute(_FIGURES, asked | {"ordinals": ordinals_of(listed)}, binary=True).fetchall()
     figures = {(row[0], row[1]): row for row in found}
-    sums = db.execute(_SUMS, asked | {"root": listed[0].ordinal}).fetchall()
-    subtrees = {row[:2]: _holding(*row[2:]) for row in sums}
+    sums = subtree_sums(db, listed, period, usage_types)
+    subtrees = {key: _holding(*sum_of) for key, sum_of in sums.items()}
     keys = [(member, (member.ordinal, usage_type)) for member in listed for usage_type in usage_types]
     return [
         _balance(member, period, key[1], figures.get(key), subtrees.get(key, _EMPTY)) for member, key in keys
@@ -305,17 +306,4 @@ SELECT b.ordinal, b.usage_type, b.granted, {_OWN}, b.consumed, b.reserved,
 FROM balances b
 WHERE b.period = %(period)s AND b.usage_type = ANY(%(usage_types)s::text[])
   AND b.ordinal = ANY(%(ordinals)s::bigint[]::integer[])
-"""
-
-# Only who ever had a bucket enters the sums of subtrees: few, even where there are many members.
-_SUMS = f"""
-SELECT above.ordinal, b.usage_type,
-       sum(b.granted)::bigint, sum({_OWN})::bigint, sum(b.consumed)::bigint, sum(b.reserved)::bigint
-FROM balances b
-CROSS JOIN {each("members", "ordinal = b.ordinal")} AS m
-CROSS JOIN unnest(m.path) AS above (ordinal)
-WHERE b.period = %(period)s AND b.usage_type = ANY(%(usage_types)s::text[])
-  AND m.path[(SELECT cardinality(path) FROM members WHERE ordinal = %(root)s)] = %(root)s
-  AND (b.granted > 0 OR b.allocated_in > 0 OR b.returned_in > 0 OR b.traded_in > 0)
-GROUP BY above.ordinal, b.usage_type
 """

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from ..domain.brief import Charge
+from ..domain.bucket import Granted, Transferred
 from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
 from ..domain.events import Recorded
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
@@ -69,7 +70,7 @@ NO_CHARGES = Charges((), (), (), ())
 class Chunk:
     """Events of consecutive seqs: usage by its outcome, and the rest in order."""
 
-    __slots__ = ("charges", "left", "may_copy", "ordinals", "others", "rejected", "suspended")
+    __slots__ = ("charges", "left", "may_copy", "moved", "ordinals", "others", "rejected", "suspended")
 
     def __init__(
         self,
@@ -88,6 +89,9 @@ class Chunk:
         self.ordinals = ordinals
         self.left: dict[int, int] = {}
         """Seq of a move or an end -> ordinal of the node that the resource left."""
+        self.moved: list[tuple[Recorded, Granted | Transferred, list[int], list[int]]] = []
+        """Allowance that moved: the ordinals that have less by it, and those that have more, all as
+        the hierarchy stood then; whoever is above both sides has the same as before."""
         more: list[tuple[Recorded, UsageCharged]] = []
         for told in events:
             self._sort(told, more)
@@ -110,6 +114,16 @@ class Chunk:
             left = self.ordinals.tell(event)
             if left != ROOT:
                 self.left[told.seq] = left
+            if isinstance(event, Granted | Transferred):
+                self.moved.append((told, event, *self._sides(event)))
+
+    def _sides(self, event: Granted | Transferred) -> tuple[list[int], list[int]]:
+        path, of = self.ordinals.path, self.ordinals.of
+        if isinstance(event, Granted):
+            return [], path(of[event.node])
+        less, more = path(of[event.source]), path(of[event.target])
+        above = sum(1 for one, other in zip(less, more, strict=False) if one == other)
+        return less[above:], more[above:]
 
 
 def _with(charges: Charges, more: Sequence[tuple[Recorded, UsageCharged]]) -> Charges:

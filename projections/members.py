@@ -33,7 +33,7 @@ TABLES = (MEMBERS,)
 VERSION = 1
 
 
-class Listed(Struct, frozen=True):
+class Listed(Struct, frozen=True, gc=False):
     """A member as it stands in a tree."""
 
     ordinal: int

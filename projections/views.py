@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
-from . import balances, invoices, limits, members, sessions, timeline, usages
+from . import balances, consumption, invoices, limits, members, sessions, timeline, usages
 from .chunk import Chunk
 from .tables import Connection, Table
 
@@ -29,6 +29,13 @@ VIEWS = (
     View("usages", usages.VERSION, usages.TABLES, usages.apply, ("members",)),
     View("invoices", invoices.VERSION, invoices.TABLES, invoices.apply, ("members",)),
     View("sessions", sessions.VERSION, sessions.TABLES, sessions.apply, ("members",)),
+    View(
+        "consumption",
+        consumption.VERSION,
+        consumption.TABLES,
+        consumption.apply,
+        ("members", "balances", "limits"),
+    ),
     View("timeline", timeline.VERSION, timeline.TABLES, timeline.apply, ("members", "usages")),
 )
 

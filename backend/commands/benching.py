@@ -62,6 +62,27 @@ def workers(as_json: bool, **wanted: Any) -> None:
     _tell(run(Plan(**given), note), as_json=as_json)
 
 
+@bench.command()
+@click.option("--devices", type=click.IntRange(1), help="Of the enterprise.")
+@click.option("--depth", type=click.IntRange(3, 64), help="Levels, the devices' own included.")
+@click.option("--rate", type=click.IntRange(1), help="Records charged per second meanwhile.")
+@click.option("--requests", type=click.IntRange(4), help="Of each question.")
+@click.option("--portals", type=click.IntRange(1), help="That ask at once in the end.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def reading(as_json: bool, **wanted: Any) -> None:
+    """Ask for a subtree's balances, reviews and sizings in a deep, wide tree while usage flows.
+
+    \b
+    allotment bench reading
+    allotment bench reading --devices 10000 --depth 6 --json
+    """
+    from ..bench.reading import Plan, run  # noqa: PLC0415  (as above)
+
+    settings_for_command()
+    given = {name: value for name, value in wanted.items() if value is not None}
+    _tell(run(Plan(**given), note), as_json=as_json)
+
+
 def _tell(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         tell_json(figures)

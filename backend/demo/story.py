@@ -19,6 +19,7 @@ from ..log import PostgresLog, replay
 from ..running import Product
 from . import traffic
 from .enterprises import GB, LENDER, POOL, POOL_BYTES
+from .looking import look_at_the_month, size_the_next_contract
 from .stage import Chapter, Stage, Tell, charge, pool_left
 
 MANAGER = "telecoms_manager:demo"
@@ -26,7 +27,8 @@ MANAGER = "telecoms_manager:demo"
 
 async def play(product: Product, engine: Engine, stage: Stage, tell: Tell) -> None:
     """From a full pool to a verified log."""
-    for chapter in (_burn_down, _threshold, _trade, _limit, _suspense, _explanation):
+    looking = (look_at_the_month, size_the_next_contract)
+    for chapter in (_burn_down, _threshold, _trade, _limit, _suspense, _explanation, *looking):
         told = await chapter(product, engine, stage)
         stage.chapters.append(told)
         tell(told.told)

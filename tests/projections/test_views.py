@@ -15,7 +15,19 @@ from allotment.domain.contract import Grant, SignContract
 from allotment.domain.hierarchy import AddNode, EndResource, MoveResource
 from allotment.domain.limit import SetLimit
 from allotment.domain.usage import MONEY, USAGE_TYPES
-from allotment.projections import balances, invoices, limits, members, paging, sessions, timeline, usages
+from allotment.projections import (
+    balances,
+    consumers,
+    consumption,
+    invoices,
+    limits,
+    members,
+    paging,
+    sessions,
+    subtrees,
+    timeline,
+    usages,
+)
 from allotment.projections.tables import bytea_array, int8_array, text_array
 from allotment.projections.views import VIEWS
 
@@ -385,6 +397,24 @@ def _answers(db):
     )
 
 
+@pytest.mark.parametrize("resources", [True, False])
+@pytest.mark.parametrize("depth", [0, 1, None])
+def test_sums_of_subtrees_are_the_same_whichever_way_they_are_found(busy, depth, resources, monkeypatch):
+    busy.do(Allocate("apac", "r3", "voice", "", 100))
+    busy.do(Allocate("sales", "r2", "voice", "", 50))
+    busy.do(MoveResource("r2", "apac", busy.now))
+    busy.commit()
+    catch_up(busy.isolation, busy.tenant)
+    with reading(busy) as db:
+        asked = [(db, root, depth, PERIOD) for root in MEMBERS if root not in ("added", "r4")]
+        usual = [balances.balances_under(*one, resources=resources) for one in asked]
+        monkeypatch.setattr(subtrees, "FEW", 0)
+        monkeypatch.setattr(subtrees, "HIGH", -1)
+        assert [balances.balances_under(*one, resources=resources) for one in asked] == usual
+        monkeypatch.setattr(subtrees, "HIGH", 64)
+        assert [balances.balances_under(*one, resources=resources) for one in asked] == usual
+
+
 class Explained:
     """A connection that notes the plan of everything it is asked, with sequential scans forbidden."""
 
@@ -397,6 +427,11 @@ class Explained:
     def execute(self, statement, values=None, **options):
         self.plans.append("\n".join(row[0] for row in self.db.execute(f"EXPLAIN {statement}", values)))
         return self.db.execute(statement, values, **options)
+
+
+def _sums_below(db):
+    asked = {"period": PERIOD, "usage_types": ["voice"], "root": 1, "depth": 1, "resources": False}
+    return db.execute(subtrees._BELOW, asked)
 
 
 @pytest.mark.parametrize(
@@ -450,6 +485,34 @@ class Explained:
         (
             lambda db: timeline.member_page(db, "r1", 9),
             r"member_events_pkey .*\n *Index Cond: .*\(ordinal = .*\(seq <",
+        ),
+        (
+            lambda db: consumption.days_of(db, 1, PERIOD, "voice"),
+            r"consumption_pkey .*\n *Index Cond: .*\(period = .*\(ordinal = .*\(usage_type =",
+        ),
+        (
+            lambda db: consumption.days_of(db, 1, PERIOD, MONEY),
+            r"consumption_pkey .*\n *Index Cond: .*\(period = .*\(ordinal =",
+        ),
+        (
+            lambda db: consumption.days_of_resource(db, 4, PERIOD, "voice"),
+            r"usages_ordinal .*\n *Index Cond: .*\(ordinal =",
+        ),
+        (
+            lambda db: consumption.used_by_period(db, [1], [PERIOD], ["voice"]),
+            r"balances_pkey .*\n *Index Cond: .*\(period = .*\(usage_type = .*\(ordinal =",
+        ),
+        (
+            _sums_below,
+            r"balances_buckets .*\n *Index Cond: .*\(period = .*\(usage_type = .*\(ordinal = w.ordinal",
+        ),
+        (
+            lambda db: consumers.resources_of(db, members.member(db, "emea"), PERIOD, "voice", 5, 0),
+            r"balances_pkey .*\n *Index Cond: .*\(period = .*\(usage_type = .*\(ordinal =",
+        ),
+        (
+            lambda db: consumers.resources_of(db, members.member(db, "emea"), PERIOD, "voice", 5, 0),
+            r"members_parent .*\n *Index Cond: .*\(parent = .*\(is_node = false",
         ),
     ],
 )

@@ -23,6 +23,8 @@ STORY = [
     "limit_refuses",
     "record_in_suspense",
     "record_explained",
+    "month_reviewed",
+    "contract_sized",
 ]
 CALLS = {
     "calls": [

@@ -1,0 +1,243 @@
+"""Consumption: what was used at and below each node, by day of the tenant's calendar.
+
+`used`, `overage`, `amount` and `records` count a charge on every node of its path, on the day on
+which it began. `drawn` is what of it buckets at and below the node paid. `moved` is what their
+owners got and gave, on the day on which the log took it; what the contract grants is there from the
+period's beginning (`BEGINNING`). Usage stays where it was charged: it moves with nobody.
+Resources have no days of their own, only what was `moved`: there are too many of them. What one of
+them used by day is read from its own charges.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from msgspec import Struct
+
+from ..domain.bucket import Granted
+from ..domain.charging import UsageCharged
+from ..domain.days import Days, day_of
+from ..domain.events import decode
+from ..domain.tenant import TenantOpened
+from ..domain.usage import MONEY
+from .chunk import Chunk
+from .members import each
+from .tables import Connection, Table
+
+CONSUMPTION = Table(
+    "consumption",
+    {"period": "text", "ordinal": "integer", "usage_type": "text", "day": "integer"},
+    dict.fromkeys(("used", "overage", "amount", "records", "drawn", "moved"), "bigint"),
+)
+CALENDAR = Table("consumption_calendar", {"seq": "bigint"}, {"time_zone": "text"})
+TABLES = (CONSUMPTION, CALENDAR)
+VERSION = 1
+
+BEGINNING = 0
+"""A day before all periods: what counts from the first of a period, whenever it was opened."""
+
+_USED, _OVERAGE, _AMOUNT, _RECORDS, _DRAWN, _MOVED = range(6)
+
+
+class DayUsed(Struct, frozen=True):
+    """A day's consumption of one usage type in one period; in money, `used` is what was charged."""
+
+    day: int
+    """Since 1970-01-01, in the tenant's calendar."""
+    used: int
+    overage: int
+    amount: int
+    records: int
+    drawn: int
+    """From buckets at and below."""
+    moved: int
+    """Into buckets at and below, less what left them."""
+
+
+def apply(chunk: Chunk, db: Connection) -> None:
+    for told in chunk.others:
+        if isinstance(told.event, TenantOpened):
+            CALENDAR.insert(db, [(told.seq, told.event.time_zone)])
+    if chunk.charges.events or chunk.moved:
+        zone, sums = calendar_of(db), dict[Any, list[int]]()
+        _charges(chunk, Days(zone), sums)
+        _moves(chunk, zone, sums)
+        CONSUMPTION.add(db, sums)
+
+
+def _moves(chunk: Chunk, zone: ZoneInfo, sums: dict[Any, list[int]]) -> None:
+    for told, event, less, more in chunk.moved:
+        day = BEGINNING if isinstance(event, Granted) else day_of(told.recorded_at, zone)
+        for side, quantity in ((less, -event.quantity), (more, event.quantity)):
+            for ordinal in side:
+                _of(sums, (event.period, ordinal, event.usage_type, day))[_MOVED] += quantity
+
+
+def _charges(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
+    """Those that took the same way up on the same day are added up; so are ways where they meet."""
+    ways: dict[Any, _Way] = {}
+    day, starts_at, ends_at = days.around(0)
+    for charge in chunk.charges.events:
+        at = charge.started_at
+        if not starts_at <= at < ends_at:
+            day, starts_at, ends_at = days.around(at)
+        key = (charge.path[1:], charge.usage_type, day, charge.period)
+        way = ways.get(key)
+        if way is None:
+            way = ways[key] = _Way()
+        way.used += charge.billed
+        way.records += 1
+        if charge.overage:
+            way.overage += charge.overage
+        if charge.amount:
+            way.amount += charge.amount
+        for ordinal, part in charge.drawn:
+            if ordinal in way.parts:
+                way.parts[ordinal] += part
+            else:
+                way.parts[ordinal] = part
+    for key, way in ways.items():
+        way.drawn = sum(part for ordinal, part in way.parts.items() if ordinal not in key[0])
+    while ways:
+        ways = _up(ways, sums)
+
+
+class _Way:
+    """What came up to a node: the figures so far, and what buckets there and above paid of it."""
+
+    __slots__ = ("amount", "drawn", "overage", "parts", "records", "used")
+
+    def __init__(self) -> None:
+        self.used = self.overage = self.amount = self.records = self.drawn = 0
+        self.parts: dict[int, int] = {}
+
+
+def _up(ways: dict[Any, _Way], sums: dict[Any, list[int]]) -> dict[Any, _Way]:
+    """Count each on the node it has come to; the ways that go on from there."""
+    above: dict[Any, _Way] = {}
+    for (nodes, usage_type, day, period), way in ways.items():
+        way.drawn += way.parts.get(nodes[0], 0)
+        row = _of(sums, (period, nodes[0], usage_type, day))
+        row[_USED] += way.used
+        row[_OVERAGE] += way.overage
+        row[_AMOUNT] += way.amount
+        row[_RECORDS] += way.records
+        row[_DRAWN] += way.drawn
+        if len(nodes) > 1:
+            _meet(above, (nodes[1:], usage_type, day, period), way)
+    return above
+
+
+def _meet(above: dict[Any, _Way], key: Any, way: _Way) -> None:
+    on = above.get(key)
+    if on is None:
+        above[key] = way
+        return
+    on.used += way.used
+    on.overage += way.overage
+    on.amount += way.amount
+    on.records += way.records
+    on.drawn += way.drawn
+    for ordinal, part in way.parts.items():
+        on.parts[ordinal] = on.parts.get(ordinal, 0) + part
+
+
+def _of(sums: dict[Any, list[int]], key: Any) -> list[int]:
+    row = sums.get(key)
+    if row is None:
+        row = sums[key] = [0, 0, 0, 0, 0, 0]
+    return row
+
+
+# --- queries ---------------------------------------------------------------------------------
+
+
+RECORDS_MAX = 50_000
+"""Of a resource in a period: its days are counted when they are asked for."""
+
+
+class TooManyRecords(Exception):
+    """A resource has used too often for its days to be counted while somebody waits."""
+
+
+def calendar_of(db: Connection) -> ZoneInfo:
+    """The tenant's calendar; the world's where none has been opened."""
+    found = db.execute(
+        "SELECT time_zone FROM consumption_calendar ORDER BY seq LIMIT 1", prepare=False
+    ).fetchone()
+    return ZoneInfo(found[0] if found else "UTC")
+
+
+def days_of(db: Connection, ordinal: int, period: str, usage_type: str) -> list[DayUsed]:
+    """A node's days on which something happened, in order; of a resource, on which something moved."""
+    asked = {"ordinal": ordinal, "period": period, "usage_type": usage_type}
+    found = db.execute(_MONEY_DAYS if usage_type == MONEY else _DAYS, asked)
+    return [DayUsed(*row) for row in found]
+
+
+def days_of_resource(db: Connection, ordinal: int, period: str, usage_type: str) -> list[DayUsed]:
+    """The same of a resource, counted from its charges; raises TooManyRecords."""
+    asked = {"ordinal": ordinal, "period": period, "usage_type": usage_type, "most": RECORDS_MAX + 1}
+    found = db.execute(_CHARGES, asked | {"of_any_type": usage_type == MONEY}, binary=True).fetchall()
+    if len(found) > RECORDS_MAX:
+        raise TooManyRecords
+    days = Days(calendar_of(db))
+    sums = {one.day: [0, 0, 0, 0, 0, one.moved] for one in days_of(db, ordinal, period, usage_type)}
+    for topic, state in found:
+        charge = decode(topic, state).event
+        assert isinstance(charge, UsageCharged)
+        _count(sums.setdefault(days.of(charge.started_at), [0, 0, 0, 0, 0, 0]), charge, usage_type)
+    return [DayUsed(day, *row) for day, row in sorted(sums.items())]
+
+
+def _count(row: list[int], charge: UsageCharged, usage_type: str) -> None:
+    row[_AMOUNT] += charge.amount
+    row[_RECORDS] += 1
+    if usage_type == MONEY:
+        row[_USED] += charge.amount
+    else:
+        row[_USED] += charge.billed
+        row[_OVERAGE] += charge.overage
+        row[_DRAWN] += sum(part for bucket, part in charge.drawn if bucket == charge.path[0])
+
+
+def used_by_period(
+    db: Connection, ordinals: Sequence[int], periods: Sequence[str], usage_types: Sequence[str]
+) -> dict[tuple[int, str, str], tuple[int, int]]:
+    """What each member used in whole periods, and what of it no allowance covered.
+
+    By ordinal, usage type and period. Taken from the balances, which have resources as well.
+    """
+    found = db.execute(
+        _BY_PERIOD,
+        {"ordinals": list(ordinals), "periods": list(periods), "usage_types": list(usage_types)},
+    )
+    return {(row[0], row[1], row[2]): (row[3], row[4]) for row in found}
+
+
+_KEY = "period = %(period)s AND ordinal = %(ordinal)s"
+_DAYS = f"""
+SELECT day, used, overage, amount, records, drawn, moved
+FROM consumption WHERE {_KEY} AND usage_type = %(usage_type)s ORDER BY day
+"""
+# Money is used up by every usage type; what was handed on as money stands under its own name.
+_MONEY_DAYS = f"""
+SELECT day, sum(amount)::bigint, 0, sum(amount)::bigint, sum(records)::bigint,
+       coalesce(sum(drawn) FILTER (WHERE usage_type = %(usage_type)s), 0)::bigint,
+       coalesce(sum(moved) FILTER (WHERE usage_type = %(usage_type)s), 0)::bigint
+FROM consumption WHERE {_KEY} GROUP BY day ORDER BY day
+"""
+# In the order of the index of its own records: by that of its period all would be looked through.
+_CHARGES = f"""
+SELECT e.topic, e.state
+FROM {each("usages", "ordinal = %(ordinal)s ORDER BY ordinal, seq")} AS u
+CROSS JOIN {each("events", "seq = u.seq")} AS e
+WHERE u.period = %(period)s AND u.status = 'charged'
+  AND (%(of_any_type)s OR u.usage_type = %(usage_type)s)
+LIMIT %(most)s
+"""
+_BY_PERIOD = """
+SELECT ordinal, usage_type, period, used, overage FROM balances
+WHERE ordinal = ANY(%(ordinals)s::int[]) AND usage_type = ANY(%(usage_types)s::text[])
+  AND period = ANY(%(periods)s::text[])
+"""

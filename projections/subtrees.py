@@ -1,0 +1,105 @@
+"""Subtrees: what all buckets at and below each member of a tree hold together.
+
+Added up when it is asked for, so that it follows the hierarchy as it stands. Only who ever had a
+bucket is looked at; where these are many, only those below the root that was asked for.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from .members import Listed, each
+from .tables import Connection
+
+FEW = 2_000
+"""Buckets of a period that are looked at one by one, wherever they are."""
+HIGH = 1
+"""The level down to which most of them are below anyway."""
+
+Key = tuple[int, str]
+"""The ordinal of a member, and a usage type."""
+
+
+def subtree_sums(
+    db: Connection, listed: Sequence[Listed], period: str, usage_types: Sequence[str]
+) -> dict[Key, list[int]]:
+    """Granted, own, consumed and reserved of a tree's members, its root first; none where all is 0."""
+    asked: dict[str, Any] = {
+        "period": period,
+        "usage_types": list(usage_types),
+        "root": listed[0].ordinal,
+        "depth": max(member.depth for member in listed),
+        "resources": any(not member.is_node for member in listed),
+        "few": FEW,
+    }
+    return _added_up(listed, db.execute(_way(db, asked), asked).fetchall())
+
+
+def _way(db: Connection, asked: dict[str, Any]) -> str:
+    """Which statement has least to look at."""
+    (level,) = db.execute(_LEVEL, asked).fetchone() or (0,)
+    if level == 0 and asked["depth"] == 0:
+        return _ALL
+    if level <= HIGH:
+        return _EVERYWHERE
+    (count,) = db.execute(_COUNT, asked).fetchone() or (0,)
+    return _BELOW if count > FEW else _EVERYWHERE
+
+
+def _added_up(listed: Sequence[Listed], found: Sequence[tuple[Any, ...]]) -> dict[Key, list[int]]:
+    """Each member's, with those of the members below it."""
+    sums: dict[Key, list[int]] = {row[:2]: list(row[2:]) for row in found}
+    ordinals = {member.id: member.ordinal for member in listed}
+    usage_types = {usage_type for _, usage_type in sums}
+    for member in reversed(listed[1:]):
+        above = ordinals[member.parent_id or ""]
+        for usage_type in usage_types:
+            mine = sums.get((member.ordinal, usage_type))
+            if mine is not None:
+                theirs = sums.get((above, usage_type))
+                sums[above, usage_type] = [*map(int.__add__, theirs, mine)] if theirs else mine
+    return sums
+
+
+_HOLDER = "(granted > 0 OR allocated_in > 0 OR returned_in > 0 OR traded_in > 0)"
+_HOLDERS = f"period = %(period)s AND usage_type = ANY(%(usage_types)s::text[]) AND {_HOLDER}"
+_SUM = """
+       sum(b.granted)::bigint,
+       sum(b.granted + b.allocated_in + b.returned_in + b.traded_in
+           - b.allocated_out - b.returned_out - b.traded_out)::bigint,
+       sum(b.consumed)::bigint, sum(b.reserved)::bigint
+"""
+
+_LEVEL = "SELECT cardinality(path) - 1 FROM members WHERE ordinal = %(root)s"
+_COUNT = f"SELECT count(*) FROM (SELECT FROM balances WHERE {_HOLDERS} LIMIT %(few)s + 1) AS so_many"
+
+_ALL = f"""
+SELECT %(root)s::int, b.usage_type, {_SUM} FROM balances b WHERE {_HOLDERS} GROUP BY b.usage_type
+"""
+
+# From each bucket up to the member of the tree that shows it, which is the last of its path in the tree.
+_EVERYWHERE = f"""
+SELECT CASE WHEN m.is_node OR %(resources)s OR m.ordinal = %(root)s
+            THEN m.path[least(cardinality(m.path), r.place + %(depth)s)]
+            ELSE m.path[least(cardinality(m.path) - 1, r.place + %(depth)s)] END AS shown,
+       b.usage_type, {_SUM}
+FROM (SELECT cardinality(path) AS place FROM members WHERE ordinal = %(root)s) AS r
+CROSS JOIN (SELECT * FROM balances WHERE {_HOLDERS}) AS b
+CROSS JOIN {each("members", "ordinal = b.ordinal")} AS m
+WHERE m.path[r.place] = %(root)s
+GROUP BY shown, b.usage_type
+"""
+
+# From the root down to each bucket below it.
+_BELOW = f"""
+WITH RECURSIVE below AS (
+    SELECT ordinal, ordinal AS shown, 0 AS depth FROM members WHERE ordinal = %(root)s
+    UNION ALL
+    SELECT m.ordinal,
+           CASE WHEN a.depth < %(depth)s AND (m.is_node OR %(resources)s) THEN m.ordinal ELSE a.shown END,
+           a.depth + 1
+    FROM below a CROSS JOIN {each("members", "parent = a.ordinal")} AS m
+)
+SELECT w.shown, b.usage_type, {_SUM}
+FROM below w CROSS JOIN {each("balances", f"{_HOLDERS} AND ordinal = w.ordinal")} AS b
+GROUP BY w.shown, b.usage_type
+"""

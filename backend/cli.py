@@ -25,6 +25,7 @@ COMMANDS = {
     "migrate": "operating:migrate_command",
     "doctor": "examining:doctor",
     "tenant": "onboarding:tenant",
+    "contract": "contracting:contract",
     "usage": "usage:usage",
     "import": "usage:import_usage",
     "rate": "rating:rate",

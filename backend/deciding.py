@@ -15,7 +15,7 @@ from msgspec import Struct
 
 from ..domain.bucket import Allocate, Return, Trade
 from ..domain.charging import ChargeUsage, SuspendUsage, UsageCharged, UsageRejected, UsageSuspended
-from ..domain.contract import OpenPeriod, PeriodNotOpen
+from ..domain.contract import OpenPeriod, PeriodNotOpen, first_form
 from ..domain.events import encode
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, UpdateSession
@@ -515,7 +515,7 @@ def content_of(item: Usage | Order) -> bytes:
     if type(item) is UsageRecord:
         return _pack(item)
     if isinstance(item, Order):
-        return _pack([type(item.command).__name__, item.command])
+        return _pack([type(item.command).__name__, first_form(item.command)])
     return _raw(item)
 
 

@@ -17,7 +17,6 @@ import structlog
 
 from ..domain.bucket import Allocate
 from ..domain.charging import UsageRejected, UsageSuspended
-from ..domain.contract import name_of
 from ..domain.events import Recorded
 from ..domain.limit import SetLimit
 from ..domain.refusals import Refused
@@ -505,7 +504,7 @@ def _is_done(step: Step, state: Tenant, now: int) -> bool:
     if not isinstance(limit, SetLimit) or limit.node not in state.hierarchy.by_id:
         return False
     ordinal = state.hierarchy.by_id[limit.node].ordinal
-    since = limit.from_period or name_of(now, state.contracts.zone)
+    since = limit.from_period or state.contracts.name_at(now)
     every = state.limits.by_type.get(limit.usage_type, {}).get(ordinal, ())
     given = [one for one in every if one.from_period == since]
     wanted = (limit.quantity, tuple(sorted(set(limit.thresholds))))
@@ -520,7 +519,7 @@ def _key_of(step: Step, state: Tenant, now: int) -> str:
             times_set = len(state.limits.by_type.get(usage_type, {}).get(member.ordinal, ())) if member else 0
             return f"{step.key}:{times_set}"
         case Allocate(period=""):
-            return f"{step.key}:{name_of(now, state.contracts.zone)}"
+            return f"{step.key}:{state.contracts.name_at(now)}"
         case _:
             return step.key
 

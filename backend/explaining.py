@@ -49,9 +49,11 @@ query Explain($id: ID!) {
     rating {
       tariff tariffVersion validFrom rateIndex prefix zone price per connectFee currency increment minimum
       included billed overage exactFraction exactAmount roundingMethod roundingDecimals amount
+      contractPrice { contract version price per }
     }
     drawn { node { id name } quantity }
-    amount currency
+    credit { node { id name } quantity }
+    amount payable currency
     limits { node { id name } usageType quantity setBy }
     crossings { node { id name } usageType percent used limit seq }
     stop { reason node { id name } counted used limit billed mayRaise { id name } }

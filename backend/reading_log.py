@@ -5,13 +5,13 @@ when another version wrote them, they are.
 """
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from sys import byteorder
 from typing import Any, NamedTuple, cast
 
 import msgspec
 
-from ..domain.brief import Charged, ChargeInBrief
+from ..domain.brief import Charged, ChargeInBrief, ChargeOfAnyType
 from ..domain.charging import UsageCharged
 from ..domain.events import SCHEMA, Envelope, Recorded
 from ..projections.chunk import NO_CHARGES, Charges
@@ -149,11 +149,21 @@ def _times(sent: bytes | None) -> list[int]:
 
 def decode_charges(count: int, states: bytes) -> list[Envelope[ChargeInBrief]] | None:
     """So many stored charges, one after the other: as the array that they are the inside of."""
+    array = b"\xdd" + count.to_bytes(4, "big") + states
     try:
-        envelopes = _decode(b"\xdd" + count.to_bytes(4, "big") + states)
+        envelopes = _decode(array)
+    except msgspec.DecodeError:
+        return _decode_any(array)
+    return None if any(envelope.schema != SCHEMA for envelope in envelopes) else envelopes
+
+
+def _decode_any(array: bytes) -> list[Envelope[ChargeInBrief]] | None:
+    """The same where a carrier has defined types of its own."""
+    try:
+        envelopes = _decode_of_any_type(array)
     except msgspec.DecodeError:
         return None
-    return None if any(envelope.schema != SCHEMA for envelope in envelopes) else envelopes
+    return None if any(envelope.schema != SCHEMA for envelope in envelopes) else list(envelopes)
 
 
 def _keys(keys: bytes | None) -> list[bytes]:
@@ -167,6 +177,9 @@ def _others(columns: list[Any]) -> list[Recorded]:
 
 
 _decode = msgspec.msgpack.Decoder(list[Envelope[ChargeInBrief]]).decode
+_decode_of_any_type: Callable[[bytes], Sequence[Envelope[Any]]] = msgspec.msgpack.Decoder(
+    list[Envelope[ChargeOfAnyType]]
+).decode
 
 _COLUMNS = f"seq, topic, state, {MICROSECONDS.format('recorded_at')}, command_key, ''::bytea"
 _MINE = f"FILTER (WHERE topic = '{CHARGED}')"

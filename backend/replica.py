@@ -10,6 +10,7 @@ from collections import OrderedDict
 from concurrent.futures import Executor
 from uuid import UUID
 
+from ..domain.contract import PeriodOpened
 from ..domain.events import TOPICS
 from ..domain.snapshot import COUNTED
 from ..domain.tenant import Tenant
@@ -19,7 +20,7 @@ from .snapshots import Snapshots
 
 REPLICAS_MAX = 1_000
 """Those looked at longest ago leave memory first."""
-STRUCTURE = sorted(set(TOPICS) - COUNTED)
+STRUCTURE = sorted(set(TOPICS) - COUNTED | {PeriodOpened.topic})
 
 
 class Replicas:
@@ -92,7 +93,12 @@ class _Replica:
     def _apply(self, rows: list[Row], seq: int) -> None:
         assert self._state is not None
         for row in rows:
-            self._state.apply(recorded(row).event)
+            event = recorded(row).event
+            if isinstance(event, PeriodOpened):
+                # With its bounds and terms, and no buckets.
+                self._state.contracts.apply(event)
+            else:
+                self._state.apply(event)
         self._seq = seq
 
 

@@ -18,7 +18,7 @@ from ..domain.limit import ThresholdCrossed
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.session import SessionEvent, SessionExpired, SessionReleased
 from ..domain.tenant import Tenant
-from ..domain.usage import MONEY, USAGE_TYPES
+from ..domain.usage import MONEY
 from ..projections.balances import balances_under
 from ..projections.invoices import Invoice, invoice
 from ..projections.sessions import held_now
@@ -170,7 +170,8 @@ def _check_charge(state: Tenant, told: Recorded, keys: set[bytes], held: Hold) -
     rates = state.tariffs.versions[charge.tariff - 1].rates
     if not 0 <= charge.rate < len(rates):
         raise Broken(told.seq, f"tariff version {charge.tariff} has no rate {charge.rate}")
-    rate = rates[charge.rate]
+    period = state.contracts.periods[charge.period]
+    rate = state.contracts.rate_of(period, charge.usage_type, rates[charge.rate])
     if (charge.prefix, charge.zone) != (rate.prefix, rate.zone):
         raise Broken(told.seq, f"prefix and zone are not those of rate {charge.rate}")
     rated = rate.rate(charge.overage)
@@ -179,6 +180,8 @@ def _check_charge(state: Tenant, told: Recorded, keys: set[bytes], held: Hold) -
         raise Broken(
             told.seq, f"rated again it is {again}, not {(charge.billed, charge.amount, charge.exact)}"
         )
+    if charge.payable < 0:
+        raise Broken(told.seq, f"credit of {charge.amount - charge.payable} pays more than {charge.amount}")
     if charge.billed > held.billed:
         _check_limits(state, told.seq, charge, charge.usage_type)
     if charge.amount > held.amount:
@@ -252,14 +255,17 @@ def _check_invoice(found: Invoice, state: Tenant, period: str) -> None:
     charged = _used(state, MONEY, period) - state.sessions.held_amount(period)
     if found.total != sum(line.amount for line in lines) or found.total != charged:
         raise Broken(0, f"the invoice of {period} is not the sum of its lines, or not of its charges")
-    for usage_type in USAGE_TYPES:
+    paid = state.families[MONEY, period].consumed_total
+    if found.credit != paid:
+        raise Broken(0, f"the invoice of {period} has a credit of {found.credit}, money buckets paid {paid}")
+    for usage_type in state.types:
         billed = sum(line.billed for line in lines if line.usage_type == usage_type)
         if billed != _used(state, usage_type, period) - state.sessions.held_units(usage_type, period):
             raise Broken(0, f"the invoice of {period} bills {billed} of {usage_type}")
 
 
 def _check_buckets(db: Connection, state: Tenant, period: str) -> None:
-    for held in balances_under(db, None, None, period, tuple(USAGE_TYPES), resources=True):
+    for held in balances_under(db, None, None, period, state.types.known(), resources=True):
         family, ordinal = state.families[held.usage_type, period], held.ordinal
         told = (held.bucket.remaining, held.bucket.reserved, held.bucket.consumed, held.used)
         counted = (

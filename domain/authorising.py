@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from .bucket import Family
 from .charging import FUTURE_MAX, UsageCharged, charged
-from .contract import QUANTITY_MAX, Contracts, name_of
+from .contract import QUANTITY_MAX, Contracts
 from .hierarchy import Hierarchy, Path
 from .hold import NO_HOLD, Hold, Terms, give_back, keep
 from .limit import Limits, ThresholdCrossed
@@ -129,11 +129,13 @@ class Sessions:
             raise Refused("in_the_future", session=record.record_id)
         period = self._contracts.period_for(at)
         if period is None:
-            raise Refused("no_contract", period=name_of(at, self._contracts.zone))
+            raise Refused("no_contract", period=self._contracts.name_at(at))
+        self._contracts.types.check(record.usage_type)
         tariff = self._tariffs.at(at)
         rate = tariff.find(record.usage_type, record.direction, record.counterpart) if tariff else None
         if rate is None:
             raise Refused("no_rate", usage_type=record.usage_type)
+        rate = self._contracts.rate_of(period, record.usage_type, rate)
         session = Session(
             *(*ident, command.number, path, record.usage_type, period.period, at, record.direction),
             *(rate.version, rate.index, 0, NO_HOLD, _until(now), command.token, command.sealed),
@@ -226,11 +228,17 @@ class Sessions:
             *(session.source, record_id, "", session.usage_type),  # its line is known sealed only
             *(total, session.started_at, session.direction),
         )
-        told = charged(record, sealed, session.path, session.period, hold.billed, rate, hold.drawn, rated)
+        # Money is not held back for sessions: what is there at the end pays.
+        credit, _ = terms.money.draw(session.path, hold.amount)
+        told = charged(
+            *(record, sealed, session.path, session.period, hold.billed, rate, hold.drawn, rated, credit)
+        )
         return total, [told, *terms.crossed(hold)]
 
     def _rate(self, session: Session) -> CompiledRate:
-        return self._tariffs.versions[session.tariff - 1].rates[session.rate]
+        rate = self._tariffs.versions[session.tariff - 1].rates[session.rate]
+        period = self._contracts.periods[session.period]
+        return self._contracts.rate_of(period, session.usage_type, rate)
 
     def _terms(self, session: Session, used: int, rate: CompiledRate | None = None) -> Terms:
         families = self._families

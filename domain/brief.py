@@ -1,11 +1,12 @@
 """Charges in brief: what counting needs of each, for those who read millions of them.
 
-The fields are the first of `UsageCharged`, under the same names: what follows them, the exact
-amount and what is sealed, is not even looked at.
+The fields are those of `UsageCharged`, under the same names: the exact amount and what is sealed
+are passed over.
 """
 
 from typing import Literal
 
+import msgspec
 from msgspec import Struct
 
 from .charging import UsageCharged
@@ -34,8 +35,18 @@ class ChargeInBrief(Struct, frozen=True, array_like=True, gc=False):
     drawn: tuple[tuple[int, int], ...]
     overage: int
     amount: int
+    exact: msgspec.Raw
+    sealed: msgspec.Raw
+    credit: tuple[tuple[int, int], ...] = ()
 
 
+class ChargeOfAnyType(ChargeInBrief, frozen=True, array_like=True, gc=False):
+    """The same for tenants whose carrier has defined types of its own."""
+
+    usage_type: str  # type: ignore[assignment]
+
+
+assert ChargeOfAnyType.__struct_fields__ == ChargeInBrief.__struct_fields__
 assert (
     ChargeInBrief.__struct_fields__ == UsageCharged.__struct_fields__[: len(ChargeInBrief.__struct_fields__)]
 )

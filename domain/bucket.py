@@ -2,7 +2,7 @@
 
 A bucket holds a quantity of one usage type for one period at one member. All buckets of one
 usage type and period are a family. Whatever is moved, in a family at every moment:
-granted = what remains in its buckets + what was consumed from them.
+granted = what remains in its buckets + consumed from them + expired + rolled over.
 What a member has not handed down is shared by everything below it.
 """
 
@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from .hierarchy import Hierarchy, Member, Path
 from .refusals import InvariantBroken, Refused, check_text
+from .vintage import Rolled, put, take_oldest, take_youngest
 
 Reason = Literal["allocate", "return", "trade"]
 
@@ -30,6 +31,9 @@ class Granted(Struct, frozen=True, array_like=True):
     usage_type: str
     period: str
     quantity: int
+    whole: int = 0
+    """Before proration, where it was prorated: `quantity` is this times `share`, rounded down."""
+    share: tuple[int, int] = (1, 1)
 
 
 class Transferred(Struct, frozen=True, array_like=True):
@@ -86,9 +90,11 @@ class Family:
     """
 
     __slots__ = (
+        "agreed",
         "ceiling",
         "consumed",
         "consumed_total",
+        "expired_total",
         "granted_total",
         "holders",
         "mark",
@@ -96,6 +102,9 @@ class Family:
         "remaining",
         "remaining_total",
         "reserved",
+        "rolled",
+        "rolled_in_total",
+        "rolled_total",
         "usage_type",
         "used",
     )
@@ -106,6 +115,14 @@ class Family:
         self.granted_total = 0
         self.remaining_total = 0
         self.consumed_total = 0
+        self.expired_total = 0
+        self.rolled_total = 0
+        """Rolled over into the next period."""
+        self.rolled_in_total = 0
+        """Of what was granted: rolled over into this period."""
+        self.rolled: Rolled = {}
+        self.agreed: int | None = None
+        """The whole grant of this period, where it was changed after the period was opened."""
         self.remaining = [0] * members
         self.consumed = [0] * members
         self.reserved = [0] * members
@@ -161,6 +178,8 @@ class Family:
         self.check()
 
     def move(self, source: int, target: int, quantity: int) -> None:
+        if source in self.rolled:
+            put(self.rolled, target, take_youngest(self.rolled, source, self.remaining[source], quantity))
         self.remaining[source] -= quantity
         self.remaining[target] += quantity
         self.holders.add(target)
@@ -179,7 +198,12 @@ class Family:
                 raise InvariantBroken("no bucket is overdrawn", member=ordinal, left=left, part=part)
         self.remaining_total -= taken
         self.consumed_total += taken
-        if self.granted_total != self.remaining_total + self.consumed_total:
+        if self.rolled:
+            for ordinal, part in drawn:
+                take_oldest(self.rolled, ordinal, part)
+        if self.granted_total - self.remaining_total - self.consumed_total != (
+            self.expired_total + self.rolled_total
+        ):
             self.check()
         return taken
 
@@ -212,14 +236,17 @@ class Family:
             self.used[ordinal] -= quantity
 
     def check(self) -> None:
-        if self.granted_total != self.remaining_total + self.consumed_total:
+        gone = self.expired_total + self.rolled_total
+        if self.granted_total != self.remaining_total + self.consumed_total + gone:
             raise InvariantBroken(
-                "granted = remaining + consumed",
+                "granted = remaining + consumed + expired + rolled over",
                 usage_type=self.usage_type,
                 period=self.period,
                 granted=self.granted_total,
                 remaining=self.remaining_total,
                 consumed=self.consumed_total,
+                expired=self.expired_total,
+                rolled=self.rolled_total,
             )
 
     def check_whole(self) -> None:
@@ -232,6 +259,9 @@ class Family:
                 raise InvariantBroken("0 <= reserved <= remaining", member=ordinal, remaining=remaining)
             if remaining and ordinal not in self.holders:
                 raise InvariantBroken("who holds something can be asked to pay", member=ordinal)
+        for ordinal, ages in self.rolled.items():
+            if not 0 < sum(ages.values()) <= self.remaining[ordinal] or min(ages.values()) <= 0:
+                raise InvariantBroken("what was rolled over is part of what remains", member=ordinal)
 
 
 class Movement(Struct, frozen=True):

@@ -33,6 +33,11 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
         yield _member(member)
     for signed in tenant.contracts.signed:
         yield {"is": "contract", **msgspec.structs.asdict(signed)}
+    for contract in sorted(tenant.contracts.ends):
+        ending = tenant.contracts.ends[contract]
+        yield {"is": "end", "contract": contract, **msgspec.structs.asdict(ending)}
+    for defined in tenant.types.defined:
+        yield {"is": "usage type", **msgspec.structs.asdict(defined)}
     for period in sorted(tenant.contracts.periods):
         yield {"is": "period", **msgspec.structs.asdict(tenant.contracts.periods[period])}
     for tariff in tenant.tariffs.versions:
@@ -89,6 +94,10 @@ def _family(family: Family, hierarchy: Hierarchy) -> Iterator[dict[str, Any]]:
         "granted": family.granted_total,
         "remaining": family.remaining_total,
         "consumed": family.consumed_total,
+        "expired": family.expired_total,
+        "rolled": family.rolled_total,
+        "rolled_in": family.rolled_in_total,
+        "agreed": family.agreed,
     }
     for ordinal, member in enumerate(hierarchy.members):
         figures = {
@@ -96,6 +105,7 @@ def _family(family: Family, hierarchy: Hierarchy) -> Iterator[dict[str, Any]]:
             "reserved": family.reserved[ordinal],
             "consumed": family.consumed[ordinal],
             "used": family.used[ordinal],
+            "rolled": sorted(family.rolled.get(ordinal, {}).items()),
         }
         if any(figures.values()):
             yield {"is": "bucket", **about, "node": member.id, **figures}

@@ -7,6 +7,7 @@ be guided or rated waits in suspense with its reason. A record always ends in an
 
 from typing import ClassVar
 
+import msgspec
 from msgspec import Struct
 
 from .bucket import NEVER, Drawn, Family
@@ -55,6 +56,12 @@ class UsageCharged(Struct, frozen=True, array_like=True, gc=False):
     exact: tuple[int, int]
     sealed: bytes
     """The line and the other party, under the line's own key."""
+    credit: tuple[tuple[int, int], ...] = ()
+    """What money buckets paid of `amount`, in the order of consumption; the rest is payable."""
+
+    @property
+    def payable(self) -> int:
+        return self.amount - sum(part for _, part in self.credit)
 
 
 class UsageRejected(Struct, frozen=True, array_like=True, gc=False):
@@ -169,10 +176,13 @@ class Charging:
         period = self._contracts.period_for(at)
         if period is None:
             return [_suspended(command, "no_contract")]
+        if record.usage_type not in self._contracts.types:
+            return [_suspended(command, "unknown_usage_type")]
         tariff = self._tariffs.at(at)
         rate = tariff.find(record.usage_type, record.direction, record.counterpart) if tariff else None
         if rate is None:
             return [_suspended(command, "no_rate")]
+        rate = self._contracts.rate_of(period, record.usage_type, rate)
         family = self._families[record.usage_type, period.period]
         billed = rate.billed(record.quantity)
         drawn, taken = family.draw(path, billed) if billed and rate.included else ((), 0)
@@ -183,11 +193,13 @@ class Charging:
         told = charged(record, command.sealed, path, family.period, billed, rate, drawn, rated)
         if not billed:
             return [told]
-        money = None
+        money: Family | None = None
         if rated.amount:
             money = self._families[MONEY, period.period]
             if max(rated.exact) >= EXACT_MAX:
                 return [_suspended(command, "beyond_counting")]
+            credit, _ = money.draw(path, rated.amount)
+            told = msgspec.structs.replace(told, credit=credit) if credit else told
         if not family.is_near(path, billed) and (money is None or not money.is_near(path, rated.amount)):
             return [told]
         return self._decide_near(told, command, family, money)
@@ -240,7 +252,10 @@ class Charging:
         if event.billed:
             family.count(event.path, event.billed)
         if event.amount:
-            self._families[MONEY, event.period].count(event.path, event.amount)
+            money = self._families[MONEY, event.period]
+            if event.credit and money.consume(event.credit) > event.amount:
+                raise InvariantBroken("credit pays no more than the amount", amount=event.amount)
+            money.count(event.path, event.amount)
             self.amount_total += event.amount
         self.counts["charged"] += 1
 
@@ -273,6 +288,7 @@ SUSPENSE = {
     ),
     "in_the_future": ("started_at", "the record lies in the future: check its clock and time zone"),
     "no_contract": ("started_at", "no contract covers that day: sign one that does"),
+    "unknown_usage_type": ("usage_type", "the tenant has no such usage type: define it, or correct this"),
     "no_rate": ("counterpart", "no tariff valid that day has a rate for this: publish one"),
 }
 """Why a readable record waits: the field to look at, and the remedy."""
@@ -329,6 +345,7 @@ def charged(
     rate: CompiledRate,
     drawn: Drawn,
     rated: Rated,
+    credit: Drawn = (),
 ) -> UsageCharged:
     """A record's charge, however it was decided."""
     return UsageCharged(
@@ -352,4 +369,5 @@ def charged(
         rated.amount,
         rated.exact,
         sealed,
+        credit,
     )

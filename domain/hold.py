@@ -47,6 +47,8 @@ QUOTAS = {
     "video": Quota(120, 10),
 }
 """By usage type, in its unit."""
+QUOTA_OF_OTHERS = Quota(100, 1)
+"""Of types that a carrier has defined: what a unit of theirs is worth, we do not know."""
 SHARES = 8
 """A slice is at most an eighth of what is left on its path: one session does not take the rest of all."""
 
@@ -95,7 +97,7 @@ class Terms:
         if requested:
             total = self.largest(used + requested)
         else:
-            quota = QUOTAS[self.family.usage_type]
+            quota = QUOTAS.get(self.family.usage_type, QUOTA_OF_OTHERS)
             left = self.largest(used + quota.usual * SHARES) - used
             if left == quota.usual * SHARES:
                 return Slice(self.priced(used + quota.usual)[0], quota.usual, final=False)

@@ -14,7 +14,7 @@ from .bucket import NEVER, Family
 from .contract import QUANTITY_MAX
 from .hierarchy import Hierarchy, Member, Path
 from .refusals import InvariantBroken, Refused
-from .usage import MONEY, USAGE_TYPES
+from .usage_type import UsageTypes
 
 THRESHOLDS = (80, 100)
 THRESHOLDS_MAX = 20
@@ -174,11 +174,11 @@ class Limits:
         family.ceiling[ordinal] = max(limit.quantity, family.used[ordinal])
 
 
-def check_limit(command: SetLimit, hierarchy: Hierarchy) -> Member:
+def check_limit(command: SetLimit, hierarchy: Hierarchy, types: UsageTypes | None = None) -> Member:
     """The member to be limited; refuses what no limit may be."""
     member = hierarchy.member(command.node)
-    if command.usage_type not in USAGE_TYPES and command.usage_type != MONEY:
-        raise Refused("unknown_usage_type", usage_type=command.usage_type, known=[*USAGE_TYPES, MONEY])
+    if types is not None:
+        types.check(command.usage_type, money=True)
     if command.quantity is not None and not 0 <= command.quantity <= QUANTITY_MAX:
         raise Refused("quantity_out_of_range", quantity=command.quantity, quantity_max=QUANTITY_MAX)
     wanted = command.thresholds

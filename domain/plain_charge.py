@@ -92,7 +92,7 @@ class PlainCharges:
         if not family.count_unless_near(path, billed):
             return None
         if rated.amount:
-            if not window.money.count_unless_near(path, rated.amount):
+            if window.money.holders or not window.money.count_unless_near(path, rated.amount):
                 family.uncount(path, billed)
                 return None
             self._charging.amount_total += rated.amount
@@ -115,16 +115,19 @@ class PlainCharges:
 
     def _compile(self, at: int) -> _Window | None:
         opened, tariff = self._contracts.period_at(at), self._tariffs.at(at)
-        begins_at = self._contracts.begins_at
-        if opened is None or tariff is None or begins_at is None or at < begins_at:
+        covered = self._contracts.agreed.at(at)
+        if opened is None or tariff is None or covered is None:
             return None
         following = self._tariffs.next_after(at)
         window = _Window(
-            max(opened.starts_at, begins_at, tariff.published.valid_from),
-            opened.ends_at if following is None else min(opened.ends_at, following),
+            max(opened.starts_at, covered.starts_at, tariff.published.valid_from),
+            min(opened.ends_at, covered.ends_at, opened.ends_at if following is None else following),
             overage=opened.overage,
             money=self._families[MONEY, opened.period],
         )
+        # Where the contract has a price of its own for overage, `Charging.decide` applies it.
+        priced = {price.usage_type for price in self._contracts.terms_of(opened).overage_prices}
         for (usage_type, direction), deck in tariff.decks.items():
-            window.lanes[usage_type + direction] = _Lane(deck, self._families[usage_type, opened.period])
+            if usage_type not in priced:
+                window.lanes[usage_type + direction] = _Lane(deck, self._families[usage_type, opened.period])
         return window

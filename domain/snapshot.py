@@ -15,10 +15,12 @@ from msgspec import Raw, Struct
 from .brief import Charged
 from .bucket import NEVER, Family, Granted, Transferred
 from .charging import UsageCharged, UsageRejected, UsageSuspended
-from .contract import ContractSigned, PeriodOpened
+from .contract import ContractSigned, Ending, PeriodOpened
+from .granting import GrantChanged, ToppedUp
 from .hierarchy import Identity, Member, Path
 from .limit import LimitSet, ThresholdCrossed
 from .refusals import InvariantBroken
+from .rollover import RolledOver
 from .session import (
     Session,
     SessionDenied,
@@ -30,6 +32,7 @@ from .session import (
 from .tariff import TariffPublished
 from .tenant import Tenant, TenantOpened
 from .usage import MONEY
+from .usage_type import UsageTypeDefined
 
 BLOCK = 2_000
 """Members, or limits, encoded in one call: others get their turn in between."""
@@ -40,6 +43,7 @@ COUNTED = {
     for event in (
         *(UsageCharged, UsageRejected, UsageSuspended),
         *(Granted, Transferred, PeriodOpened, ThresholdCrossed),
+        *(ToppedUp, GrantChanged, RolledOver),
         *(SessionReserved, SessionUpdated, SessionDenied, SessionReleased, SessionExpired),
     )
 }
@@ -60,6 +64,11 @@ class FamilyCounters(Struct, array_like=True):
     used: list[int]
     mark: dict[int, int]
     ceiling: dict[int, int]
+    expired_total: int = 0
+    rolled_total: int = 0
+    rolled_in_total: int = 0
+    rolled: dict[int, dict[int, int]] = {}
+    agreed: int | None = None
 
 
 class Counters(Struct, array_like=True):
@@ -73,6 +82,8 @@ class Counters(Struct, array_like=True):
     sessions: list[Session]
     """Running, in the order of their last reports."""
     expired: list[Session]
+    turns: list[tuple[str, str, int]] = []
+    """Usage type, period, and how often it was rolled over."""
 
 
 class KeptMember(Struct, array_like=True, gc=False):
@@ -100,6 +111,8 @@ class Structure(Struct, array_like=True):
     """Blocks of `KeptMember`."""
     limits: list[bytes]
     """Blocks of `KeptLimits`."""
+    ends: dict[str, Ending] = {}
+    types: list[UsageTypeDefined] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -131,6 +144,7 @@ def copy_counters(tenant: Tenant) -> CountersCopy:
         tenant.charging.amount_total,
         list(tenant.sessions.open.values()),
         list(tenant.sessions.expired.values()),
+        [(*at, count) for at, count in tenant.rollovers.turns.items()],
     )
     return CountersCopy(told, [_copy_family(family) for family in tenant.families.values()])
 
@@ -142,7 +156,7 @@ def encode_counters(copied: CountersCopy) -> bytes:
     return _encode(
         [
             *(told.opened, told.periods, families, told.fired, told.counts, told.amount_total),
-            *(told.sessions, told.expired),
+            *(told.sessions, told.expired, told.turns),
         ]
     )
 
@@ -161,6 +175,8 @@ def encode_structure(tenant: Tenant) -> bytes:
             ],
             limits=[_encode(limits[first : first + BLOCK]) for first in range(0, len(limits), BLOCK)],
             ways=list(ways),
+            ends=tenant.contracts.ends,
+            types=tenant.types.defined,
         )
     )
 
@@ -171,8 +187,12 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     tenant = Tenant()
     if counted.opened is not None:
         tenant.apply(counted.opened)
+    for defined in kept.types:
+        tenant.types.apply(defined)
     for signed in kept.signed:
         tenant.contracts.apply(signed)
+    tenant.contracts.ends = kept.ends
+    tenant.contracts.arrange()
     for period in counted.periods:
         tenant.contracts.apply(period)
     for tariff in kept.tariffs:
@@ -188,6 +208,7 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
         tenant.families[family.usage_type, family.period] = _restore_family(family)
     tenant.charging.counts.update(counted.counts)
     tenant.charging.amount_total = counted.amount_total
+    tenant.rollovers.turns = {(usage_type, period): count for usage_type, period, count in counted.turns}
     tenant.sessions.open = {(one.source, one.session): one for one in counted.sessions}
     tenant.sessions.expired = {(one.source, one.session): one for one in counted.expired}
     return tenant
@@ -222,10 +243,12 @@ def count_all(tenant: Tenant, charges: Sequence[Charged]) -> None:
         foot[path[0]] += billed
         above[path[1:]] += billed
         if amount:
-            foot, above, _ = by_type[MONEY]
+            foot, above, paid = by_type[MONEY]
             foot[path[0]] += amount
             above[path[1:]] += amount
             charging.amount_total += amount
+            for ordinal, part in event.credit:
+                paid[ordinal] += part
     charging.counts["charged"] += len(charges)
     runs.end()
 
@@ -326,6 +349,9 @@ def _copy_family(family: Family) -> Family:
     copied.granted_total = family.granted_total
     copied.remaining_total = family.remaining_total
     copied.consumed_total = family.consumed_total
+    copied.expired_total, copied.rolled_total = family.expired_total, family.rolled_total
+    copied.rolled_in_total, copied.agreed = family.rolled_in_total, family.agreed
+    copied.rolled = {ordinal: ages.copy() for ordinal, ages in family.rolled.items()}
     copied.remaining, copied.consumed = family.remaining.copy(), family.consumed.copy()
     copied.reserved, copied.used = family.reserved.copy(), family.used.copy()
     copied.mark, copied.ceiling = family.mark.copy(), family.ceiling.copy()
@@ -344,6 +370,8 @@ def _encode_family(family: Family) -> bytes:
             *(Raw(_encode(counters)) for counters in lists),
             {ordinal: mark for ordinal, mark in enumerate(family.mark) if mark != NEVER},
             {ordinal: ceiling for ordinal, ceiling in enumerate(family.ceiling) if ceiling != NEVER},
+            *(family.expired_total, family.rolled_total, family.rolled_in_total),
+            *(family.rolled, family.agreed),
         ]
     )
 
@@ -353,6 +381,9 @@ def _restore_family(kept: FamilyCounters) -> Family:
     family.granted_total = kept.granted_total
     family.remaining_total = kept.remaining_total
     family.consumed_total = kept.consumed_total
+    family.expired_total, family.rolled_total = kept.expired_total, kept.rolled_total
+    family.rolled_in_total, family.agreed = kept.rolled_in_total, kept.agreed
+    family.rolled = kept.rolled
     family.remaining, family.consumed = kept.remaining, kept.consumed
     family.reserved, family.used = kept.reserved, kept.used
     family.holders = {ordinal for ordinal, remaining in enumerate(kept.remaining) if remaining}

@@ -6,10 +6,12 @@ was valid when it happened: versions are only ever added.
 """
 
 import re
+from collections.abc import Container
+from copy import copy
 from decimal import Decimal
 from fractions import Fraction
 from math import lcm
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from msgspec import Struct
 
@@ -49,6 +51,15 @@ class Rate(Struct, frozen=True, array_like=True):
     connect_fee: str = "0"
     included: bool = True
     """Whether the allowance covers it; what is not covered costs money."""
+
+
+class Priced(Protocol):
+    """What has a price of so many units: a rate, or a contract's price for overage."""
+
+    @property
+    def price(self) -> str: ...
+    @property
+    def per(self) -> int: ...
 
 
 class TariffPublished(Struct, frozen=True, array_like=True):
@@ -105,7 +116,7 @@ class CompiledRate:
     )
 
     def __init__(self, rate: Rate, index: int, published: TariffPublished) -> None:
-        price = Fraction(Decimal(rate.price)) * MICRO / rate.per
+        price = _per_unit(rate)
         fee = Fraction(Decimal(rate.connect_fee)) * MICRO
         self.den = lcm(price.denominator, fee.denominator)
         self.num = price.numerator * (self.den // price.denominator)
@@ -119,6 +130,15 @@ class CompiledRate:
         self.version = published.version
         self.method: Method = published.method
         self.step = 10 ** (DECIMALS_MAX - published.decimals)
+
+    def priced(self, price: Priced) -> "CompiledRate":
+        """The same rate with another price; its fee, increments and rounding stay."""
+        other = copy(self)
+        unit, fee = _per_unit(price), Fraction(self.fee, self.den)
+        other.den = lcm(unit.denominator, fee.denominator)
+        other.num = unit.numerator * (other.den // unit.denominator)
+        other.fee = fee.numerator * (other.den // fee.denominator)
+        return other
 
     def billed(self, quantity: int) -> int:
         """Rounded up to the increment, at least the minimum; nothing used is nothing billed."""
@@ -214,8 +234,10 @@ class Tariffs:
             (t.published.valid_from for t in self.versions if t.published.valid_from > at), default=None
         )
 
-    def decide(self, command: PublishTariff, currency: str) -> list[TariffPublished]:
-        check_tariff(command)
+    def decide(
+        self, command: PublishTariff, currency: str, types: Container[str] = USAGE_TYPES
+    ) -> list[TariffPublished]:
+        check_tariff(command, types)
         if command.currency != currency:
             raise Refused("wrong_currency", currency=command.currency, expected=currency)
         version = len(self.versions) + 1
@@ -239,7 +261,7 @@ class Tariffs:
         )
 
 
-def check_tariff(command: PublishTariff) -> None:
+def check_tariff(command: PublishTariff, types: Container[str] = USAGE_TYPES) -> None:
     """Refuses what cannot be rated with, naming the rate and the field."""
     check_text("tariff", command.tariff)
     if not 0 <= command.decimals <= DECIMALS_MAX:
@@ -250,7 +272,7 @@ def check_tariff(command: PublishTariff) -> None:
     for index, rate in enumerate(command.rates):
         check_text(f"rates[{index}].zone", rate.zone)
         check_text(f"rates[{index}].prefix", rate.prefix, empty=True)
-        for field, wrong in _faults(rate):
+        for field, wrong in _faults(rate, types):
             if wrong:
                 raise Refused("bad_tariff", field=f"rates[{index}].{field}", value=str(getattr(rate, field)))
         key = (rate.usage_type, rate.direction, rate.prefix)
@@ -261,9 +283,9 @@ def check_tariff(command: PublishTariff) -> None:
         seen.add(key)
 
 
-def _faults(rate: Rate) -> list[tuple[str, bool]]:
+def _faults(rate: Rate, types: Container[str]) -> list[tuple[str, bool]]:
     return [
-        ("usage_type", rate.usage_type not in USAGE_TYPES),
+        ("usage_type", rate.usage_type not in types),
         ("price", not PRICE.fullmatch(rate.price)),
         ("connect_fee", not PRICE.fullmatch(rate.connect_fee)),
         ("per", not 1 <= rate.per <= UNITS_MAX),
@@ -271,6 +293,10 @@ def _faults(rate: Rate) -> list[tuple[str, bool]]:
         ("minimum", not 0 <= rate.minimum <= UNITS_MAX),
         ("direction", rate.direction not in ("", "outbound", "inbound")),
     ]
+
+
+def _per_unit(rate: Priced) -> Fraction:
+    return Fraction(Decimal(rate.price)) * MICRO / rate.per
 
 
 def round_up_to(increment: int, quantity: int) -> int:

@@ -23,7 +23,19 @@ from .charging import (
     UsageSuspended,
     suspended_unreadable,
 )
-from .contract import Contracts, ContractSigned, OpenPeriod, PeriodOpened, SignContract, name_of
+from .contract import (
+    ContractEnded,
+    ContractRenewed,
+    Contracts,
+    ContractSigned,
+    EndContract,
+    OpenPeriod,
+    PeriodOpened,
+    RenewContract,
+    SignContract,
+    granted,
+)
+from .granting import ChangeGrants, GrantChanged, ToppedUp, TopUp, apply_change, decide_change, decide_top_up
 from .hierarchy import (
     AddNode,
     AddResource,
@@ -38,6 +50,7 @@ from .hierarchy import (
 from .limit import Limits, LimitSet, SetLimit, ThresholdCrossed, check_limit
 from .plain_charge import PlainCharges
 from .refusals import InvariantBroken, Refused, check_text
+from .rollover import RolledOver, RollOver, RollOvers
 from .session import (
     ExpireSession,
     ReleaseSession,
@@ -50,7 +63,8 @@ from .session import (
     UpdateSession,
 )
 from .tariff import PublishTariff, TariffPublished, Tariffs
-from .usage import MONEY, USAGE_TYPES
+from .usage import MONEY
+from .usage_type import DefineUsageType, UsageTypeDefined, UsageTypes
 
 TIME_ZONE = re.compile(r"UTC|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+){1,2}")
 CURRENCY = re.compile(r"[A-Z]{3}")
@@ -96,6 +110,12 @@ Event = (
     | SessionDenied
     | SessionReleased
     | SessionExpired
+    | ContractEnded
+    | ContractRenewed
+    | ToppedUp
+    | GrantChanged
+    | RolledOver
+    | UsageTypeDefined
 )
 
 Command = (
@@ -117,6 +137,12 @@ Command = (
     | UpdateSession
     | ReleaseSession
     | ExpireSession
+    | EndContract
+    | RenewContract
+    | TopUp
+    | ChangeGrants
+    | RollOver
+    | DefineUsageType
 )
 
 
@@ -141,15 +167,17 @@ class Tenant:
     def __init__(self) -> None:
         self.opened: TenantOpened | None = None
         self.hierarchy = Hierarchy()
-        self.contracts = Contracts()
+        self.types = UsageTypes()
+        self.contracts = Contracts(self.types)
         self.limits = Limits()
         self.tariffs = Tariffs()
         self.families: dict[tuple[str, str], Family] = {}
         parts = (self.hierarchy, self.contracts, self.tariffs, self.limits, self.families)
         self.charging = Charging(*parts)
         self.sessions = Sessions(*parts)
+        self.rollovers = RollOvers(self.hierarchy, self.contracts, self.families)
         self.plain = PlainCharges(self.hierarchy, self.contracts, self.tariffs, self.families, self.charging)
-        self.timed: tuple[Timed, ...] = (self.sessions,)
+        self.timed: tuple[Timed, ...] = (self.sessions, self.contracts, self.rollovers)
 
     # --- what time asks for ---------------------------------------------------------------
 
@@ -179,9 +207,18 @@ class Tenant:
             case AddNode() | AddResource() | MoveResource() | EndResource():
                 return [*self.hierarchy.decide(command)]
             case PublishTariff():
-                return [*self.tariffs.decide(command, self.opened.currency if self.opened else "")]
-            case SignContract() | OpenPeriod():
+                currency = self.opened.currency if self.opened else ""
+                return [*self.tariffs.decide(command, currency, self.types)]
+            case SignContract() | OpenPeriod() | EndContract() | RenewContract():
                 return self._contract(command, now)
+            case TopUp():
+                return [decide_top_up(command, self.contracts, self.families, self._root(), now)]
+            case ChangeGrants():
+                return [*decide_change(command, self.contracts, self.families, self._root(), now)]
+            case RollOver():
+                return [self.rollovers.decide(command, now)]
+            case DefineUsageType():
+                return [self.types.decide(command)]
             case SuspendUsage():
                 return [suspended_unreadable(command)]
             case OpenTenant():
@@ -204,22 +241,21 @@ class Tenant:
             raise Refused("unknown_currency", currency=command.currency, example="EUR")
         return TenantOpened(command.name, command.time_zone, command.currency, command.carrier)
 
-    def _contract(self, command: SignContract | OpenPeriod, now: int) -> list[Event]:
+    def _contract(
+        self, command: SignContract | OpenPeriod | EndContract | RenewContract, now: int
+    ) -> list[Event]:
         event, grants = self.contracts.decide(command, now)
-        if isinstance(event, ContractSigned):
+        if not isinstance(event, PeriodOpened):
             return [event]
-        root = self.hierarchy.root.id
-        granted = [
-            Granted(root, grant.usage_type, event.period, grant.quantity)
-            for grant in grants
-            if grant.quantity
-        ]
-        return [event, *granted]
+        root, told = self.hierarchy.root.id, [*granted(event, grants)]
+        return [event, *(Granted(root, grant.usage_type, event.period, *part) for grant, part in told)]
+
+    def _root(self) -> str:
+        return self.hierarchy.root.id
 
     def _transfer(self, command: Allocate | Return | Trade, now: int) -> Transferred:
-        if command.usage_type not in USAGE_TYPES:
-            raise Refused("unknown_usage_type", usage_type=command.usage_type, known=[*USAGE_TYPES])
-        period = command.period or name_of(now, self.contracts.zone)
+        self.types.check(command.usage_type, money=True)
+        period = command.period or self.contracts.name_at(now)
         self.contracts.check(period)
         movement = check_transfer(command, self.hierarchy, now)
         # Last: what is refused anyway shall not open a period.
@@ -229,10 +265,10 @@ class Tenant:
     def _limit(self, command: SetLimit, now: int) -> list[Event]:
         if command.from_period:
             self.contracts.check(command.from_period)
-        check_limit(command, self.hierarchy)
+        check_limit(command, self.hierarchy, self.types)
         if command.from_period:
             self.contracts.require(command.from_period)
-        running = name_of(now, self.contracts.zone)
+        running = self.contracts.name_at(now)
         return [*self.limits.decide(command, self.hierarchy, running, list(self.families.values()))]
 
     # --- apply ----------------------------------------------------------------------------
@@ -250,18 +286,10 @@ class Tenant:
                 if isinstance(event, NodeAdded | ResourceAdded):
                     for family in self.families.values():
                         family.grow()
-            case ContractSigned():
-                self.contracts.apply(event)
-                self.plain.forget()
-            case PeriodOpened():
-                self.contracts.apply(event)
-                self.plain.forget()
-                for usage_type in (*USAGE_TYPES, MONEY):
-                    family = Family(usage_type, event.period, len(self.hierarchy.members))
-                    self.families[usage_type, event.period] = family
-                    self.limits.arm(family)
-            case Granted(node, usage_type, period, quantity):
-                self.families[usage_type, period].grant(self.hierarchy.by_id[node].ordinal, quantity)
+            case ContractSigned() | ContractEnded() | ContractRenewed() | PeriodOpened() | UsageTypeDefined():
+                self._apply_agreed(event)
+            case Granted() | ToppedUp() | GrantChanged() | RolledOver():
+                self._apply_granted(event)
             case Transferred(source, target, usage_type, period, quantity):
                 members = self.hierarchy.by_id
                 self.families[usage_type, period].move(
@@ -278,6 +306,39 @@ class Tenant:
                 SessionReserved() | SessionUpdated() | SessionDenied() | SessionReleased() | SessionExpired()
             ):
                 self.sessions.apply(event)
+
+    def _apply_agreed(
+        self, event: ContractSigned | ContractEnded | ContractRenewed | PeriodOpened | UsageTypeDefined
+    ) -> None:
+        self.plain.forget()
+        if isinstance(event, UsageTypeDefined):
+            self.types.apply(event)
+            for period in self.contracts.periods:
+                self._found(event.name, period)
+            return
+        self.contracts.apply(event)
+        if isinstance(event, PeriodOpened):
+            for usage_type in (*self.types, MONEY):
+                self._found(usage_type, event.period)
+
+    def _apply_granted(self, event: Granted | ToppedUp | GrantChanged | RolledOver) -> None:
+        if isinstance(event, RolledOver):
+            self.rollovers.apply(event)
+            return
+        family, ordinal = (
+            self.families[event.usage_type, event.period],
+            self.hierarchy.by_id[event.node].ordinal,
+        )
+        if isinstance(event, GrantChanged):
+            apply_change(event, family, ordinal)
+        else:
+            family.grant(ordinal, event.quantity)
+
+    def _found(self, usage_type: str, period: str) -> None:
+        """A family of empty buckets."""
+        family = Family(usage_type, period, len(self.hierarchy.members))
+        self.families[usage_type, period] = family
+        self.limits.arm(family)
 
     def check_whole(self) -> None:
         """Every invariant over the whole state; for verification, not for each event."""

@@ -6,6 +6,8 @@ E.164, an extension, or a SIP identity. `(source, record_id)` is its identity fo
 record is charged once, whatever is sent twice.
 """
 
+import re
+
 import msgspec
 from msgspec import Struct
 
@@ -19,6 +21,9 @@ USAGE_TYPES = {
 
 MONEY = "money"
 
+NAME = re.compile(r"[a-z][a-z0-9_]{0,31}")
+"""What a usage type may be called. Whether a tenant counts it, its state says."""
+
 
 class UsageRecord(Struct, frozen=True, array_like=True, gc=False):
     """One metered use, normalised. Personal: `line` and `counterpart`."""
@@ -28,7 +33,7 @@ class UsageRecord(Struct, frozen=True, array_like=True, gc=False):
     line: str
     """Who used it, as the network knows them: "+442071838750", "100", "alice"."""
     usage_type: str
-    """A key of `USAGE_TYPES`."""
+    """A key of `USAGE_TYPES`, or a name that the carrier has defined for the tenant, or will."""
     quantity: int
     """In the usage type's unit, not rounded to any increment; 0 for an unanswered call."""
     started_at: int

@@ -10,11 +10,11 @@ from typing import TypeVar
 import strawberry
 from msgspec import Struct
 
-from ..domain.contract import bounds_of, name_of
+from ..domain.contract import check_name
 from ..domain.hierarchy import Path
 from ..domain.refusals import Refused
 from ..domain.tenant import Tenant
-from ..domain.usage import MONEY, USAGE_TYPES
+from ..domain.usage import MONEY
 from ..tenants.access import NotPermitted, Verb, in_scope, require
 from ..tenants.identity import Principal
 from .context import Context
@@ -72,17 +72,17 @@ async def looking(context: Context, as_of: AsOf | None) -> Looking:
 def period_of(tenant: Tenant, wanted: str | None, at: int) -> str:
     """The period asked for, or the one that was running."""
     if wanted is None:
-        return name_of(at, tenant.contracts.zone)
+        return tenant.contracts.name_at(at)
     try:
-        bounds_of(wanted, tenant.contracts.zone)
+        check_name(wanted)
     except Refused as refusal:
         message = TOLD[refusal.code].message.format_map(refusal.facts)
         raise QueryRefused(refusal.code, f"period: {message}") from None
     return wanted
 
 
-def usage_types_of(wanted: list[str] | None) -> list[str]:
-    known = [*USAGE_TYPES, MONEY]
+def usage_types_of(wanted: list[str] | None, tenant: Tenant) -> list[str]:
+    known = tenant.types.known(money=True)
     unknown = [usage_type for usage_type in wanted or () if usage_type not in known]
     if unknown:
         raise QueryRefused("unknown_usage_type", f"usageTypes: use {', '.join(known)}")
@@ -98,6 +98,8 @@ class Reach:
     def __init__(self, principal: Principal, tenant: Tenant) -> None:
         self.principal = principal
         self.whole = not principal.nodes
+        self.units = {**tenant.types.units, MONEY: "micro-unit"}
+        """Of everything the tenant counts."""
         self._members = tenant.hierarchy.members
         self._by_id = tenant.hierarchy.by_id
         self._seen: dict[int, bool] = {}

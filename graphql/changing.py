@@ -7,10 +7,14 @@ a node out of reach is one that does not exist. A dry run tells what would stand
 from collections.abc import Sequence
 
 import strawberry
+from msgspec.structs import replace
 
 from ..domain.bucket import Allocate, Return, Trade
+from ..domain.contract import EndContract, RenewContract, SignContract
+from ..domain.granting import ChangeGrants, TopUp
 from ..domain.limit import SetLimit
 from ..domain.refusals import Refused
+from ..domain.usage_type import DefineUsageType
 from ..tenants.access import NotPermitted, Verb, require
 from .asking import Looking, Reach, reach_of
 from .context import Answer, Context, TryAgain
@@ -22,7 +26,18 @@ from .telling import Teller
 
 KEY_MAX = 200
 
-Changing = Allocate | Return | Trade | SetLimit
+Changing = (
+    Allocate
+    | Return
+    | Trade
+    | SetLimit
+    | SignContract
+    | EndContract
+    | RenewContract
+    | TopUp
+    | ChangeGrants
+    | DefineUsageType
+)
 
 
 @strawberry.type(description="An event that would stand in the log.")
@@ -82,5 +97,6 @@ async def changed(
 ) -> list[Member]:
     """The members as they stand now, each without what is below it."""
     wanted = Wanted(list(nodes), 0, period, [usage_type], resources=False, balances=True, limits=True)
+    wanted = replace(wanted, units=(await context.state()).types.units)
     _, members = await read_tree(context, wanted, Looking(None, context.now()), answer.last_seq)
     return members

@@ -35,6 +35,14 @@ COSTS = {
     "returnAllowance": 10,
     "trade": 10,
     "setLimit": 10,
+    "signContract": 10,
+    "endContract": 10,
+    "renewContract": 10,
+    "topUp": 10,
+    "changeGrants": 10,
+    "defineUsageType": 10,
+    "contracts": 5,
+    "contract": 5,
 }
 """Of one field of the query or mutation; 1 where none is given."""
 PAGE_COST_PER_ROWS = 10

@@ -13,7 +13,6 @@ from typing import Annotated
 import strawberry
 from strawberry import ID
 
-from ..domain.contract import name_of
 from ..projections import balances, members
 from ..tenants.access import in_scope
 from ..tenants.isolation import Connection
@@ -56,18 +55,19 @@ async def counters(
     ] = 2,
 ) -> AsyncGenerator[CountersTold, None]:
     """Nodes out of reach are left out, as those that do not exist. Ends when the token does."""
-    context, asked, types = info.context, list(dict.fromkeys(map(str, nodes))), usage_types_of(usage_types)
+    context, asked = info.context, list(dict.fromkeys(map(str, nodes)))
     permit(context, "read")
+    state = await context.state()
+    types = usage_types_of(usage_types, state)
     if not 1 <= len(asked) <= NODES_MAX:
         raise QueryRefused("too_many_members", f"nodes: name 1 to {NODES_MAX}")
     if not 1 <= per_second <= PER_SECOND_MAX:
         raise QueryRefused("bad_rate", f"perSecond: 1 to {PER_SECOND_MAX}")
     seq, told = -1, dict[tuple[str, str], Counter]()
-    zone = (await context.state()).contracts.zone
     while context.now() < context.principal.expires_at * 1_000_000:
         began = asyncio.get_running_loop().time()
         query = functools.partial(
-            _read, context=context, nodes=asked, types=types, period=name_of(context.now(), zone)
+            _read, context=context, nodes=asked, types=types, period=state.contracts.name_at(context.now())
         )
         try:
             first, (seq, found) = seq < 0, await context.read(query, VIEWS, at_least=seq + 1)

@@ -16,14 +16,13 @@ from ..domain.events import Recorded
 from ..domain.hierarchy import Path
 from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.refusals import InvariantBroken
-from ..domain.tariff import MICRO, CompiledRate, TariffPublished
+from ..domain.tariff import MICRO, CompiledRate, Rate, TariffPublished
 from ..domain.tenant import Tenant
 from ..domain.usage import MONEY, unpack_personal
 from ..projections import timeline
 from ..tenants.access import may
 from .asking import Reach, permit, usage_id_of
 from .context import Context, Info
-from .hierarchy import UNITS
 from .scalars import Moment, Money, Quantity, Seq
 from .telling import Teller
 from .usage import Place, UsageStatus
@@ -52,6 +51,14 @@ class Steering:
     payer: str
 
 
+@strawberry.type(description="What overage costs under the contract, in place of the tariff's price.")
+class ContractPrice:
+    contract: str
+    version: int
+    price: str = strawberry.field(description="Of `per` units, in the tenant's currency.")
+    per: Quantity
+
+
 @strawberry.type(description="The rate that was applied, and the arithmetic.")
 class Rating:
     tariff: str
@@ -76,6 +83,9 @@ class Rating:
     rounding_method: str
     rounding_decimals: int
     amount: Money = strawberry.field(description="Rounded once.")
+    contract_price: ContractPrice | None = strawberry.field(
+        description="Applied to the overage in place of `price`."
+    )
 
 
 @strawberry.type(description="What one bucket paid.")
@@ -145,7 +155,9 @@ class Explanation:
     steering: Steering | None
     rating: Rating | None
     drawn: list[Drawn] = strawberry.field(description="What each bucket paid, in the order of consumption.")
+    credit: list[Drawn] = strawberry.field(description="What each money bucket paid of `amount`.")
     amount: Money
+    payable: Money = strawberry.field(description="amount less what money buckets paid.")
     currency: str
     limits: list[LimitChecked] = strawberry.field(description="Those in force on the path then.")
     crossings: list[Crossing]
@@ -202,7 +214,7 @@ class _Explaining:
             source=event.source,
             record_id=event.record_id,
             usage_type=event.usage_type or None,
-            unit=UNITS.get(event.usage_type),
+            unit=self.reach.units.get(event.usage_type),
             direction=event.direction or None,
             started_at=Moment(event.started_at) if event.started_at else None,
             period=None if isinstance(event, UsageSuspended) else event.period,
@@ -215,8 +227,10 @@ class _Explaining:
             if isinstance(event, UsageCharged)
             else None,
             rating=self._rating(event) if isinstance(event, UsageCharged) else None,
-            drawn=self._drawn(event) if isinstance(event, UsageCharged) else [],
+            drawn=self._paid(event.drawn) if isinstance(event, UsageCharged) else [],
+            credit=self._paid(event.credit) if isinstance(event, UsageCharged) else [],
             amount=Money(event.amount if isinstance(event, UsageCharged) else 0),
+            payable=Money(event.payable if isinstance(event, UsageCharged) else 0),
             currency=self.state.opened.currency if self.state.opened else "",
             limits=await self._limits(path),
             crossings=self._crossings(),
@@ -277,10 +291,24 @@ class _Explaining:
             rounding_method=published.method,
             rounding_decimals=published.decimals,
             amount=Money(event.amount),
+            contract_price=self._contract_price(event, rate),
         )
 
+    def _contract_price(self, event: UsageCharged, rate: Rate) -> ContractPrice | None:
+        period = self.state.contracts.periods[event.period]
+        prices = self.state.contracts.terms_of(period).overage_prices
+        for one in prices if rate.included else ():
+            if one.usage_type == event.usage_type:
+                per = Quantity(one.per)
+                return ContractPrice(
+                    contract=period.contract, version=period.version, price=one.price, per=per
+                )
+        return None
+
     def _rate_again(self, event: UsageCharged, published: TariffPublished) -> None:
-        compiled = CompiledRate(published.rates[event.rate], event.rate, published)
+        tariffs = CompiledRate(published.rates[event.rate], event.rate, published)
+        period = self.state.contracts.periods[event.period]
+        compiled = self.state.contracts.rate_of(period, event.usage_type, tariffs)
         billed = compiled.billed(event.quantity)
         rated = compiled.rate(billed - sum(part for _, part in event.drawn))
         stored = (
@@ -302,8 +330,8 @@ class _Explaining:
         if stored != again:
             raise InvariantBroken("a charge rated again is the same", seq=self.recorded.seq)
 
-    def _drawn(self, event: UsageCharged) -> list[Drawn]:
-        return [Drawn(node=self._place(ordinal), quantity=Quantity(part)) for ordinal, part in event.drawn]
+    def _paid(self, parts: tuple[tuple[int, int], ...]) -> list[Drawn]:
+        return [Drawn(node=self._place(ordinal), quantity=Quantity(part)) for ordinal, part in parts]
 
     def _crossings(self) -> list[Crossing]:
         by_id = self.state.hierarchy.by_id

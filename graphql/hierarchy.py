@@ -1,7 +1,8 @@
 """The hierarchy with its balances and limits, a whole screen in one round trip."""
 
 import functools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import strawberry
@@ -50,12 +51,16 @@ class Balance:
     usage_type: str
     unit: str
     period: str
-    granted: Quantity = strawberry.field(description="Put in by the contract.")
+    granted: Quantity = strawberry.field(description="Put in by the contract, top-ups included.")
     received: Quantity = strawberry.field(description="Handed down to it, less what it gave back.")
     allocated: Quantity = strawberry.field(description="Handed down by it, less what came back.")
     traded: Quantity = strawberry.field(description="Received in trades less given in trades.")
+    rolled_in: Quantity = strawberry.field(description="Rolled over from the period before.")
+    rolled_over: Quantity = strawberry.field(description="Rolled over into the next period.")
+    expired: Quantity = strawberry.field(description="Lost at the period's end.")
     own: Quantity = strawberry.field(
-        description="Held and not handed on: granted + received + traded - allocated."
+        description="Held and not handed on: granted + received + traded + rolledIn - allocated "
+        "- rolledOver - expired."
     )
     consumed: Quantity = strawberry.field(description="Of `own`: what usage has drawn.")
     remaining: Quantity = strawberry.field(description="own - consumed.")
@@ -117,6 +122,8 @@ class Wanted(Struct, frozen=True):
     resources: bool
     balances: bool
     limits: bool
+    units: Mapping[str, str] = MappingProxyType(USAGE_TYPES)
+    """Of the tenant's own usage types as well."""
 
 
 async def hierarchy(
@@ -135,15 +142,16 @@ async def hierarchy(
     permit(context, "read")
     if depth < 0:
         raise QueryRefused("bad_depth", "depth: ask for 0 or more levels")
-    from_where = await looking(context, as_of)
+    from_where, state = await looking(context, as_of), await context.state()
     wanted = Wanted(
         [under] if under is not None else (await reach_of(context)).roots(),
         depth,
-        period_of(await context.state(), period, from_where.at),
-        usage_types_of(usage_types),
+        period_of(state, period, from_where.at),
+        usage_types_of(usage_types, state),
         resources,
         asks_for(info.selected_fields, "balances"),
         asks_for(info.selected_fields, "limits"),
+        state.types.units,
     )
     seq, found = await read_tree(context, wanted, from_where, at_least or 0)
     if not found:
@@ -155,15 +163,16 @@ async def node(info: Info, id: ID, period: str | None = None, as_of: AsOf | None
     """A node or resource with its balances and limits; null when there is none in reach."""
     context = info.context
     permit(context, "read")
-    from_where = await looking(context, as_of)
+    from_where, state = await looking(context, as_of), await context.state()
     wanted = Wanted(
         [id],
         1,
-        period_of(await context.state(), period, from_where.at),
-        usage_types_of(None),
+        period_of(state, period, from_where.at),
+        usage_types_of(None, state),
         resources=False,
         balances=True,
         limits=True,
+        units=state.types.units,
     )
     _, found = await read_tree(context, wanted, from_where)
     return found[0] if found else None
@@ -210,11 +219,12 @@ def _with_figures(db: Connection, listed: list[members.Listed], wanted: Wanted) 
     """One statement for each view, however many members there are."""
     figures: dict[int, list[Balance]] = {}
     used: dict[limits.Counted, int] | None = None
+    units = {**wanted.units, MONEY: UNITS[MONEY]}
     if wanted.balances:
         told = balances.balances_among(db, listed, wanted.period, wanted.usage_types)
         used = {(balance.ordinal, balance.usage_type): balance.used for balance in told}
         for balance in told:
-            figures.setdefault(balance.ordinal, []).append(balance_told(balance))
+            figures.setdefault(balance.ordinal, []).append(balance_told(balance, units))
     bounds: dict[int, list[Limit]] = {}
     if wanted.limits:
         for limit in limits.limits_among(db, listed, wanted.period, wanted.usage_types, used):
@@ -257,16 +267,19 @@ def _member(member: Any, figures: list[Balance], bounds: list[Limit]) -> Member:
     )
 
 
-def balance_told(balance: Any) -> Balance:
+def balance_told(balance: Any, units: dict[str, str] = UNITS) -> Balance:
     own = balance.bucket
     return Balance(
         usage_type=balance.usage_type,
-        unit=UNITS[balance.usage_type],
+        unit=units[balance.usage_type],
         period=balance.period,
         granted=own.granted,
         received=balance.received,
         allocated=balance.allocated,
         traded=balance.traded,
+        rolled_in=balance.rolled_in,
+        rolled_over=balance.rolled_out,
+        expired=balance.expired,
         own=own.own,
         consumed=own.consumed,
         remaining=own.remaining,

@@ -8,7 +8,6 @@ from strawberry import ID
 from ..projections import invoices as views
 from .asking import AsOf, Reach, looking, period_of, permit, reach_of
 from .context import Info
-from .hierarchy import UNITS
 from .scalars import Money, Quantity, Seq
 
 
@@ -26,6 +25,8 @@ class InvoiceLine:
     from_allowance: Quantity
     overage: Quantity
     amount: Money
+    credit: Money = strawberry.field(description="Of `amount`: what money allowances paid.")
+    payable: Money = strawberry.field(description="amount - credit.")
 
 
 @strawberry.type(description="The part of one cost centre.")
@@ -34,6 +35,8 @@ class InvoiceNode:
     name: str
     records: Quantity
     amount: Money
+    credit: Money
+    payable: Money
     lines: list[InvoiceLine]
 
 
@@ -44,7 +47,15 @@ class Invoice:
     period: str
     currency: str
     records: Quantity
-    total: Money
+    total: Money = strawberry.field(description="Of all amounts, whoever pays them.")
+    credit: Money = strawberry.field(description="Of `total`: what money allowances paid.")
+    payable: Money = strawberry.field(description="total - credit.")
+    commitment: Money | None = strawberry.field(
+        description="Spend agreed for the period; null to who sees a part of the enterprise."
+    )
+    shortfall: Money | None = strawberry.field(
+        description="What `payable` misses to the commitment, owed all the same; null as that is."
+    )
     nodes: list[InvoiceNode]
 
 
@@ -68,23 +79,29 @@ def _told(seq: int, found: views.Invoice, reach: Reach) -> Invoice:
         currency=found.currency,
         records=Quantity(sum(node.records for node in nodes)),
         total=Money(sum(node.amount for node in nodes)),
+        credit=Money(sum(node.credit for node in nodes)),
+        payable=Money(sum(node.payable for node in nodes)),
+        commitment=Money(found.commitment) if reach.whole else None,
+        shortfall=Money(found.shortfall) if reach.whole else None,
         nodes=[
             InvoiceNode(
                 node_id=ID(node.id),
                 name=node.name,
                 records=Quantity(node.records),
                 amount=Money(node.amount),
-                lines=[_line(line) for line in node.lines],
+                credit=Money(node.credit),
+                payable=Money(node.payable),
+                lines=[_line(line, reach) for line in node.lines],
             )
             for node in nodes
         ],
     )
 
 
-def _line(line: views.InvoiceLine) -> InvoiceLine:
+def _line(line: views.InvoiceLine, reach: Reach) -> InvoiceLine:
     return InvoiceLine(
         usage_type=line.usage_type,
-        unit=UNITS[line.usage_type],
+        unit=reach.units[line.usage_type],
         direction=line.direction,
         zone=line.zone,
         tariff_version=line.tariff,
@@ -95,4 +112,6 @@ def _line(line: views.InvoiceLine) -> InvoiceLine:
         from_allowance=Quantity(line.from_allowance),
         overage=Quantity(line.overage),
         amount=Money(line.amount),
+        credit=Money(line.credit),
+        payable=Money(line.payable),
     )

@@ -5,7 +5,6 @@ from typing import Annotated
 import strawberry
 from strawberry import ID
 
-from ..domain.contract import name_of
 from ..domain.limit import THRESHOLDS, LimitSet, SetLimit, ThresholdCrossed
 from .changing import DryRun, change, changed, seqs_of
 from .context import Info
@@ -78,7 +77,7 @@ async def set_limit(info: Info, input: SetLimitInput) -> SetLimitPayload:
         assert not isinstance(answer, InsufficientAllowance)
         return answer
     limit = next(event for event in answer.events if isinstance(event, LimitSet))
-    running = name_of(context.now(), (await context.state()).contracts.zone)
+    running = (await context.state()).contracts.name_at(context.now())
     # A limit that begins later is shown in its first period.
     period = max(running, limit.from_period)
     (node,) = await changed(context, answer, [limit.node], period, limit.usage_type)

@@ -44,6 +44,25 @@ TOLD: dict[str, Told] = {
     "period_not_open": Told("period", "{period} is not open yet: {remedy}"),
     "not_a_period": Told("period", "{period} is not a period such as {example}"),
     "not_a_date": Told("startsOn", "{date} is not a date such as {example}"),
+    "bad_calendar": Told("calendar", "{field} of the calendar cannot be {value}: {remedy}"),
+    "bad_terms": Told("", "{field} cannot be {value}: {remedy}"),
+    "ends_before_start": Told("endsOn", "it begins on {starts_on}: it cannot end on {ends_on}"),
+    "ends_in_the_past": Told("endsOn", "{ends_on} is over: end it on {today} or later"),
+    "ends_already": Told("endsOn", "{contract} ends on {ends_on}: renew it to make it longer"),
+    "no_end": Told("contract", "{contract} holds until further notice: there is nothing to renew"),
+    "not_longer": Told("endsOn", "{contract} ends on {ends_on}: give a later day, or none"),
+    "unknown_contract": Told("contract", "there is no contract {contract}"),
+    "contracts_overlap": Told(
+        "startsOn", "{contract} holds from {starts_on} to {ends_on}: end it before, or begin later"
+    ),
+    "not_in_force": Told("contract", "the period that runs is not of {contract}: sign its next version"),
+    "nothing_changed": Told("grants", "{contract} grants exactly this already"),
+    "period_over": Told("period", "the period {period} is over"),
+    "nothing_to_roll_over": Told("period", "{period} has no {usage_type} to roll over now"),
+    # usage types
+    "bad_usage_type": Told("name", "{usage_type} cannot be a name: give {remedy}"),
+    "usage_type_exists": Told("name", "there is a usage type {usage_type} already"),
+    "too_many_usage_types": Told("name", "a tenant may have {types_max} types of its carrier's own"),
     # any text; the fact says which
     "bad_text": Told("", "{field} must have {remedy}"),
     # hierarchy

@@ -8,7 +8,9 @@ import strawberry
 from strawberry import ID
 
 from ..domain import burning
-from ..domain.contract import bounds_of
+from ..domain.calendar import bounds_of, month_of
+from ..domain.refusals import Refused
+from ..domain.tenant import Tenant
 from ..projections import consumers, members
 from ..projections import reviews as views
 from ..projections.consumption import TooManyRecords
@@ -156,10 +158,10 @@ async def review(
     permit(context, "read")
     _within("top", top, views.TOP_MAX)
     _within("previous", previous, views.PREVIOUS_MAX)
-    (usage_type,) = usage_types_of([usage_type])
     from_where, state = await looking(context, as_of), await context.state()
+    (usage_type,) = usage_types_of([usage_type], state)
     period = period_of(state, period, from_where.at)
-    bounds = bounds_of(period, state.contracts.zone)
+    bounds = _bounds(state, period)
     asked = views.Asked(str(node), usage_type, period, bounds, from_where.at, top, previous)
     known = state.hierarchy.by_id.get(str(node))
     seq, found = await context.read(
@@ -168,6 +170,16 @@ async def review(
         as_of=from_where.seq,
     )
     return None if found is None else _told(seq, found)
+
+
+def _bounds(state: Tenant, period: str) -> tuple[int, int]:
+    """Also of a period that is not open; of one that no contract covers, as the calendar has it."""
+    try:
+        return state.contracts.bounds(period)
+    except Refused as refusal:
+        if month_of(period) is None:
+            raise QueryRefused(refusal.code, f"period: {period} is no period of this tenant") from None
+        return bounds_of(period, state.contracts.zone)
 
 
 def _within(name: str, number: int, most: int) -> None:

@@ -21,6 +21,17 @@ from strawberry.types import ExecutionContext
 from .bounds import NamedOperation, WithinBounds
 from .buckets import allocate, return_allowance, trade
 from .context import TryAgain, Unreadable
+from .contracts import (
+    change_grants,
+    contract,
+    contracts,
+    define_usage_type,
+    end_contract,
+    renew_contract,
+    sign_contract,
+    top_up,
+    usage_types,
+)
 from .cost import CostLimiter
 from .executing import Executor
 from .explaining import explain
@@ -48,6 +59,9 @@ class Query:
     me = strawberry.field(me, description="Who your token says you are.")
     tenant = strawberry.field(tenant, description="The enterprise your token is for.")
     periods = strawberry.field(periods, description="The periods opened so far.")
+    contracts = strawberry.field(contracts, description="What the enterprise bought.")
+    contract = strawberry.field(contract, description="One contract, with all its versions.")
+    usage_types = strawberry.field(usage_types, description="What the tenant counts, and in which unit.")
     hierarchy = strawberry.field(
         hierarchy,
         description="A part of the hierarchy with balances and limits, in one read; null out of reach.",
@@ -76,6 +90,14 @@ class Mutation:
         trade, description="Give quantity to a member that is neither above nor below."
     )
     set_limit = strawberry.mutation(set_limit, description="Limit usage at and below a member.")
+    sign_contract = strawberry.mutation(sign_contract, description="Sign a contract, or its next version.")
+    end_contract = strawberry.mutation(end_contract, description="Let a contract end on a day.")
+    renew_contract = strawberry.mutation(renew_contract, description="Let a contract that ends go on.")
+    top_up = strawberry.mutation(top_up, description="Grant more, at once and until the period's end.")
+    change_grants = strawberry.mutation(change_grants, description="Grant other quantities from now on.")
+    define_usage_type = strawberry.mutation(
+        define_usage_type, description="Let the tenant count something of the carrier's own."
+    )
 
 
 class Schema(strawberry.Schema):

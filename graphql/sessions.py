@@ -12,7 +12,6 @@ from ..projections import sessions as views
 from ..tenants.isolation import Connection
 from .asking import PAGE_USUAL, PageInfo, Reach, cursor_of, page_size, permit, reach_of, seq_before
 from .context import Info
-from .hierarchy import UNITS
 from .scalars import Moment, Money, Quantity, Seq
 
 
@@ -105,7 +104,7 @@ def _told(row: views.Session, reach: Reach) -> Session:
         node_id=ID(row.node_id),
         node_name=row.node_name,
         usage_type=row.usage_type,
-        unit=UNITS[row.usage_type],
+        unit=reach.units[row.usage_type],
         period=row.period,
         started_at=Moment(row.started_at),
         direction=row.direction,

@@ -97,8 +97,8 @@ async def sizing(
     permit(context, "read")
     if depth < 0:
         raise QueryRefused("bad_depth", "depth: ask for 0 or more levels")
-    from_where, types = await looking(context, as_of), usage_types_of(usage_types)
-    running = period_of(await context.state(), None, from_where.at)
+    from_where, state = await looking(context, as_of), await context.state()
+    types, running = usage_types_of(usage_types, state), period_of(state, None, from_where.at)
     query = functools.partial(
         _read,
         context=context,

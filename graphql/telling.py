@@ -9,10 +9,12 @@ import msgspec
 
 from ..domain.bucket import Granted, Transferred
 from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
-from ..domain.contract import ContractSigned, PeriodOpened
+from ..domain.contract import ContractEnded, ContractRenewed, ContractSigned, PeriodOpened
+from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
 from ..domain.hold import Hold
 from ..domain.limit import LimitSet, ThresholdCrossed
+from ..domain.rollover import RolledBucket, RolledOver
 from ..domain.session import (
     SessionDenied,
     SessionEvent,
@@ -24,6 +26,7 @@ from ..domain.session import (
 from ..domain.tariff import TariffPublished
 from ..domain.tenant import Event, Tenant, TenantOpened
 from ..domain.usage import MONEY
+from ..domain.usage_type import UsageTypeDefined
 from .asking import Reach
 from .hierarchy import UNITS
 from .refusals import camel
@@ -38,6 +41,7 @@ _ORDINALS = ("stopped_by",)
 _QUANTITIES = (
     *("quantity", "billed", "overage", "used", "limit", "amount"),
     *("requested", "granted", "overrun", "counted_used"),
+    *("whole", "before", "after", "change", "commitment"),
 )
 _OUTCOMES = UsageCharged | UsageRejected | UsageSuspended | SessionEvent
 
@@ -64,6 +68,8 @@ class Teller:
                 return self._reach.sees_path(event.path)
             case UsageSuspended():
                 return self._reach.whole
+            case RolledOver():
+                return self._reach.whole or bool(self._buckets(event))
         return self._reach.whole or any(self._reach.sees_id(getattr(event, name, "")) for name in _IDS)
 
     def name(self, ident: str) -> str:
@@ -88,7 +94,17 @@ class Teller:
         members = self._tenant.hierarchy.members
         if name == "path":
             return [members[ordinal].id for ordinal in value if self._reach.sees(ordinal)]
-        if name == "drawn":
+        if isinstance(event, RolledOver) and name == "buckets":
+            return [
+                {
+                    "node": members[one.ordinal].id,
+                    "into": self._id(members[one.target].id),
+                    "rolled": str(sum(part for _, part in one.rolled)),
+                    "expired": str(one.expired),
+                }
+                for one in self._buckets(event)
+            ]
+        if name in ("drawn", "credit"):
             return [[self._id(members[ordinal].id), str(part)] for ordinal, part in value]
         if name in _ORDINALS:
             return self._id(members[value].id)
@@ -124,17 +140,12 @@ class Teller:
                 return f"{event.resource} moved to {self.name(event.node)} on {moment_text(event.since)}."
             case ResourceEnded():
                 return f"{event.resource} ended on {moment_text(event.at)}."
-            case ContractSigned():
-                return (
-                    f"Contract {event.contract} (version {event.version}) was signed, from {event.starts_on}."
-                )
-            case PeriodOpened():
-                return f"The period {event.period} was opened under contract {event.contract}."
+            case ContractSigned() | PeriodOpened() | ContractEnded() | ContractRenewed() | UsageTypeDefined():
+                return self._agreed(event)
+            case Granted() | ToppedUp() | GrantChanged() | RolledOver():
+                return self._granted(event)
             case TariffPublished():
                 return f"Tariff {event.tariff} was published as version {event.version}."
-            case Granted():
-                much = quantity_text(event.quantity, event.usage_type)
-                return f"{self.name(event.node)} was granted {much} for {event.period}."
             case Transferred():
                 return self._transferred(event)
             case LimitSet():
@@ -155,6 +166,55 @@ class Teller:
         verb = {"allocate": "allocated", "return": "returned", "trade": "traded"}[event.reason]
         much = quantity_text(event.quantity, event.usage_type)
         return f"{self.name(event.source)} {verb} {much} to {self.name(event.target)} for {event.period}."
+
+    def _agreed(
+        self, event: ContractSigned | PeriodOpened | ContractEnded | ContractRenewed | UsageTypeDefined
+    ) -> str:
+        match event:
+            case ContractSigned(contract, version, starts_on, note=note):
+                return f"Contract {contract} (version {version}) was signed, from {starts_on}{noted(note)}."
+            case PeriodOpened():
+                return f"The period {event.period} was opened under contract {event.contract}."
+            case ContractEnded(contract, ends_on, note):
+                return f"Contract {contract} ends on {ends_on}{noted(note)}."
+            case ContractRenewed(contract, ends_on, note):
+                return f"Contract {contract} was renewed until {ends_on or 'further notice'}{noted(note)}."
+            case UsageTypeDefined(name, unit, note):
+                return f"The usage type {name} was defined, counted by {unit}{noted(note)}."
+
+    def _granted(self, event: Granted | ToppedUp | GrantChanged | RolledOver) -> str:
+        match event:
+            case Granted(node, usage_type, period, quantity):
+                return f"{self.name(node)} was granted {quantity_text(quantity, usage_type)} for {period}."
+            case ToppedUp(node, usage_type, period, quantity, note):
+                much = quantity_text(quantity, usage_type)
+                return f"{self.name(node)} got {much} more for {period}{noted(note)}."
+            case GrantChanged():
+                return self._grant_changed(event)
+            case RolledOver():
+                return self._rolled_over(event)
+
+    def _grant_changed(self, event: GrantChanged) -> str:
+        much = quantity_text(abs(event.change), event.usage_type)
+        way = "got" if event.change >= 0 else "gave back"
+        return (
+            f"The grant of {event.usage_type} was changed from {event.before} to {event.after}: "
+            f"{self.name(event.node)} {way} {much} for {event.period}{noted(event.note)}."
+        )
+
+    def _rolled_over(self, event: RolledOver) -> str:
+        """Of the buckets that the reader may see."""
+        seen = self._buckets(event)
+        rolled = sum(part for bucket in seen for _, part in bucket.rolled)
+        expired = sum(bucket.expired for bucket in seen)
+        into = f"{rolled} went on into {event.into}" if event.into else "nothing goes on"
+        return (
+            f"{event.period} is over: of {event.usage_type} in {len(seen)} "
+            f"bucket{'' if len(seen) == 1 else 's'} {into}, {expired} expired."
+        )
+
+    def _buckets(self, event: RolledOver) -> list[RolledBucket]:
+        return [bucket for bucket in event.buckets if self._reach.sees(bucket.ordinal)]
 
     def _limit_set(self, event: LimitSet) -> str:
         name = self.name(event.node)
@@ -193,6 +253,10 @@ class Teller:
             case SessionExpired(used=used):
                 much = quantity_text(used, event.usage_type)
                 return f"The {session} of {who} was silent for too long and ended, after {much}."
+
+
+def noted(note: str) -> str:
+    return f" ({note})" if note else ""
 
 
 def quantity_text(quantity: int, usage_type: str) -> str:

@@ -7,7 +7,8 @@ from ..projections import balances
 from ..tenants.access import VERBS, may
 from .asking import permit
 from .context import Info
-from .scalars import Moment, Seq
+from .contracts import ContractTerms, terms_told
+from .scalars import Moment, Money, Seq
 
 
 @strawberry.type(description="The principal that your token proves.")
@@ -31,7 +32,7 @@ class Tenant:
     currency: str
 
 
-@strawberry.type(description="A month that is open for charging, in the tenant's time zone.")
+@strawberry.type(description="A stretch of time that is open for charging, in the tenant's time zone.")
 class Period:
     period: str
     starts_at: Moment
@@ -39,6 +40,11 @@ class Period:
     contract: str
     version: int
     overage: bool = strawberry.field(description="Whether usage beyond the allowance is charged or denied.")
+    share: str = strawberry.field(
+        description='The part of a whole period that grants and commitment are for: "1/1".'
+    )
+    commitment: Money = strawberry.field(description="Spend agreed for this period.")
+    terms: ContractTerms = strawberry.field(description="What was agreed when it was opened.")
     seq: Seq = strawberry.field(description="The event that opened it.")
 
 
@@ -75,6 +81,7 @@ async def periods(info: Info) -> list[Period]:
     """In order; a period is opened when it is first needed."""
     permit(info.context, "read")
     _, found = await info.context.read(balances.periods, ("balances",))
+    terms = (await info.context.state()).contracts
     return [
         Period(
             period=period.period,
@@ -83,6 +90,9 @@ async def periods(info: Info) -> list[Period]:
             contract=period.contract,
             version=period.version,
             overage=period.overage,
+            share=f"{period.share_part}/{period.share_whole}",
+            commitment=Money(period.commitment),
+            terms=terms_told(terms.terms_under(period.contract, period.version)),
             seq=Seq(period.seq),
         )
         for period in found

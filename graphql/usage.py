@@ -24,7 +24,6 @@ from .asking import (
     usage_id_of,
 )
 from .context import Context, Info
-from .hierarchy import UNITS
 from .scalars import Moment, Money, Quantity, Seq
 
 
@@ -121,7 +120,7 @@ async def usage(info: Info, id: ID) -> Usage | None:
         return None
     _, found = await context.read(functools.partial(views.usage, usage_id=key), ("usages",))
     reach = await reach_of(context)
-    return told(found) if found is not None and _seen(reach, found) else None
+    return told(found, reach) if found is not None and _seen(reach, found) else None
 
 
 async def _page(
@@ -140,7 +139,7 @@ async def _page(
     _, rows = await context.read(query, ("usages",), at_least=from_where.seq or 0)
     page = rows[:size]
     return UsageConnection(
-        nodes=[told(row) for row in page if _seen(reach, row)],
+        nodes=[told(row, reach) for row in page if _seen(reach, row)],
         page_info=PageInfo(
             has_next_page=len(rows) > size, end_cursor=cursor_of(page[-1].seq) if page else None
         ),
@@ -175,7 +174,7 @@ def _seen(reach: Reach, row: views.Usage) -> bool:
     return reach.sees_stay(row.ordinal, row.node)
 
 
-def told(row: views.Usage) -> Usage:
+def told(row: views.Usage, reach: Reach) -> Usage:
     return Usage(
         id=ID(row.usage_id.hex()),
         seq=Seq(row.seq),
@@ -186,7 +185,7 @@ def told(row: views.Usage) -> Usage:
         node_id=ID(row.node_id) if row.node_id is not None else None,
         node_name=row.node_name,
         usage_type=row.usage_type or None,
-        unit=UNITS.get(row.usage_type),
+        unit=reach.units.get(row.usage_type),
         period=row.period or None,
         started_at=Moment(row.started_at) if row.started_at else None,
         direction=row.direction or None,

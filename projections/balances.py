@@ -13,7 +13,9 @@ from msgspec import Struct
 
 from ..domain.bucket import Granted, Transferred
 from ..domain.contract import PeriodOpened
+from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hold import Hold
+from ..domain.rollover import RolledOver
 from ..domain.session import (
     SessionDenied,
     SessionEvent,
@@ -25,7 +27,7 @@ from ..domain.session import (
 from ..domain.usage import MONEY, USAGE_TYPES
 from .chunk import Chunk
 from .members import Listed, ordinals_of, tree
-from .subtrees import subtree_sums
+from .subtrees import OWN, subtree_sums
 from .tables import Connection, Table
 
 BALANCES = Table(
@@ -44,6 +46,7 @@ BALANCES = Table(
                 "overage",
                 "charges",
                 "rejected",
+                *("expired", "rolled_out", "rolled_in"),
             ),
         ),
         "bigint",
@@ -59,10 +62,13 @@ PERIODS = Table(
         "version": "integer",
         "overage": "boolean",
         "seq": "bigint",
+        "share_part": "bigint",
+        "share_whole": "bigint",
+        "commitment": "bigint",
     },
 )
 TABLES = (BALANCES, PERIODS)
-VERSION = 2
+VERSION = 3
 
 _COLUMN = {figure: place for place, figure in enumerate(BALANCES.figures)}
 _GRANTED, _CONSUMED, _USED_OWN, _USED = (
@@ -70,6 +76,7 @@ _GRANTED, _CONSUMED, _USED_OWN, _USED = (
 )
 _OVERAGE, _CHARGES, _REJECTED = (_COLUMN[figure] for figure in ("overage", "charges", "rejected"))
 _RESERVED = _COLUMN["reserved"]
+_EXPIRED, _ROLLED_OUT, _ROLLED_IN = (_COLUMN[figure] for figure in ("expired", "rolled_out", "rolled_in"))
 _MOVED = {
     "allocate": (_COLUMN["allocated_out"], _COLUMN["allocated_in"]),
     "return": (_COLUMN["returned_out"], _COLUMN["returned_in"]),
@@ -124,10 +131,16 @@ class Balance(Struct, frozen=True, gc=False):
     """Records charged at and below; in money: those that cost something."""
     rejected: int
     """Records refused at and below."""
+    expired: int = 0
+    """At the period's end."""
+    rolled_out: int = 0
+    """Into the next period."""
+    rolled_in: int = 0
+    """From the period before."""
 
 
 class Period(Struct, frozen=True):
-    """A month that is open for charging; its bounds in microseconds, the end excluded."""
+    """A stretch of time that is open for charging; its bounds in microseconds, the end excluded."""
 
     period: str
     starts_at: int
@@ -136,6 +149,10 @@ class Period(Struct, frozen=True):
     version: int
     overage: bool
     seq: int
+    share_part: int
+    """Grants and commitment are those of a whole period, times part / whole."""
+    share_whole: int
+    commitment: int
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
@@ -158,10 +175,29 @@ def apply(chunk: Chunk, db: Connection) -> None:
                 given, taken = _MOVED[reason]
                 _of(sums, period, usage_type, chunk.ordinals.of[source])[given] += quantity
                 _of(sums, period, usage_type, chunk.ordinals.of[target])[taken] += quantity
-            case PeriodOpened(period, starts_at, ends_at, contract, version, overage):
-                periods[(period,)] = (starts_at, ends_at, contract, version, overage, told.seq)
+            case ToppedUp(node, usage_type, period, quantity):
+                _of(sums, period, usage_type, chunk.ordinals.of[node])[_GRANTED] += quantity
+            case GrantChanged(node, usage_type, period):
+                _of(sums, period, usage_type, chunk.ordinals.of[node])[_GRANTED] += told.event.change
+            case RolledOver():
+                _roll_over(sums, told.event)
+            case PeriodOpened(period, starts_at, ends_at, contract, version, overage, share, commitment):
+                periods[(period,)] = (
+                    *(starts_at, ends_at, contract, version, overage, told.seq),
+                    *(*share, commitment),
+                )
     PERIODS.put(db, periods)
     BALANCES.add(db, sums)
+
+
+def _roll_over(sums: dict[Any, list[int]], event: RolledOver) -> None:
+    for bucket in event.buckets:
+        figures = _of(sums, event.period, event.usage_type, bucket.ordinal)
+        rolled = sum(part for _, part in bucket.rolled)
+        figures[_EXPIRED] += bucket.expired
+        figures[_ROLLED_OUT] += rolled
+        if rolled:
+            _of(sums, event.into, event.usage_type, bucket.target)[_ROLLED_IN] += rolled
 
 
 def _charges(chunk: Chunk, sums: dict[Any, list[int]]) -> None:
@@ -177,6 +213,8 @@ def _charges(chunk: Chunk, sums: dict[Any, list[int]]) -> None:
             _add(above, (period, MONEY, way), charge.amount, 0)
         for ordinal, part in charge.drawn:
             _of(sums, period, usage_type, ordinal)[_CONSUMED] += part
+        for ordinal, part in charge.credit:
+            _of(sums, period, MONEY, ordinal)[_CONSUMED] += part
     for (period, usage_type, way), (used, overage, count) in above.items():
         for ordinal in way:
             figures = _of(sums, period, usage_type, ordinal)
@@ -238,6 +276,15 @@ def periods(db: Connection) -> list[Period]:
     return [Period(*row) for row in found]
 
 
+def period_at(db: Connection, at: int) -> str | None:
+    """The name of the open period that a moment belongs to."""
+    found = db.execute(
+        "SELECT period FROM periods WHERE starts_at <= %(at)s AND ends_at > %(at)s", {"at": at}
+    )
+    row = found.fetchone()
+    return row[0] if row else None
+
+
 def balances_under(
     db: Connection,
     root: str | None,
@@ -294,15 +341,10 @@ def _holding(granted: int, own: int, consumed: int, reserved: int) -> Holding:
 
 _EMPTY = Holding(0, 0, 0, 0, 0, 0)
 
-_OWN = (
-    "b.granted + b.allocated_in + b.returned_in + b.traded_in "
-    "- b.allocated_out - b.returned_out - b.traded_out"
-)
-
 _FIGURES = f"""
-SELECT b.ordinal, b.usage_type, b.granted, {_OWN}, b.consumed, b.reserved,
+SELECT b.ordinal, b.usage_type, b.granted, {OWN}, b.consumed, b.reserved,
        b.allocated_in - b.returned_out, b.allocated_out - b.returned_in, b.traded_in - b.traded_out,
-       b.used_own, b.used, b.overage, b.charges, b.rejected
+       b.used_own, b.used, b.overage, b.charges, b.rejected, b.expired, b.rolled_out, b.rolled_in
 FROM balances b
 WHERE b.period = %(period)s AND b.usage_type = ANY(%(usage_types)s::text[])
   AND b.ordinal = ANY(%(ordinals)s::bigint[]::integer[])

@@ -4,14 +4,16 @@ Events name members by id, views know them by ordinal: `Ordinals` knows both, as
 end. It is fed by the events themselves, so no view asks the database anything per event.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..domain.brief import Charge
 from ..domain.bucket import Granted, Transferred
 from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
 from ..domain.events import Recorded
+from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from ..domain.rollover import RolledOver
 
 ROOT = -1
 """The parent of who has none."""
@@ -67,6 +69,20 @@ class Charges(NamedTuple):
 NO_CHARGES = Charges((), (), (), ())
 
 
+class Moved(NamedTuple):
+    """Allowance that moved, entered or left."""
+
+    at: int | None
+    """When the log took it; None for what is there from the period's beginning, whenever it was told."""
+    period: str
+    usage_type: str
+    quantity: int
+    less: Sequence[int]
+    """Who has less by it, and who has more, all as the hierarchy stood then. Whoever is above both sides
+    has the same as before."""
+    more: Sequence[int]
+
+
 class Chunk:
     """Events of consecutive seqs: usage by its outcome, and the rest in order."""
 
@@ -89,9 +105,7 @@ class Chunk:
         self.ordinals = ordinals
         self.left: dict[int, int] = {}
         """Seq of a move or an end -> ordinal of the node that the resource left."""
-        self.moved: list[tuple[Recorded, Granted | Transferred, list[int], list[int]]] = []
-        """Allowance that moved: the ordinals that have less by it, and those that have more, all as
-        the hierarchy stood then; whoever is above both sides has the same as before."""
+        self.moved: list[Moved] = []
         more: list[tuple[Recorded, UsageCharged]] = []
         for told in events:
             self._sort(told, more)
@@ -114,16 +128,29 @@ class Chunk:
             left = self.ordinals.tell(event)
             if left != ROOT:
                 self.left[told.seq] = left
-            if isinstance(event, Granted | Transferred):
-                self.moved.append((told, event, *self._sides(event)))
+            self.moved += _moved(told, self.ordinals)
 
-    def _sides(self, event: Granted | Transferred) -> tuple[list[int], list[int]]:
-        path, of = self.ordinals.path, self.ordinals.of
-        if isinstance(event, Granted):
-            return [], path(of[event.node])
-        less, more = path(of[event.source]), path(of[event.target])
-        above = sum(1 for one, other in zip(less, more, strict=False) if one == other)
-        return less[above:], more[above:]
+
+def _moved(told: Recorded, ordinals: Ordinals) -> Iterator[Moved]:
+    path, of, event = ordinals.path, ordinals.of, told.event
+    match event:
+        case Granted(node, usage_type, period, quantity):
+            yield Moved(None, period, usage_type, quantity, [], path(of[node]))
+        case ToppedUp(node, usage_type, period, quantity):
+            yield Moved(told.recorded_at, period, usage_type, quantity, [], path(of[node]))
+        case GrantChanged(node, usage_type, period):
+            yield Moved(told.recorded_at, period, usage_type, event.change, [], path(of[node]))
+        case Transferred(source, target, usage_type, period, quantity):
+            less, more = path(of[source]), path(of[target])
+            above = sum(1 for one, other in zip(less, more, strict=False) if one == other)
+            yield Moved(told.recorded_at, period, usage_type, quantity, less[above:], more[above:])
+        case RolledOver(usage_type, period, into, buckets):
+            for bucket in buckets:
+                rolled = sum(part for _, part in bucket.rolled)
+                gone = rolled + bucket.expired
+                yield Moved(told.recorded_at, period, usage_type, gone, path(bucket.ordinal), [])
+                if rolled:
+                    yield Moved(None, into, usage_type, rolled, [], path(bucket.target))
 
 
 def _with(charges: Charges, more: Sequence[tuple[Recorded, UsageCharged]]) -> Charges:

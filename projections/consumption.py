@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from ..domain.bucket import Granted
+from ..domain.brief import Charge
 from ..domain.charging import UsageCharged
 from ..domain.days import Days, day_of
 from ..domain.events import decode
@@ -66,11 +66,11 @@ def apply(chunk: Chunk, db: Connection) -> None:
 
 
 def _moves(chunk: Chunk, zone: ZoneInfo, sums: dict[Any, list[int]]) -> None:
-    for told, event, less, more in chunk.moved:
-        day = BEGINNING if isinstance(event, Granted) else day_of(told.recorded_at, zone)
-        for side, quantity in ((less, -event.quantity), (more, event.quantity)):
+    for at, period, usage_type, quantity, less, more in chunk.moved:
+        day = BEGINNING if at is None else day_of(at, zone)
+        for side, change in ((less, -quantity), (more, quantity)):
             for ordinal in side:
-                _of(sums, (event.period, ordinal, event.usage_type, day))[_MOVED] += quantity
+                _of(sums, (period, ordinal, usage_type, day))[_MOVED] += change
 
 
 def _charges(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
@@ -96,10 +96,20 @@ def _charges(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
                 way.parts[ordinal] += part
             else:
                 way.parts[ordinal] = part
+        if charge.credit:
+            _credits(charge, (day, charge.period), sums)
     for key, way in ways.items():
         way.drawn = sum(part for ordinal, part in way.parts.items() if ordinal not in key[0])
     while ways:
         ways = _up(ways, sums)
+
+
+def _credits(charge: Charge, when: tuple[int, str], sums: dict[Any, list[int]]) -> None:
+    """What allowances of money paid of an amount: drawn as money, at its bucket and above."""
+    day, period = when
+    for bucket, part in charge.credit:
+        for ordinal in charge.path[charge.path.index(bucket) :]:
+            _of(sums, (period, ordinal, MONEY, day))[_DRAWN] += part
 
 
 class _Way:
@@ -195,6 +205,7 @@ def _count(row: list[int], charge: UsageCharged, usage_type: str) -> None:
     row[_RECORDS] += 1
     if usage_type == MONEY:
         row[_USED] += charge.amount
+        row[_DRAWN] += sum(part for bucket, part in charge.credit if bucket == charge.path[0])
     else:
         row[_USED] += charge.billed
         row[_OVERAGE] += charge.overage

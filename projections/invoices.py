@@ -1,7 +1,9 @@
 """Invoices: what a period costs so far, line by line, by cost centre.
 
 A line adds up the charges of one node, usage type, direction and rate; the invoice adds up its
-lines. So it is the sum of its rated events, exactly. The node is the one that the resource was
+lines. So it is the sum of its rated events, exactly. What money buckets paid of an amount is its
+credit; the rest is payable, and so is what is missing to the spend that was agreed. The node is
+the one that the resource was
 on when it happened. Amounts are micro-units of the tenant's currency.
 """
 
@@ -28,7 +30,9 @@ LINES = Table(
         "tariff": "integer",
         "rate": "integer",
     },
-    dict.fromkeys(("records", "quantity", "billed", "from_allowance", "overage", "amount"), "bigint"),
+    dict.fromkeys(
+        ("records", "quantity", "billed", "from_allowance", "overage", "amount", "credit"), "bigint"
+    ),
 )
 FACTS = Table(
     "tenant_facts",
@@ -41,7 +45,7 @@ TARIFFS = Table(
     {"tariff": "text", "valid_from": "bigint", "currency": "text", "seq": "bigint"},
 )
 TABLES = (LINES, FACTS, TARIFFS)
-VERSION = 1
+VERSION = 2
 
 
 class Facts(Struct, frozen=True):
@@ -77,6 +81,12 @@ class InvoiceLine(Struct, frozen=True):
     from_allowance: int
     overage: int
     amount: int
+    credit: int = 0
+    """Of `amount`: what money buckets paid."""
+
+    @property
+    def payable(self) -> int:
+        return self.amount - self.credit
 
 
 class InvoiceNode(Struct, frozen=True):
@@ -88,6 +98,11 @@ class InvoiceNode(Struct, frozen=True):
     records: int
     amount: int
     lines: list[InvoiceLine]
+    credit: int = 0
+
+    @property
+    def payable(self) -> int:
+        return self.amount - self.credit
 
 
 class Invoice(Struct, frozen=True):
@@ -98,6 +113,19 @@ class Invoice(Struct, frozen=True):
     """In pre-order of the hierarchy; only where something was charged."""
     records: int
     total: int
+    """Of all amounts, whoever pays them."""
+    credit: int = 0
+    commitment: int = 0
+    """Spend agreed for the period."""
+
+    @property
+    def payable(self) -> int:
+        return self.total - self.credit
+
+    @property
+    def shortfall(self) -> int:
+        """What is missing to the spend that was agreed, and owed all the same."""
+        return max(0, self.commitment - self.payable)
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
@@ -108,13 +136,15 @@ def apply(chunk: Chunk, db: Connection) -> None:
         key = (charge.period, node, kind, way, charge.zone, charge.tariff, charge.rate)
         line = sums.get(key)
         if line is None:
-            line = sums[key] = [0, 0, 0, 0, 0, 0]
+            line = sums[key] = [0, 0, 0, 0, 0, 0, 0]
         line[0] += 1
         line[1] += charge.quantity
         line[2] += billed
         line[3] += billed - overage
         line[4] += overage
         line[5] += charge.amount
+        for _, part in charge.credit:
+            line[6] += part
     LINES.add(db, sums)
     for told in chunk.others:
         match told.event:
@@ -147,6 +177,7 @@ def invoice(db: Connection, period: str) -> Invoice:
         "ORDER BY m.path, l.usage_type, l.direction, l.zone, l.tariff, l.rate",
         (period,),
     ).fetchall()
+    agreed = db.execute("SELECT commitment FROM periods WHERE period = %s", (period,)).fetchone()
     nodes = [_node(list(rows)) for _, rows in groupby(found, key=lambda row: row[0])]
     return Invoice(
         about.name if about else "",
@@ -155,6 +186,8 @@ def invoice(db: Connection, period: str) -> Invoice:
         nodes,
         sum(node.records for node in nodes),
         sum(node.amount for node in nodes),
+        sum(node.credit for node in nodes),
+        agreed[0] if agreed else 0,
     )
 
 
@@ -162,4 +195,4 @@ def _node(rows: Sequence[tuple[Any, ...]]) -> InvoiceNode:
     ordinal, ident, name = rows[0][:3]
     lines = [InvoiceLine(*row[3:]) for row in rows]
     records, amount = sum(line.records for line in lines), sum(line.amount for line in lines)
-    return InvoiceNode(ordinal, ident, name, records, amount, lines)
+    return InvoiceNode(ordinal, ident, name, records, amount, lines, sum(line.credit for line in lines))

@@ -60,12 +60,16 @@ def _added_up(listed: Sequence[Listed], found: Sequence[tuple[Any, ...]]) -> dic
     return sums
 
 
-_HOLDER = "(granted > 0 OR allocated_in > 0 OR returned_in > 0 OR traded_in > 0)"
+OWN = (
+    "b.granted + b.allocated_in + b.returned_in + b.traded_in + b.rolled_in "
+    "- b.allocated_out - b.returned_out - b.traded_out - b.expired - b.rolled_out"
+)
+"""What a bucket was given and has not given away, nor lost with its period, be it consumed or not."""
+
+_HOLDER = "(granted > 0 OR allocated_in > 0 OR returned_in > 0 OR traded_in > 0 OR rolled_in > 0)"
 _HOLDERS = f"period = %(period)s AND usage_type = ANY(%(usage_types)s::text[]) AND {_HOLDER}"
-_SUM = """
-       sum(b.granted)::bigint,
-       sum(b.granted + b.allocated_in + b.returned_in + b.traded_in
-           - b.allocated_out - b.returned_out - b.traded_out)::bigint,
+_SUM = f"""
+       sum(b.granted)::bigint, sum({OWN})::bigint,
        sum(b.consumed)::bigint, sum(b.reserved)::bigint
 """
 

@@ -9,8 +9,10 @@ from collections.abc import Iterator
 
 from ..domain.bucket import Granted, Transferred
 from ..domain.events import Recorded
+from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
 from ..domain.limit import LimitSet, ThresholdCrossed
+from ..domain.rollover import RolledOver
 from .chunk import Chunk
 from .tables import Connection, Table
 
@@ -40,7 +42,10 @@ def _touched(told: Recorded, chunk: Chunk) -> Iterator[int]:
             yield from (of[resource], chunk.left[told.seq])
         case Transferred(source, target):
             yield from (of[source], of[target])
-        case Granted(node) | LimitSet(node) | ThresholdCrossed(node):
+        case RolledOver(buckets=buckets):
+            for bucket in buckets:
+                yield from (bucket.ordinal, bucket.target)
+        case ToppedUp(node) | GrantChanged(node) | Granted(node) | LimitSet(node) | ThresholdCrossed(node):
             yield of[node]
 
 

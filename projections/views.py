@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
-from . import balances, consumption, invoices, limits, members, sessions, timeline, usages
+from . import balances, consumption, contracts, invoices, limits, members, sessions, timeline, usages
 from .chunk import Chunk
 from .tables import Connection, Table
 
@@ -27,7 +27,8 @@ VIEWS = (
     View("balances", balances.VERSION, balances.TABLES, balances.apply, ("members",)),
     View("limits", limits.VERSION, limits.TABLES, limits.apply, ("members", "balances")),
     View("usages", usages.VERSION, usages.TABLES, usages.apply, ("members",)),
-    View("invoices", invoices.VERSION, invoices.TABLES, invoices.apply, ("members",)),
+    View("invoices", invoices.VERSION, invoices.TABLES, invoices.apply, ("members", "balances")),
+    View("contracts", contracts.VERSION, contracts.TABLES, contracts.apply),
     View("sessions", sessions.VERSION, sessions.TABLES, sessions.apply, ("members",)),
     View(
         "consumption",

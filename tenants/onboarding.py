@@ -8,6 +8,7 @@ file may be applied again: what is there already stays, what was added since is 
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, date, datetime
+from decimal import Decimal
 from hashlib import sha256
 from typing import Literal
 from uuid import UUID
@@ -18,14 +19,18 @@ from msgspec import Struct, field
 from psycopg.errors import UniqueViolation
 
 from ..domain.bucket import Allocate
-from ..domain.contract import Grant, SignContract, midnight
+from ..domain.calendar import Calendar, CalendarKind
+from ..domain.contract import Grant, SignContract, first_form, midnight
 from ..domain.hierarchy import AddNode, AddResource, Identity
 from ..domain.limit import THRESHOLDS, SetLimit
-from ..domain.tariff import Method, PublishTariff, Rate
+from ..domain.tariff import MICRO, Method, PublishTariff, Rate
 from ..domain.tenant import Command
+from ..domain.terms import USUAL, OveragePrice, RollOverRule, Terms
+from ..domain.usage_type import DefineUsageType
 from .isolation import Isolation
 from .sealing import RootKey, Sealer, create_tenant_key
 
+MONEY_TEXT = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -84,11 +89,43 @@ class ResourceDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     since: str = "1971-01-01"
 
 
+class CalendarDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    """As `domain.calendar.Calendar`, by name."""
+
+    kind: CalendarKind = "month"
+    number: int = 0
+    starts: tuple[str, ...] = ()
+
+
+class RollOverDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    cycles: int = 1
+    quantity: int | None = None
+    percent: int | None = None
+
+
+class PriceDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    price: str
+    per: int = 1
+
+
 class ContractDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    """Grants by usage type, in its unit, money in micro-units; and the terms of `domain.terms.Terms`."""
+
     id: str
     starts_on: str
     grants: dict[str, int]
     overage: bool = True
+    calendar: CalendarDefinition = CalendarDefinition()
+    ends_on: str = ""
+    renews_months: int = 0
+    prorate: bool = False
+    rollover: dict[str, RollOverDefinition] = {}
+    rolls_to_enterprise: bool = False
+    settle_after_hours: int = 0
+    commitment: str = "0"
+    """In the tenant's currency: "1000.00"."""
+    overage_prices: dict[str, PriceDefinition] = {}
+    note: str = ""
 
 
 class RateDefinition(Struct, frozen=True, forbid_unknown_fields=True):
@@ -144,6 +181,8 @@ class Definition(Struct, frozen=True, forbid_unknown_fields=True):
     tariffs: tuple[TariffDefinition, ...] = ()
     limits: tuple[LimitDefinition, ...] = ()
     allocations: tuple[AllocationDefinition, ...] = ()
+    usage_types: dict[str, str] = {}
+    """Of the carrier's own: name and unit."""
     region: str = field(default="")
     """The country ("DE") whose national numbers are meant where a line has no "+"."""
 
@@ -171,11 +210,10 @@ def steps(definition: Definition, zone: ZoneInfo, normalise: Callable[[str, str]
         lines = tuple(normalise(line, definition.region) for line in resource.lines)
         since = midnight(_date("resources.since", resource.since), zone)
         yield _step("resource", resource.id, Enrol(resource.id, resource.node, resource.kind, since, lines))
+    for name, unit in definition.usage_types.items():
+        yield _step("usage type", name, DefineUsageType(name, unit))
     for contract in definition.contracts:
-        grants = tuple(Grant(usage_type, quantity) for usage_type, quantity in contract.grants.items())
-        yield _step(
-            "contract", contract.id, SignContract(contract.id, contract.starts_on, grants, contract.overage)
-        )
+        yield _step("contract", contract.id, contract_command(contract))
     for tariff in definition.tariffs:
         yield _step("tariff", tariff.id, tariff_command(tariff, zone))
     for limit in definition.limits:
@@ -193,6 +231,20 @@ def steps(definition: Definition, zone: ZoneInfo, normalise: Callable[[str, str]
         )
 
 
+def contract_command(contract: ContractDefinition) -> SignContract:
+    grants = tuple(Grant(usage_type, quantity) for usage_type, quantity in contract.grants.items())
+    calendar = Calendar(*msgspec.structs.astuple(contract.calendar))
+    terms = Terms(
+        *(calendar, contract.ends_on, contract.renews_months, contract.prorate),
+        tuple(RollOverRule(name, *msgspec.structs.astuple(one)) for name, one in contract.rollover.items()),
+        *(contract.rolls_to_enterprise, contract.settle_after_hours),
+        _money("contracts.commitment", contract.commitment),
+        tuple(OveragePrice(name, one.price, one.per) for name, one in contract.overage_prices.items()),
+    )
+    agreed = None if terms == USUAL else terms
+    return SignContract(contract.id, contract.starts_on, grants, contract.overage, agreed, contract.note)
+
+
 def tariff_command(tariff: TariffDefinition, zone: ZoneInfo) -> PublishTariff:
     rates = tuple(Rate(**msgspec.structs.asdict(rate)) for rate in tariff.rates)
     valid_from = midnight(_date("tariffs.valid_from", tariff.valid_from), zone)
@@ -203,9 +255,9 @@ def tariff_command(tariff: TariffDefinition, zone: ZoneInfo) -> PublishTariff:
 
 def _step(what: str, about: str, command: Command | Enrol) -> Step:
     """Things are keyed by what they are, so that one changed in the file is told from a new one."""
-    if what in ("node", "resource"):
+    if what in ("node", "resource", "usage type"):
         return Step(command, f"definition:{what}:{about}", f"{what} {about}")
-    content = sha256(msgspec.json.encode(command)).hexdigest()
+    content = sha256(msgspec.json.encode(first_form(command))).hexdigest()
     return Step(command, f"definition:{what}:{about}:{content}", f"{what} {about}")
 
 
@@ -214,6 +266,13 @@ def _date(name: str, text: str) -> date:
         return date.fromisoformat(text)
     except ValueError:
         raise DefinitionError(f"{name}: {text!r} is not a date such as 2026-11-01") from None
+
+
+def _money(name: str, text: str) -> int:
+    """Micro-units of an amount with at most six decimals."""
+    if not MONEY_TEXT.fullmatch(text):
+        raise DefinitionError(f'{name}: {text!r} is not an amount such as "1000.00"')
+    return int(Decimal(text) * MICRO)
 
 
 # --- the directory ----------------------------------------------------------------------------

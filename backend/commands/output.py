@@ -86,6 +86,8 @@ def amount(quantity: int, usage_type: str, currency: str = "") -> str:
         return f"{quantity} bytes"
     if usage_type == "messaging":
         return f"{quantity:,} message{'' if quantity == 1 else 's'}"
+    if usage_type not in ("voice", "video"):
+        return f"{quantity:,}"
     minutes, seconds = divmod(quantity, 60)
     return f"{minutes:,}:{seconds:02d} min"
 

@@ -9,6 +9,7 @@ from ...domain.contract import name_of
 from ...domain.refusals import Refused
 from ...domain.sizing import PERIODS_MAX, Assumptions
 from ...domain.usage import MONEY, USAGE_TYPES
+from ...projections.balances import period_at
 from ...projections.members import tree
 from ...projections.sizings import MEMBERS_MAX, Sized, Sizing, sizing_among
 from ...tenants.onboarding import find_tenant
@@ -72,8 +73,8 @@ def sizing(
                 )
             if len(listed) > MEMBERS_MAX:
                 raise InputError(f"More than {MEMBERS_MAX} nodes: take a lower node, or less depth.")
-            month = name_of(now, ZoneInfo(entry.time_zone))
-            found = sizing_among(db, listed, types or tuple(USAGE_TYPES), assumed, now, month)
+            period = period_at(db, now) or name_of(now, ZoneInfo(entry.time_zone))
+            found = sizing_among(db, listed, types or tuple(USAGE_TYPES), assumed, now, period)
     if as_json:
         tell_json({"tenant": entry.slug, "seq": seq, **sizing_told(found)})
     else:

@@ -7,7 +7,8 @@ from zoneinfo import ZoneInfo
 import msgspec
 import rich_click as click
 
-from ...domain.contract import bounds_of, name_of
+from ...domain.contract import check_name, name_of
+from ...projections.balances import period_at
 from ...projections.invoices import Invoice
 from ...projections.invoices import invoice as invoice_of
 from ...tenants.onboarding import TenantEntry, find_tenant
@@ -41,10 +42,11 @@ def preview(slug: str, period: str | None, as_json: bool) -> None:
     with running(settings_for_command()) as product:
         entry = find_tenant(product.isolation, slug)
         zone = ZoneInfo(entry.time_zone)
-        wanted = period or name_of(wall_clock(), zone)
-        bounds_of(wanted, zone)
+        if period is not None:
+            check_name(period)
         catch_up(product.isolation, entry.tenant_id)
         with product.isolation.snapshot(entry.tenant_id) as db:
+            wanted = period or period_at(db, wall_clock()) or name_of(wall_clock(), zone)
             seq, found = position(db), invoice_of(db, wanted)
     if as_json:
         tell_json({"tenant": entry.slug, "seq": seq, **_invoice_told(found)})
@@ -61,7 +63,11 @@ def _invoice_told(found: Invoice) -> dict[str, Any]:
                 name: value if isinstance(value, str) else str(value)
                 for name, value in msgspec.structs.asdict(line).items()
             }
-            | {"amount": money(line.amount)}
+            | {
+                "amount": money(line.amount),
+                "credit": money(line.credit),
+                "payable": money(line.payable),
+            }
             for line in node.lines
         ]
         nodes.append(
@@ -70,11 +76,22 @@ def _invoice_told(found: Invoice) -> dict[str, Any]:
                 "name": node.name,
                 "records": node.records,
                 "amount": money(node.amount),
+                "credit": money(node.credit),
+                "payable": money(node.payable),
                 "lines": lines,
             }
         )
     about = {"name": found.name, "currency": found.currency, "period": found.period}
-    return {**about, "records": found.records, "total": money(found.total), "nodes": nodes}
+    return {
+        **about,
+        "records": found.records,
+        "total": money(found.total),
+        "credit": money(found.credit),
+        "payable": money(found.payable),
+        "commitment": money(found.commitment),
+        "shortfall": money(found.shortfall),
+        "nodes": nodes,
+    }
 
 
 def _say_invoice(found: Invoice) -> None:
@@ -97,6 +114,12 @@ def _say_invoice(found: Invoice) -> None:
     if rows:
         head = ("cost centre", "type", "direction", "zone", "records", "billed", "from allowance", "amount")
         say(table(head, rows, right=(4, 5, 6, 7)))
+    if found.credit:
+        paid = f"Paid from money allowances: {money(found.credit, found.currency)}"
+        say(f"{paid}; payable: {money(found.payable, found.currency)}")
+    if found.commitment:
+        missing = money(found.shortfall, found.currency)
+        say(f"Spend agreed: {money(found.commitment, found.currency)}; shortfall: {missing}")
 
 
 @click.command()
@@ -176,6 +199,8 @@ def _rating_rows(told: dict[str, Any], rating: dict[str, Any]) -> list[tuple[str
     paid = ", ".join(f"{(one['node'] or {}).get('id', '?')} {one['quantity']}" for one in told["drawn"])
     unit, currency = told["unit"], rating["currency"]
     price = f"{rating['price']} {currency} per {rating['per']} {unit}"
+    if own := rating["contractPrice"]:
+        price = f"{own['price']} {currency} per {own['per']} {unit} by contract {own['contract']}"
     rounding = f"{rating['roundingMethod']}, {rating['roundingDecimals']} decimals"
     exact = f"{rating['overage']} {unit} = {rating['exactAmount']} exact"
     return [
@@ -186,4 +211,9 @@ def _rating_rows(told: dict[str, Any], rating: dict[str, Any]) -> list[tuple[str
         ("billed", f"{told['quantity']} {unit} -> {rating['billed']}, in steps of {rating['increment']}"),
         ("allowance", paid or "nothing"),
         ("overage", f"{exact}, {rating['amount']} {currency} ({rounding})"),
+        *(
+            [("payable", f"{told['payable']} {currency}, the rest from money allowances")]
+            if told["credit"]
+            else []
+        ),
     ]

@@ -9,6 +9,7 @@ import rich_click as click
 from ...domain.burning import Rate
 from ...domain.contract import bounds_of, name_of
 from ...domain.usage import MONEY, USAGE_TYPES
+from ...projections.balances import period_at, periods
 from ...projections.consumers import Ranking
 from ...projections.consumption import TooManyRecords
 from ...projections.members import tree
@@ -48,11 +49,12 @@ def review(
     with running(settings_for_command()) as product:
         entry = find_tenant(product.isolation, slug)
         zone, now = ZoneInfo(entry.time_zone), wall_clock()
-        wanted = period or name_of(now, zone)
-        bounds = bounds_of(wanted, zone)
         catch_up(product.isolation, entry.tenant_id)
         with product.isolation.snapshot(entry.tenant_id) as db:
             seq = position(db)
+            wanted = period or period_at(db, now) or name_of(now, zone)
+            opened = {one.period: (one.starts_at, one.ends_at) for one in periods(db)}
+            bounds = opened.get(wanted) or bounds_of(wanted, zone)
             ident = node or next((root.id for root in tree(db, None, 0)), "")
             try:
                 found = review_of(db, Asked(ident, usage_type, wanted, bounds, now, top, previous))

@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import msgspec
 
-from ...domain.usage import USAGE_TYPES, UnreadableRecord, UsageRecord
+from ...domain.usage import MONEY, NAME, USAGE_TYPES, UnreadableRecord, UsageRecord
 
 TEXT_MAX = 200
 DIRECTIONS = frozenset(("outbound", "inbound"))
@@ -30,7 +30,7 @@ def checked(record: UsageRecord | UnreadableRecord) -> UsageRecord | UnreadableR
         record.quantity.__class__ is int
         and 0 <= record.quantity <= QUANTITY_MAX
         and MOMENT_MIN <= record.started_at <= MOMENT_MAX
-        and record.usage_type in USAGE_TYPES
+        and (record.usage_type in USAGE_TYPES or _is_type(record.usage_type))
         and record.direction in DIRECTIONS
         and 0 < len(source) <= TEXT_MAX
         and 0 < len(record_id) <= TEXT_MAX
@@ -60,7 +60,11 @@ def _faults(record: UsageRecord) -> list[tuple[str, bool, str]]:
         ("record_id", not _is_text(record.record_id), text),
         ("line", not _is_text(record.line), text),
         ("counterpart", bool(record.counterpart) and not _is_text(record.counterpart), text),
-        ("usage_type", record.usage_type not in USAGE_TYPES, f"must be one of {', '.join(USAGE_TYPES)}"),
+        (
+            "usage_type",
+            not _is_type(record.usage_type),
+            f"must be one of {', '.join(USAGE_TYPES)}, or the name of a type the carrier has defined",
+        ),
         ("direction", record.direction not in DIRECTIONS, "must be outbound or inbound"),
         ("started_at", not MOMENT_MIN <= record.started_at <= MOMENT_MAX, "must be between 1971 and 2100"),
         (
@@ -86,6 +90,11 @@ def _renamed(record: UnreadableRecord) -> UnreadableRecord:
 
 def _is_text(text: str) -> bool:
     return 0 < len(text) <= TEXT_MAX and text.isprintable()
+
+
+def _is_type(name: str) -> bool:
+    """Whether the tenant counts it is decided with the rest."""
+    return NAME.fullmatch(name) is not None and name != MONEY
 
 
 def _are_attributes(attributes: tuple[tuple[str, str], ...]) -> bool:

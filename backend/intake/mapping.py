@@ -8,10 +8,10 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from ...domain.usage import USAGE_TYPES, UsageRecord
+from ...domain.usage import MONEY, NAME, USAGE_TYPES, UsageRecord
 from .amounts import counted, whole
 from .clocks import MICROSECONDS
-from .declaration import DIRECTIONS, UNITS, Format, Quantity, referenced
+from .declaration import DIRECTIONS, UNITS, Format, Places, Quantity, places_of, referenced
 from .legs import Leg
 from .moments import Moments, moments_reader, span, started_at_reader
 from .numbers import normal_number
@@ -47,7 +47,7 @@ def compiled(format: Format, locate: Locate, time_zone: str, source: str) -> Map
     fields = format.fields
     record_id = _record_id(format, locate)
     source_of = _source(format, locate, source)
-    usage_type_of = one_of(text_at(fields.usage_type, locate), label(fields.usage_type), tuple(USAGE_TYPES))
+    usage_type_of = _usage_type(fields.usage_type, locate)
     moments_of = moments_reader(format, locate, time_zone)
     started_at_of = started_at_reader(format)
     quantity_of = _quantity(format, locate)
@@ -147,10 +147,15 @@ def _quantity(format: Format, locate: Locate) -> Callable[[Any, str, Moments], i
         return _spanned(quantity, list(format.times.at))
     texts, column = _amount_texts(quantity, locate)
     units = _units(quantity)
+    # Of a type of the carrier's own without a declared unit, units are counted.
+    usual = "message" if quantity.unit is None else None
 
     def quantity_of(row: Any, usage_type: str, moments: Moments) -> int:
         try:
-            amounts = [counted(text, units[usage_type]) for read in texts if (text := read(row))]
+            unit = units.get(usage_type, usual)
+            if unit is None:
+                raise KeyError(usage_type)
+            amounts = [counted(text, unit) for read in texts if (text := read(row))]
             if not amounts:
                 required("", column)
             return whole(sum(amounts), quantity.round)
@@ -161,6 +166,20 @@ def _quantity(format: Format, locate: Locate) -> Callable[[Any, str, Moments], i
             raise Unvouched("bad_value", column, detail) from error
 
     return quantity_of
+
+
+def _usage_type(places: Places, locate: Locate) -> Text:
+    """One of those built in; where a column names the type itself, also one of the carrier's own."""
+    read, column = text_at(places, locate), label(places)
+    checked = one_of(read, column, tuple(USAGE_TYPES))
+    if any(place.table or place.constant is not None for place in places_of(places)):
+        return checked
+
+    def usage_type_of(row: Any) -> str:
+        text = read(row)
+        return text if NAME.fullmatch(text) and text != MONEY else checked(row)
+
+    return usage_type_of
 
 
 def _amount_texts(quantity: Quantity, locate: Locate) -> tuple[list[Text], str]:
@@ -185,7 +204,7 @@ def _spanned(quantity: Quantity, names: list[str]) -> Callable[[Any, str, Moment
     start, end = names.index(quantity.start or ""), names.index(quantity.end or "")
 
     def quantity_of(row: Any, usage_type: str, moments: Moments) -> int:
-        if USAGE_TYPES[usage_type] != "second":
+        if USAGE_TYPES.get(usage_type) != "second":
             detail = f"a span between times cannot be counted as {usage_type}"
             raise Unvouched("bad_value", quantity.end or "", detail)
         return seconds_of(span(moments[start], moments[end]), quantity)

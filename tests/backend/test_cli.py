@@ -188,6 +188,32 @@ def test_the_schema_version_is_read_from_the_names_of_the_migrations():
 # --- with a tenant --------------------------------------------------------------------------------
 
 
+def test_a_contract_is_signed_changed_and_ended_by_the_carrier(allotment, tmp_path):
+    slug = f"terms-{uuid4().hex[:8]}"
+    about = ("--name", "Acme plc", "--time-zone", "Europe/London", "--currency", "GBP")
+    plan, frame = tmp_path / "plan.json", tmp_path / "frame.json"
+    plan.write_text(json.dumps({"nodes": [{"id": "acme", "kind": "enterprise"}]}), encoding="utf-8")
+    allotment.json("tenant", "create", slug, *about, "--file", str(plan))
+    terms = {"id": "frame", "starts_on": "2026-01-01", "grants": {"data": 1000}, "commitment": "5.00"}
+    frame.write_text(json.dumps(terms | {"rollover": {"data": {"cycles": 2}}}), encoding="utf-8")
+    of_tenant = ("--tenant", slug)
+    foreseen = allotment.json("contract", "sign", str(frame), *of_tenant, "--dry-run")
+    assert (foreseen["dry_run"], foreseen["seqs"]) == (True, [])
+    signed = allotment.json("contract", "sign", str(frame), *of_tenant, "--key", "once")
+    again = allotment.json("contract", "sign", str(frame), *of_tenant, "--key", "once")
+    assert (signed["repeated"], again["repeated"]) == (False, True)
+    changed = allotment.json("contract", "change", "frame", "data=1500", "video=60", *of_tenant)
+    assert [event["topic"] for event in changed["events"]].count("bucket.grant_changed") == 2
+    shown = allotment("contract", "show", *of_tenant)
+    assert "version 2" in shown.stdout
+    assert "2 times" in shown.stdout
+    refused = allotment("contract", "end", "frame", "2020-01-01", *of_tenant)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "ends_before_start" in refused.stderr
+    wrong = allotment("contract", "change", "frame", "data=-1", *of_tenant)
+    assert (wrong.returncode, "TYPE=QUANTITY" in wrong.stderr) == (2, True)
+
+
 def test_usage_is_charged_once_and_the_counts_add_up(allotment, acme):
     stream = call("one") + call("two") + call("one") + call("lost", line="+447700900999") + "{torn\n"
     said = allotment.json("usage", "import", "-", "--tenant", acme, "--dry-run", stdin=stream)

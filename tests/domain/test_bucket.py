@@ -28,7 +28,7 @@ DOWN = moved("acme", "emea", 100)
         ([], Allocate("acme", "emea", "voice", MONTH, 1000), [moved("acme", "emea", 1000)]),
         ([], Allocate("acme", "emea", "voice", MONTH, 1001), "insufficient_allowance"),
         ([], Allocate("acme", "emea", "video", MONTH, 1), "insufficient_allowance"),
-        ([], Allocate("acme", "emea", "money", MONTH, 1), "unknown_usage_type"),
+        ([], Allocate("acme", "emea", "money", MONTH, 1), "insufficient_allowance"),
         ([], Allocate("acme", "emea", "fax", MONTH, 1), "unknown_usage_type"),
         ([], Allocate("acme", "acme", "voice", MONTH, 1), "same_node"),
         ([], Allocate("acme", "nobody", "voice", MONTH, 1), "unknown_node"),

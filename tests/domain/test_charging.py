@@ -243,7 +243,7 @@ def test_a_rejection_is_remembered_with_what_stopped_it(prepaid, now):
         ({"line": "", "usage_type": "data"}, "unknown_line"),
         ({"at": -1}, "line_not_active"),
         ({"counterpart": "200", "usage_type": "video"}, "no_rate"),
-        ({"usage_type": "fax"}, "no_rate"),
+        ({"usage_type": "fax"}, "unknown_usage_type"),
         ({"direction": "sideways"}, "no_rate"),
         # Several at once: whose it is comes first, then when, then what it costs.
         ({"line": "nobody", "at": 2**60, "usage_type": "fax"}, "unknown_line"),

@@ -18,13 +18,22 @@ from story import DECIDED_AT, play
 from allotment.backend.log import Group, MemoryLog
 from allotment.domain import proof
 from allotment.domain.bucket import Granted, Transferred
+from allotment.domain.calendar import Calendar
 from allotment.domain.canonical import lines
 from allotment.domain.charging import UsageCharged, UsageRejected, UsageSuspended
-from allotment.domain.contract import ContractSigned, Grant, PeriodOpened
+from allotment.domain.contract import (
+    ContractEnded,
+    ContractRenewed,
+    ContractSigned,
+    Grant,
+    PeriodOpened,
+)
 from allotment.domain.events import decode, encode
+from allotment.domain.granting import GrantChanged, ToppedUp
 from allotment.domain.hierarchy import Identity, NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
 from allotment.domain.hold import NO_HOLD, Hold
 from allotment.domain.limit import LimitSet, ThresholdCrossed
+from allotment.domain.rollover import RolledBucket, RolledOver
 from allotment.domain.session import (
     SessionDenied,
     SessionExpired,
@@ -34,6 +43,8 @@ from allotment.domain.session import (
 )
 from allotment.domain.tariff import Rate, TariffPublished
 from allotment.domain.tenant import Event, Tenant, TenantOpened
+from allotment.domain.terms import OveragePrice, RollOverRule, Terms
+from allotment.domain.usage_type import UsageTypeDefined
 
 HERE = Path(__file__).parent
 CHECKSUMS = HERE / "CHECKSUMS"
@@ -248,6 +259,81 @@ SAMPLES: dict[str, list[Event]] = {
             sealed=b"sealed",
             subject=bytes(range(16)),
             readable=True,
+        )
+    ],
+    "contract.signed/v2": [
+        ContractSigned(
+            "frame",
+            3,
+            "2026-11-15",
+            (Grant("voice", BIG), Grant("money", 5_000_000)),
+            overage=True,
+            terms=Terms(
+                calendar=Calendar("dates", 0, ("2026-11-15", "2026-12-15")),
+                ends_on="2026-12-31",
+                renews_months=12,
+                prorate=True,
+                rollover=(RollOverRule("voice", 3, 500), RollOverRule("money", 1, None, 50)),
+                rolls_to_enterprise=True,
+                settle_after_hours=6,
+                commitment=100_000_000,
+                overage_prices=(OveragePrice("voice", "0.05", 60),),
+            ),
+            note="a note",
+        ),
+        ContractSigned("plain", 1, "2026-01-01", (), overage=False),
+    ],
+    "contract.period_opened/v2": [
+        PeriodOpened(
+            *("2026-11-20", 1_795_129_200_000_000, 1_797_289_200_000_000, "frame", 2, True),
+            share=(5, 6),
+            commitment=83_333_333,
+        )
+    ],
+    "contract.ended/v1": [ContractEnded("frame", "2026-12-31", "a note")],
+    "contract.renewed/v1": [ContractRenewed("frame", "", "for good"), ContractRenewed("frame", "2027-12-31")],
+    "bucket.granted/v2": [
+        Granted("acme", "voice", "2026-11-20", 833, 1000, (5, 6)),
+        Granted("acme", "data", "2026-11", BIG),
+    ],
+    "bucket.topped_up/v1": [ToppedUp("acme", "data", "2026-11", BIG, "for the fair")],
+    "bucket.grant_changed/v1": [
+        GrantChanged("acme", "voice", "2026-11", "frame", 2, 1000, 2001, (31, 60), 517, "more people"),
+        GrantChanged("acme", "data", "2026-11", "frame", 2, BIG, 0, (1, 1), -BIG, ""),
+    ],
+    "bucket.rolled_over/v1": [
+        RolledOver(
+            "voice",
+            "2026-11",
+            "2026-12",
+            (RolledBucket(0, 0, ((0, 60), (2, 5)), 10), RolledBucket(4_000_000, 0, ((0, BIG),), 0)),
+        ),
+        RolledOver("data", "2026-11", "", (RolledBucket(3, 3, (), 7),)),
+    ],
+    "usage_type.defined/v1": [UsageTypeDefined("iot_event", "message", "sensors")],
+    "usage.charged/v2": [
+        UsageCharged(
+            source="pbx-1",
+            record_id="c-7",
+            path=(4, 2, 1, 0),
+            usage_type="iot_event",
+            period="2026-11-15",
+            started_at=NOON,
+            direction="outbound",
+            quantity=61,
+            billed=120,
+            tariff=1,
+            rate=3,
+            prefix="",
+            zone="any",
+            payer="corporate",
+            steering="default",
+            drawn=((4, 30), (1, 60)),
+            overage=30,
+            amount=33_333,
+            exact=(100_000, 3),
+            sealed=b"\x00sealed\xff",
+            credit=((2, 30_000), (0, 333)),
         )
     ],
 }

@@ -164,6 +164,7 @@ def test_a_manager_of_a_node_that_is_gone_sees_nothing(company):
 def test_without_the_right_to_read_no_query_answers(company, field):
     arguments = {
         "node": '(id: "acme")',
+        "contract": '(id: "main")',
         "nodeHistory": '(node: "acme")',
         "usage": '(id: "0")',
         "recordHistory": '(usageId: "0")',

@@ -1,6 +1,7 @@
 """Onboarding: tenants in the directory, and definitions that can be applied again."""
 
 import json
+from hashlib import sha256
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
 
@@ -9,8 +10,12 @@ from fixtures_loop import in_a_loop
 from fixtures_writer import NOON, ROOT, call, in_time, statuses
 
 from allotment.backend.engine import Engine, normal_line
+from allotment.domain.calendar import Calendar
+from allotment.domain.contract import Grant, SignContract
 from allotment.domain.refusals import Refused
 from allotment.domain.tenant import OpenTenant
+from allotment.domain.terms import OveragePrice, RollOverRule, Terms
+from allotment.domain.usage_type import DefineUsageType
 from allotment.tenants.onboarding import (
     DefinitionError,
     SlugTaken,
@@ -65,6 +70,76 @@ def engine(isolation):
 
 async def applied(engine, tenant, **changes):
     return await in_time(engine.apply_definition(tenant, definition(**changes), "carrier:test"))
+
+
+TERMS = {
+    "id": "c",
+    "starts_on": "2026-01-15",
+    "grants": {"voice": 10_000, "iot": 5, "money": 50_000_000},
+    "calendar": {"kind": "billing_day", "number": 15},
+    "ends_on": "2027-01-14",
+    "renews_months": 12,
+    "prorate": True,
+    "rollover": {"voice": {"cycles": 3, "percent": 50}, "iot": {"quantity": 2}},
+    "rolls_to_enterprise": True,
+    "settle_after_hours": 6,
+    "commitment": "1000.50",
+    "overage_prices": {"voice": {"price": "0.04", "per": 60}},
+    "note": "negotiated",
+}
+
+
+def test_a_definition_states_the_terms_of_a_contract():
+    told = definition(contracts=[TERMS], usage_types={"iot": "message"})
+    commands = [step.command for step in steps(told, ZoneInfo("UTC"), normal_line)]
+    assert DefineUsageType("iot", "message") in commands
+    (signed,) = [command for command in commands if isinstance(command, SignContract)]
+    assert signed == SignContract(
+        "c",
+        "2026-01-15",
+        (Grant("voice", 10_000), Grant("iot", 5), Grant("money", 50_000_000)),
+        True,
+        Terms(
+            Calendar("billing_day", 15),
+            ends_on="2027-01-14",
+            renews_months=12,
+            prorate=True,
+            rollover=(RollOverRule("voice", 3, None, 50), RollOverRule("iot", 1, 2)),
+            rolls_to_enterprise=True,
+            settle_after_hours=6,
+            commitment=1_000_500_000,
+            overage_prices=(OveragePrice("voice", "0.04", 60),),
+        ),
+        "negotiated",
+    )
+
+
+def test_a_contract_without_terms_has_the_key_that_it_had_before_there_were_any():
+    contract = next(
+        step for step in steps(definition(), ZoneInfo("UTC"), normal_line) if "contract" in step.key
+    )
+    content = sha256(b'["c","2026-01-01",[["voice",10000]],true]').hexdigest()
+    assert contract.key == f"definition:contract:c:{content}"
+
+
+@pytest.mark.parametrize("amount", ["-1", "1.1234567", "1e3", "much", ""])
+def test_money_in_a_definition_is_a_plain_amount(amount):
+    told = definition(contracts=[TERMS | {"commitment": amount}])
+    with pytest.raises(DefinitionError, match=r"contracts.commitment: .* is not an amount"):
+        list(steps(told, ZoneInfo("UTC"), normal_line))
+
+
+@in_a_loop
+async def test_terms_are_agreed_once_however_often_they_are_applied(isolation):
+    tenant = entry(slug="terms")
+    async with Engine(isolation, ROOT, clock=lambda: NOON, following=False) as engine:
+        await in_time(engine.create_tenant(tenant, "carrier:test"))
+        changes = {"contracts": [TERMS], "usage_types": {"iot": "message"}}
+        assert await applied(engine, tenant.tenant_id, **changes) == STEPS + 1
+        assert await applied(engine, tenant.tenant_id, **changes) == 0
+        state = await engine.state(tenant.tenant_id)
+        assert state.types.units["iot"] == "message"
+        assert [*state.contracts.periods] == ["2026-11-15"]
 
 
 # --- the directory -------------------------------------------------------------------------------

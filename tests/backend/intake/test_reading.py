@@ -364,7 +364,7 @@ def test_our_own_shape_says_everything() -> None:
         (OWN % ("9223372036854775808", ""), "bad_value", "quantity"),
         (OWN % ("null", ""), "missing_field", "quantity"),
         (OWN % ("[1]", ""), "bad_value", "quantity"),
-        (OWN.replace('"data"', '"fax"') % ("1", ""), "bad_value", "type"),
+        (OWN.replace('"data"', '"Fax"') % ("1", ""), "bad_value", "type"),
         (OWN.replace("Z", "") % ("1", ""), "bad_value", "start"),
         (OWN.replace('"pgw"', '""') % ("1", ""), "missing_field", "source"),
         ("[1]\n", "malformed", ""),

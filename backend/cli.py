@@ -29,6 +29,7 @@ COMMANDS = {
     "usage": "usage:usage",
     "import": "usage:import_usage",
     "rate": "rating:rate",
+    "trade": "trading:trade",
     "invoice": "reading:invoice",
     "explain": "reading:explain",
     "review": "reviewing:review",

@@ -7,7 +7,7 @@ answered: answers are given by the writer, after the commit.
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import structlog
@@ -20,6 +20,7 @@ from ..domain.events import encode
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, UpdateSession
 from ..domain.tenant import Command, Event, Tenant
+from ..domain.trading import TradingCommand
 from ..domain.usage import UnreadableRecord, UsageRecord, pack_personal
 from ..tenants.onboarding import Enrol
 from ..tenants.sealing import DIGEST_BYTES, Sealer
@@ -128,7 +129,10 @@ class Slice:
 Outcome = UsageOutcome | Answer | Repeated | Refused
 
 DUPLICATE = UsageOutcome("duplicate")
-COUNTING = (Allocate, Return, Trade, StartSession, UpdateSession, ReleaseSession, ExpireSession)
+COUNTING = (
+    *(Allocate, Return, Trade, StartSession, UpdateSession, ReleaseSession, ExpireSession),
+    *get_args(TradingCommand),
+)
 """Commands that change counters, and never the structure that a snapshot keeps apart."""
 
 
@@ -325,7 +329,7 @@ class Decider:
 
     def _decide_order(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
         if order.dry:
-            return self._try(order, now)
+            return self._try(order, actor, now)
         known = self.seen.recall(order.key[DAY_BYTES:])
         digest = self.sealer.digest(content_of(order))
         if known is not None:
@@ -353,11 +357,12 @@ class Decider:
         first = self._add(keyed, digest, actor)
         return Answer(tuple(events), first, first + len(events) - 1)
 
-    def _try(self, order: Order, now: int) -> Answer | Refused:
+    def _try(self, order: Order, actor: str, now: int) -> Answer | Refused:
         """What a command would lead to. Deciding changes nothing, so nothing has to be taken back."""
         try:
             with self.sealer.for_nothing():
-                return Answer(tuple(self.state.decide(self._sealed(order.command), now)), 0, 0, dry=True)
+                events = self.state.decide(self._sealed(order.command), now, actor)
+                return Answer(tuple(events), 0, 0, dry=True)
         except Refused as refusal:
             return refusal
         except PeriodNotOpen as needed:
@@ -418,12 +423,12 @@ class Decider:
     def _events_of(self, command: Command, now: int, actor: str) -> Sequence[Event]:
         """What follows from a command; the period that it needs is opened before."""
         try:
-            return self.state.decide(command, now)
+            return self.state.decide(command, now, actor)
         except PeriodNotOpen as needed:
             opening = self.state.decide(OpenPeriod(needed.period), now)
             self._apply(opening)
             self._add(_under(period_key(needed.period), opening), bytes(DIGEST_BYTES), actor)
-            return self.state.decide(command, now)
+            return self.state.decide(command, now, actor)
 
     def _apply(self, events: Sequence[Event]) -> None:
         """What cannot be applied has left half of itself behind: that is no state to go on with."""

@@ -5,19 +5,23 @@ again, one charge per record, and every projection against its rebuild. The firs
 does not hold is named. `dump` prints the state as canonical bytes, for `sha256sum`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from uuid import UUID
 
 from msgspec import Struct, field
 
 from ..domain import canonical, proof
+from ..domain.bucket import Transferred
 from ..domain.charging import UsageCharged
 from ..domain.events import Recorded
 from ..domain.hold import NO_HOLD, Hold
 from ..domain.limit import ThresholdCrossed
+from ..domain.offer import OfferAccepted
 from ..domain.refusals import InvariantBroken, Refused
+from ..domain.reservation import Leg
 from ..domain.session import SessionEvent, SessionExpired, SessionReleased
 from ..domain.tenant import Tenant
+from ..domain.trading import TransferUndone
 from ..domain.usage import MONEY
 from ..projections.balances import balances_under
 from ..projections.invoices import Invoice, invoice
@@ -101,6 +105,7 @@ def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> Tenant:
     state, peaks, keys = Tenant(), list[bytes](), set[bytes]()
     counts = report.checks = {"events": 0, "charges": 0, "transfers": 0, "thresholds": 0}
     fired: set[tuple[str, str, str, int, int]] = set()
+    moved: dict[int, Transferred | OfferAccepted] = {}
     recorded_at, held = 0, NO_HOLD
     for row in follow(log, upto=head.seq):
         _check_row(log.tenant, row, report.seq, recorded_at)
@@ -112,8 +117,11 @@ def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> Tenant:
         elif isinstance(told.event, SessionEvent):
             _check_hold(state, told.seq, told.event)
             counts["sessions"] = counts.get("sessions", 0) + 1
-        elif told.topic == "bucket.transferred":
-            counts["transfers"] += 1
+        elif isinstance(told.event, Transferred | OfferAccepted):
+            counts["transfers"] += told.topic == Transferred.topic
+            moved[told.seq] = told.event
+        elif isinstance(told.event, TransferUndone):
+            _check_undone(told.seq, told.event, moved)
         elif isinstance(told.event, ThresholdCrossed):
             _check_once(state, told, fired)
             counts["thresholds"] += 1
@@ -202,6 +210,18 @@ def _check_limits(state: Tenant, seq: int, charge: UsageCharged | SessionEvent, 
         limit = state.limits.of(ordinal, counted, charge.period)
         if limit is not None and used[ordinal] > limit.quantity:
             raise Broken(seq, f"{limit.node} passed its limit: {used[ordinal]} of {limit.quantity} {counted}")
+
+
+def _check_undone(seq: int, undone: TransferUndone, moved: Mapping[int, Transferred | OfferAccepted]) -> None:
+    """What goes back is what the log says has moved."""
+    event = moved.get(undone.seq)
+    legs: tuple[Leg, ...] = ()
+    if isinstance(event, OfferAccepted):
+        legs = event.legs
+    elif event is not None:
+        legs = (Leg(event.source, event.target, event.usage_type, event.period, event.quantity),)
+    if legs != undone.legs:
+        raise Broken(seq, f"what is undone is not what event {undone.seq} has moved")
 
 
 def _check_once(state: Tenant, told: Recorded, fired: set[tuple[str, str, str, int, int]]) -> None:

@@ -5,7 +5,7 @@ start. At each report it holds anew what all of it would cost as one whole usage
 happens once. What was used within a grant can be charged whatever becomes of the limits meanwhile.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
@@ -289,9 +289,12 @@ class Sessions:
             if (session.usage_type, session.period) == (usage_type, period)
         )
 
-    def check_whole(self) -> None:
-        """Over all sessions: what is reserved in the buckets is what they hold, and nothing else."""
-        reserved: dict[tuple[str, str, int], int] = {}
+    def check_whole(self, others: Mapping[tuple[str, str, int], int]) -> None:
+        """Over all sessions: what is reserved in the buckets is what they and the others hold, no more.
+
+        `others` by usage type, period and ordinal: what offers and waiting transfers have reserved.
+        """
+        reserved = dict(others)
         for session in self.open.values():
             for ordinal, part in session.hold.drawn:
                 key = (session.usage_type, session.period, ordinal)
@@ -299,7 +302,9 @@ class Sessions:
         for (usage_type, period), family in self._families.items():
             for ordinal, held in enumerate(family.reserved):
                 if held != reserved.get((usage_type, period, ordinal), 0):
-                    raise InvariantBroken("reserved = the holds of sessions", member=ordinal, reserved=held)
+                    raise InvariantBroken(
+                        "reserved = the holds of sessions and offers", member=ordinal, reserved=held
+                    )
 
 
 def _of(session: Session, number: int) -> tuple[str, str, int, int, Path, str, str, int, str]:

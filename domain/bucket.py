@@ -14,7 +14,7 @@ from .hierarchy import Hierarchy, Member, Path
 from .refusals import InvariantBroken, Refused, check_text
 from .vintage import Rolled, put, take_oldest, take_youngest
 
-Reason = Literal["allocate", "return", "trade"]
+Reason = Literal["allocate", "return", "trade", "undo"]
 
 Drawn = tuple[tuple[int, int], ...]
 """What buckets paid, in the order of consumption: (ordinal, quantity)."""
@@ -296,6 +296,7 @@ def decide_transfer(command: Allocate | Return | Trade, movement: Movement, fami
             period=family.period,
             available=available,
             reserved=family.reserved[source.ordinal],
+            quantity=command.quantity,
         )
     return Transferred(
         source.id,

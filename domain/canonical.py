@@ -13,6 +13,7 @@ from .bucket import Family
 from .hierarchy import Hierarchy, Member
 from .session import Session
 from .tenant import Tenant
+from .trading_kept import describe_trading
 
 _encoder = msgspec.json.Encoder(order="sorted")
 
@@ -62,6 +63,7 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
     # In the order in which they will be forgotten.
     for session in tenant.sessions.expired.values():
         yield {"is": "session ended by silence", **_session(session)}
+    yield from describe_trading(tenant.trading)
     yield {"is": "usage", "amount": tenant.charging.amount_total, **tenant.charging.counts}
 
 

@@ -8,6 +8,7 @@ compiled rates and the index of identities, is built again.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
+from typing import get_args
 
 import msgspec
 from msgspec import Raw, Struct
@@ -31,6 +32,8 @@ from .session import (
 )
 from .tariff import TariffPublished
 from .tenant import Tenant, TenantOpened
+from .trading import TradingEvent
+from .trading_kept import NO_TRADING, KeptTrading, keep_trading, restore_trading
 from .usage import MONEY
 from .usage_type import UsageTypeDefined
 
@@ -45,6 +48,7 @@ COUNTED = {
         *(Granted, Transferred, PeriodOpened, ThresholdCrossed),
         *(ToppedUp, GrantChanged, RolledOver),
         *(SessionReserved, SessionUpdated, SessionDenied, SessionReleased, SessionExpired),
+        *get_args(TradingEvent),
     )
 }
 """The events that change counters only. Any other may change the structure."""
@@ -84,6 +88,7 @@ class Counters(Struct, array_like=True):
     expired: list[Session]
     turns: list[tuple[str, str, int]] = []
     """Usage type, period, and how often it was rolled over."""
+    trading: KeptTrading = NO_TRADING
 
 
 class KeptMember(Struct, array_like=True, gc=False):
@@ -145,6 +150,7 @@ def copy_counters(tenant: Tenant) -> CountersCopy:
         list(tenant.sessions.open.values()),
         list(tenant.sessions.expired.values()),
         [(*at, count) for at, count in tenant.rollovers.turns.items()],
+        keep_trading(tenant.trading),
     )
     return CountersCopy(told, [_copy_family(family) for family in tenant.families.values()])
 
@@ -156,7 +162,7 @@ def encode_counters(copied: CountersCopy) -> bytes:
     return _encode(
         [
             *(told.opened, told.periods, families, told.fired, told.counts, told.amount_total),
-            *(told.sessions, told.expired, told.turns),
+            *(told.sessions, told.expired, told.turns, told.trading),
         ]
     )
 
@@ -211,6 +217,7 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     tenant.rollovers.turns = {(usage_type, period): count for usage_type, period, count in counted.turns}
     tenant.sessions.open = {(one.source, one.session): one for one in counted.sessions}
     tenant.sessions.expired = {(one.source, one.session): one for one in counted.expired}
+    restore_trading(tenant.trading, counted.trading)
     return tenant
 
 

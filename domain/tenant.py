@@ -63,6 +63,7 @@ from .session import (
     UpdateSession,
 )
 from .tariff import PublishTariff, TariffPublished, Tariffs
+from .trading import Trading, TradingCommand, TradingEvent
 from .usage import MONEY
 from .usage_type import DefineUsageType, UsageTypeDefined, UsageTypes
 
@@ -116,6 +117,19 @@ Event = (
     | GrantChanged
     | RolledOver
     | UsageTypeDefined
+    | TradingEvent
+)
+
+AgreementCommand = (
+    SignContract
+    | OpenPeriod
+    | EndContract
+    | RenewContract
+    | TopUp
+    | ChangeGrants
+    | RollOver
+    | DefineUsageType
+    | PublishTariff
 )
 
 Command = (
@@ -124,25 +138,18 @@ Command = (
     | AddResource
     | MoveResource
     | EndResource
-    | SignContract
-    | OpenPeriod
     | Allocate
     | Return
     | Trade
     | SetLimit
-    | PublishTariff
     | ChargeUsage
     | SuspendUsage
     | ReserveUnits
     | UpdateSession
     | ReleaseSession
     | ExpireSession
-    | EndContract
-    | RenewContract
-    | TopUp
-    | ChangeGrants
-    | RollOver
-    | DefineUsageType
+    | TradingCommand
+    | AgreementCommand
 )
 
 
@@ -176,8 +183,9 @@ class Tenant:
         self.charging = Charging(*parts)
         self.sessions = Sessions(*parts)
         self.rollovers = RollOvers(self.hierarchy, self.contracts, self.families)
+        self.trading = Trading(self.hierarchy, self.contracts, self.families)
         self.plain = PlainCharges(self.hierarchy, self.contracts, self.tariffs, self.families, self.charging)
-        self.timed: tuple[Timed, ...] = (self.sessions, self.contracts, self.rollovers)
+        self.timed: tuple[Timed, ...] = (self.sessions, self.contracts, self.rollovers, self.trading)
 
     # --- what time asks for ---------------------------------------------------------------
 
@@ -191,21 +199,34 @@ class Tenant:
 
     # --- decide ---------------------------------------------------------------------------
 
-    def decide(self, command: Command, now: int) -> Sequence[Event]:
-        """The events that follow from a command; raises Refused, or PeriodNotOpen first."""
+    def decide(self, command: Command, now: int, by: str = "") -> Sequence[Event]:
+        """The events that follow from a command of an actor; raises Refused, or PeriodNotOpen first."""
         if self.opened is None and not isinstance(command, OpenTenant):
             raise Refused("tenant_not_open")
         if type(command) is ChargeUsage:
             return self.charging.decide(command, now)
+        if isinstance(command, TradingCommand):
+            return self.trading.decide(command, now, by)
+        if isinstance(command, AgreementCommand):
+            return self._agree(command, now)
         match command:
             case ReserveUnits() | UpdateSession() | ReleaseSession() | ExpireSession():
                 return self.sessions.decide(command, now)
             case Allocate() | Return() | Trade():
-                return [self._transfer(command, now)]
+                return self.trading.settled(self._transfer(command, now), now, by)
             case SetLimit():
                 return self._limit(command, now)
             case AddNode() | AddResource() | MoveResource() | EndResource():
                 return [*self.hierarchy.decide(command)]
+            case SuspendUsage():
+                return [suspended_unreadable(command)]
+            case OpenTenant():
+                return [self._open(command)]
+        raise AssertionError(command)
+
+    def _agree(self, command: AgreementCommand, now: int) -> Sequence[Event]:
+        """What the carrier and the enterprise agree on, and what follows from it in time."""
+        match command:
             case PublishTariff():
                 currency = self.opened.currency if self.opened else ""
                 return [*self.tariffs.decide(command, currency, self.types)]
@@ -219,11 +240,6 @@ class Tenant:
                 return [self.rollovers.decide(command, now)]
             case DefineUsageType():
                 return [self.types.decide(command)]
-            case SuspendUsage():
-                return [suspended_unreadable(command)]
-            case OpenTenant():
-                return [self._open(command)]
-        raise AssertionError(command)
 
     def _open(self, command: OpenTenant) -> TenantOpened:
         if self.opened is not None:
@@ -277,6 +293,9 @@ class Tenant:
         if type(event) is UsageCharged:
             self.charging.count(event)
             return
+        if isinstance(event, TradingEvent):
+            self.trading.apply(event)
+            return
         match event:
             case TenantOpened():
                 self.opened = event
@@ -290,11 +309,8 @@ class Tenant:
                 self._apply_agreed(event)
             case Granted() | ToppedUp() | GrantChanged() | RolledOver():
                 self._apply_granted(event)
-            case Transferred(source, target, usage_type, period, quantity):
-                members = self.hierarchy.by_id
-                self.families[usage_type, period].move(
-                    members[source].ordinal, members[target].ordinal, quantity
-                )
+            case Transferred():
+                self._move(event)
             case LimitSet() | ThresholdCrossed():
                 self.limits.apply(event, self.hierarchy, list(self.families.values()))
             case TariffPublished():
@@ -340,11 +356,19 @@ class Tenant:
         self.families[usage_type, period] = family
         self.limits.arm(family)
 
+    def _move(self, event: Transferred) -> None:
+        members = self.hierarchy.by_id
+        self.families[event.usage_type, event.period].move(
+            members[event.source].ordinal, members[event.target].ordinal, event.quantity
+        )
+        self.trading.rules.count(event)
+
     def check_whole(self) -> None:
         """Every invariant over the whole state; for verification, not for each event."""
         for family in self.families.values():
             family.check_whole()
-        self.sessions.check_whole()
+        self.sessions.check_whole(self.trading.reserved())
+        self.trading.check_whole()
         at_root = sum(family.used[0] for family in self.families.values() if family.usage_type == MONEY)
         held = sum(session.hold.amount for session in self.sessions.open.values())
         if at_root != self.charging.amount_total + held:

@@ -123,6 +123,14 @@ class Reach:
         member = self._by_id.get(ident)
         return member is not None and self.sees(member.ordinal)
 
+    def stands_below(self, ident: str) -> bool:
+        """Whether some of what the principal sees is at or below this member."""
+        member = self._by_id.get(ident)
+        if member is None or self.whole:
+            return member is not None
+        known = (self._by_id[node] for node in self.principal.nodes if node in self._by_id)
+        return self.sees(member.ordinal) or any(member.ordinal in node.path for node in known)
+
     def roots(self) -> list[str | None]:
         """Where the principal's part of the hierarchy begins; None is the enterprise."""
         if self.whole:

@@ -7,7 +7,8 @@ from strawberry import ID
 
 from ..domain.bucket import Allocate, Return, Trade, Transferred
 from ..tenants.access import Verb
-from .changing import DryRun, change, changed, seqs_of
+from .asking import reach_of
+from .changing import DryRun, changed, seqs_of
 from .context import Info
 from .hierarchy import Member
 from .problems import (
@@ -15,11 +16,12 @@ from .problems import (
     InsufficientAllowance,
     InvalidInput,
     NotPermitted,
-    ProblemType,
     TryAgain,
     UnknownNode,
 )
 from .scalars import Quantity, Seq
+from .trade_problems import OfTransfers, ReservedQuantity, TradedTooOften, TradeProblem
+from .trading import ApprovalRequired, required, trade_change
 
 
 @strawberry.input(description="What moves, from whom to whom.")
@@ -54,7 +56,10 @@ class TransferDone:
 
 TransferPayload = Annotated[
     TransferDone
+    | ApprovalRequired
     | DryRun
+    | TradedTooOften
+    | ReservedQuantity
     | InsufficientAllowance
     | InvalidInput
     | UnknownNode
@@ -79,14 +84,20 @@ async def trade(info: Info, input: TransferInput) -> TransferPayload:
 
 async def _transfer(
     info: Info, input: TransferInput, order: type[Allocate | Return | Trade], verb: Verb
-) -> TransferDone | DryRun | ProblemType:
+) -> TransferDone | ApprovalRequired | DryRun | OfTransfers:
     command = order(
         input.source, input.target, input.usage_type, input.period or "", input.quantity, input.note
     )
     nodes = {"source": str(input.source), "target": str(input.target)}
-    answer = await change(info.context, verb, command, input.idempotency_key, nodes, dry_run=input.dry_run)
-    if isinstance(answer, DryRun | ProblemType):
+    answer = await trade_change(
+        info.context, verb, command, input.idempotency_key, nodes, dry_run=input.dry_run
+    )
+    if isinstance(answer, DryRun | OfTransfers):
         return answer
+    assert not isinstance(answer, TradeProblem), "no offer was asked about"
+    waiting = required(answer, await reach_of(info.context))
+    if waiting is not None:
+        return waiting
     moved = next(event for event in answer.events if isinstance(event, Transferred))
     ends = [moved.source, moved.target]
     source, target = await changed(info.context, answer, ends, moved.period, moved.usage_type)

@@ -9,35 +9,18 @@ from collections.abc import Sequence
 import strawberry
 from msgspec.structs import replace
 
-from ..domain.bucket import Allocate, Return, Trade
-from ..domain.contract import EndContract, RenewContract, SignContract
-from ..domain.granting import ChangeGrants, TopUp
-from ..domain.limit import SetLimit
 from ..domain.refusals import Refused
-from ..domain.usage_type import DefineUsageType
+from ..domain.tenant import Command
 from ..tenants.access import NotPermitted, Verb, require
 from .asking import Looking, Reach, reach_of
 from .context import Answer, Context, TryAgain
 from .hierarchy import Member, Wanted, read_tree
-from .problems import ProblemType
+from .problems import InvalidInput, ProblemType, UnknownNode
 from .refusals import invalid, problem_of, unknown_node
 from .scalars import Json, Seq
 from .telling import Teller
 
 KEY_MAX = 200
-
-Changing = (
-    Allocate
-    | Return
-    | Trade
-    | SetLimit
-    | SignContract
-    | EndContract
-    | RenewContract
-    | TopUp
-    | ChangeGrants
-    | DefineUsageType
-)
 
 
 @strawberry.type(description="An event that would stand in the log.")
@@ -58,7 +41,7 @@ class DryRun:
 async def change(
     context: Context,
     verb: Verb,
-    command: Changing,
+    command: Command,
     idempotency_key: str,
     nodes: dict[str, str],
     *,
@@ -66,17 +49,30 @@ async def change(
 ) -> Answer | DryRun | ProblemType:
     """Carry a command out once. `nodes` are those it names, by input field: all must be in reach."""
     try:
-        require(context.principal, verb)
-        reach = await reach_of(context)
-        if not 0 < len(idempotency_key) <= KEY_MAX or not idempotency_key.isprintable():
-            return invalid("idempotencyKey", f"give a key of 1 to {KEY_MAX} printable characters")
-        for field, node in nodes.items():
-            if not reach.sees_id(node):
-                return unknown_node(node, field)
-        answer = await context.submit(command, idempotency_key, dry=dry_run)
-        return DryRun(events=await _foreseen(context, reach, answer)) if answer.dry else answer
+        return await carried_out(context, verb, command, idempotency_key, nodes, dry_run=dry_run)
     except (NotPermitted, Refused, TryAgain) as refusal:
         return problem_of(refusal)
+
+
+async def carried_out(
+    context: Context,
+    verb: Verb,
+    command: Command,
+    idempotency_key: str,
+    nodes: dict[str, str],
+    *,
+    dry_run: bool = False,
+) -> Answer | DryRun | InvalidInput | UnknownNode:
+    """The same; what the rules refuse is raised."""
+    require(context.principal, verb)
+    reach = await reach_of(context)
+    if not 0 < len(idempotency_key) <= KEY_MAX or not idempotency_key.isprintable():
+        return invalid("idempotencyKey", f"give a key of 1 to {KEY_MAX} printable characters")
+    for field, node in nodes.items():
+        if not reach.sees_id(node):
+            return unknown_node(node, field)
+    answer = await context.submit(command, idempotency_key, dry=dry_run)
+    return DryRun(events=await _foreseen(context, reach, answer)) if answer.dry else answer
 
 
 async def _foreseen(context: Context, reach: Reach, answer: Answer) -> list[ForeseenEvent]:

@@ -43,6 +43,15 @@ COSTS = {
     "defineUsageType": 10,
     "contracts": 5,
     "contract": 5,
+    "offerTrade": 10,
+    "counterOffer": 10,
+    "acceptOffer": 10,
+    "withdrawOffer": 10,
+    "approveTransfer": 10,
+    "declineTransfer": 10,
+    "undoTransfer": 10,
+    "setApprovalRule": 10,
+    "setTradeRules": 10,
 }
 """Of one field of the query or mutation; 1 where none is given."""
 PAGE_COST_PER_ROWS = 10

@@ -64,7 +64,9 @@ class Balance:
     )
     consumed: Quantity = strawberry.field(description="Of `own`: what usage has drawn.")
     remaining: Quantity = strawberry.field(description="own - consumed.")
-    reserved: Quantity = strawberry.field(description="Set aside for sessions that are running.")
+    reserved: Quantity = strawberry.field(
+        description="Set aside for running sessions, open offers and transfers that wait."
+    )
     available: Quantity = strawberry.field(description="remaining - reserved: what can be used or moved.")
     used_own: Quantity = strawberry.field(description="Used by the member itself.")
     subtree: SubtreeBalance

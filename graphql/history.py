@@ -82,6 +82,12 @@ async def entries_of(context: Context, reach: Reach, seqs: list[int]) -> list[Au
     return [_entry(told[seq], teller) for seq in seqs if seq in told and teller.sees(told[seq].event)]
 
 
+async def told_all(context: Context, reach: Reach, seqs: list[int]) -> list[AuditEntry]:
+    """The same where the reader may know of all of them."""
+    teller = Teller(await context.state(), reach)
+    return [_entry(recorded, teller) for recorded in await context.events(seqs)]
+
+
 def _entry(recorded: Recorded, teller: Teller) -> AuditEntry:
     return AuditEntry(
         seq=Seq(recorded.seq),

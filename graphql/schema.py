@@ -18,6 +18,14 @@ from strawberry.extensions import (
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
+from .approvals import (
+    approval_rules,
+    approve_transfer,
+    decline_transfer,
+    proposals,
+    set_approval_rule,
+    set_trade_rules,
+)
 from .bounds import NamedOperation, WithinBounds
 from .buckets import allocate, return_allowance, trade
 from .context import TryAgain, Unreadable
@@ -39,12 +47,14 @@ from .hierarchy import hierarchy, node
 from .history import node_history, record_history
 from .invoices import invoice_preview
 from .limits import set_limit
+from .offers import accept_offer, counter_offer, offer_history, offer_trade, offers, withdraw_offer
 from .problems import Problem
 from .review import review
 from .scalars import SCALARS
 from .sessions import sessions
 from .sizing import sizing
 from .tenant import me, periods, tenant
+from .undoing import undo_transfer
 from .usage import suspense, usage, usages
 
 TOKENS_MAX = 1_000
@@ -74,6 +84,10 @@ class Query:
     sessions = strawberry.field(sessions, description="Charging sessions, those that changed last first.")
     suspense = strawberry.field(suspense, description="Records that wait to be corrected.")
     invoice_preview = strawberry.field(invoice_preview, description="What a period costs so far.")
+    offers = strawberry.field(offers, description="The board: what members offer each other, newest first.")
+    offer_history = strawberry.field(offer_history, description="Every step of an offer, with who and why.")
+    proposals = strawberry.field(proposals, description="Transfers that need approval, newest first.")
+    approval_rules = strawberry.field(approval_rules, description="Which transfers need whose approval.")
     review = strawberry.field(
         review,
         description="How a node or resource stands: burn-down, rates, projection, consumers, comparison.",
@@ -88,6 +102,21 @@ class Mutation:
     return_allowance = strawberry.mutation(return_allowance, description="Hand quantity back up.")
     trade = strawberry.mutation(
         trade, description="Give quantity to a member that is neither above nor below."
+    )
+    offer_trade = strawberry.mutation(offer_trade, description="Offer quantity, for something or nothing.")
+    counter_offer = strawberry.mutation(counter_offer, description="Answer an offer with other terms.")
+    accept_offer = strawberry.mutation(accept_offer, description="Take an offer, or part of it.")
+    withdraw_offer = strawberry.mutation(withdraw_offer, description="Take back what is left of an offer.")
+    approve_transfer = strawberry.mutation(approve_transfer, description="Let a waiting transfer happen.")
+    decline_transfer = strawberry.mutation(
+        decline_transfer, description="Decline a waiting transfer, or withdraw one that you asked for."
+    )
+    undo_transfer = strawberry.mutation(undo_transfer, description="Move back what a transfer has moved.")
+    set_approval_rule = strawberry.mutation(
+        set_approval_rule, description="Ask for approval of large transfers."
+    )
+    set_trade_rules = strawberry.mutation(
+        set_trade_rules, description="Limit how often two nodes trade back and forth."
     )
     set_limit = strawberry.mutation(set_limit, description="Limit usage at and below a member.")
     sign_contract = strawberry.mutation(sign_contract, description="Sign a contract, or its next version.")

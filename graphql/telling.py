@@ -14,6 +14,7 @@ from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
 from ..domain.hold import Hold
 from ..domain.limit import LimitSet, ThresholdCrossed
+from ..domain.offer import OfferMade
 from ..domain.rollover import RolledBucket, RolledOver
 from ..domain.session import (
     SessionDenied,
@@ -25,12 +26,14 @@ from ..domain.session import (
 )
 from ..domain.tariff import TariffPublished
 from ..domain.tenant import Event, Tenant, TenantOpened
+from ..domain.trading import TradingEvent
 from ..domain.usage import MONEY
 from ..domain.usage_type import UsageTypeDefined
 from .asking import Reach
 from .hierarchy import UNITS
 from .refusals import camel
 from .scalars import Json, moment_text, money_text
+from .telling_trade import TradeTeller, trade_fact
 
 BEYOND = "a member beyond your reach"
 
@@ -42,7 +45,9 @@ _QUANTITIES = (
     *("quantity", "billed", "overage", "used", "limit", "amount"),
     *("requested", "granted", "overrun", "counted_used"),
     *("whole", "before", "after", "change", "commitment"),
+    *("price", "left", "above"),
 )
+_VERBS = {"allocate": "allocated", "return": "returned", "trade": "traded", "undo": "gave back"}
 _OUTCOMES = UsageCharged | UsageRejected | UsageSuspended | SessionEvent
 
 
@@ -70,6 +75,8 @@ class Teller:
                 return self._reach.whole
             case RolledOver():
                 return self._reach.whole or bool(self._buckets(event))
+            case OfferMade(everybody=True) if self._reach.stands_below(event.target):
+                return True
         return self._reach.whole or any(self._reach.sees_id(getattr(event, name, "")) for name in _IDS)
 
     def name(self, ident: str) -> str:
@@ -118,6 +125,8 @@ class Teller:
             # Not whose buckets: those above are nobody's below.
             reserved = sum(part for _, part in value.drawn)
             return {"total": str(value.total), "billed": str(value.billed), "reserved": str(reserved)}
+        if (told := trade_fact(value, self._id)) is not None:
+            return told
         if name == "exact":
             return f"{value[0]}/{value[1]}"
         if name == "rates":
@@ -128,6 +137,8 @@ class Teller:
         return ident if self._reach.sees_id(ident) else None
 
     def sentence(self, event: Event) -> str:
+        if isinstance(event, TradingEvent):
+            return TradeTeller(self.name, quantity_text).sentence(event)
         match event:
             case TenantOpened():
                 return f"{event.name} was opened, with {event.currency} and the time zone {event.time_zone}."
@@ -163,8 +174,8 @@ class Teller:
                 return self._session(event)
 
     def _transferred(self, event: Transferred) -> str:
-        verb = {"allocate": "allocated", "return": "returned", "trade": "traded"}[event.reason]
         much = quantity_text(event.quantity, event.usage_type)
+        verb = _VERBS[event.reason]
         return f"{self.name(event.source)} {verb} {much} to {self.name(event.target)} for {event.period}."
 
     def _agreed(

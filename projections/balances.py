@@ -3,7 +3,8 @@
 `own` is what a member has and has not handed on; over all members it adds up to what was
 granted, always. `used` counts all usage at and below a member, covered by the allowance or not;
 in `money`, what it cost. What running sessions hold is counted in both, until it is charged or
-given back. Buckets move with nobody: a resource that moves keeps its own.
+given back; what offers and waiting transfers promise is `reserved`. Buckets move with nobody: a
+resource that moves keeps its own.
 """
 
 from collections.abc import Sequence
@@ -15,6 +16,7 @@ from ..domain.bucket import Granted, Transferred
 from ..domain.contract import PeriodOpened
 from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hold import Hold
+from ..domain.reservation import Reservations
 from ..domain.rollover import RolledOver
 from ..domain.session import (
     SessionDenied,
@@ -24,6 +26,7 @@ from ..domain.session import (
     SessionReserved,
     SessionUpdated,
 )
+from ..domain.trading import Reserving
 from ..domain.usage import MONEY, USAGE_TYPES
 from .chunk import Chunk
 from .members import Listed, ordinals_of, tree
@@ -81,6 +84,7 @@ _MOVED = {
     "allocate": (_COLUMN["allocated_out"], _COLUMN["allocated_in"]),
     "return": (_COLUMN["returned_out"], _COLUMN["returned_in"]),
     "trade": (_COLUMN["traded_out"], _COLUMN["traded_in"]),
+    "undo": (_COLUMN["traded_out"], _COLUMN["traded_in"]),
 }
 _NOTHING = [0] * len(BALANCES.figures)
 
@@ -96,7 +100,7 @@ class Holding(Struct, frozen=True, gc=False):
     """Of `own`: what usage has drawn."""
     remaining: int
     reserved: int
-    """Of what remains: set aside for sessions that are running."""
+    """Of what remains: set aside for sessions that are running, offers and transfers that wait."""
     available: int
 
 
@@ -169,6 +173,9 @@ def apply(chunk: Chunk, db: Connection) -> None:
             ):
                 _hold(sums, told.event, told.event.before, -1)
                 _hold(sums, told.event, told.event.held, 1)
+            case _ if isinstance(told.event, Reserving):
+                _reserve(sums, told.event.freed, chunk, -1)
+                _reserve(sums, told.event.reserved, chunk, 1)
             case Granted(node, usage_type, period, quantity):
                 _of(sums, period, usage_type, chunk.ordinals.of[node])[_GRANTED] += quantity
             case Transferred(source, target, usage_type, period, quantity, reason):
@@ -248,6 +255,12 @@ def _hold(sums: dict[Any, list[int]], event: SessionEvent, hold: Hold, sign: int
         _held_along(sums, event, event.usage_type, sign * hold.billed, sign * hold.overage)
     if hold.amount:
         _held_along(sums, event, MONEY, sign * hold.amount, 0)
+
+
+def _reserve(sums: dict[Any, list[int]], reserved: Reservations, chunk: Chunk, sign: int) -> None:
+    for one in reserved:
+        figures = _of(sums, one.period, one.usage_type, chunk.ordinals.of[one.node])
+        figures[_RESERVED] += sign * one.quantity
 
 
 def _held_along(

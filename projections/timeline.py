@@ -7,18 +7,23 @@ by the node that resource was on, not by every node above.
 
 from collections.abc import Iterator
 
+from ..domain.approval import ApprovalRuleSet
 from ..domain.bucket import Granted, Transferred
 from ..domain.events import Recorded
 from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
 from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.rollover import RolledOver
+from ..domain.trade_rules import TradeRulesSet
+from ..domain.trading import Reserving, TransferUndone
 from .chunk import Chunk
 from .tables import Connection, Table
 
 MEMBER_EVENTS = Table("member_events", {"ordinal": "integer", "seq": "bigint"}, {})
 TABLES = (MEMBER_EVENTS,)
-VERSION = 1
+VERSION = 2
+ENTERPRISE = 0
+"""The ordinal of the root."""
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
@@ -45,8 +50,14 @@ def _touched(told: Recorded, chunk: Chunk) -> Iterator[int]:
         case RolledOver(buckets=buckets):
             for bucket in buckets:
                 yield from (bucket.ordinal, bucket.target)
-        case ToppedUp(node) | GrantChanged(node) | Granted(node) | LimitSet(node) | ThresholdCrossed(node):
+        case ToppedUp(node) | GrantChanged(node) | Granted(node):
             yield of[node]
+        case LimitSet(node) | ThresholdCrossed(node) | ApprovalRuleSet(node):
+            yield of[node]
+        case TradeRulesSet():
+            yield ENTERPRISE
+        case event if isinstance(event, Reserving | TransferUndone):
+            yield from (of[event.source], of[event.target])
 
 
 # --- queries ---------------------------------------------------------------------------------

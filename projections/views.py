@@ -8,7 +8,19 @@ from collections.abc import Callable, Iterable, Sequence
 
 from msgspec import Struct
 
-from . import balances, consumption, contracts, invoices, limits, members, sessions, timeline, usages
+from . import (
+    approvals,
+    balances,
+    consumption,
+    contracts,
+    invoices,
+    limits,
+    members,
+    offers,
+    sessions,
+    timeline,
+    usages,
+)
 from .chunk import Chunk
 from .tables import Connection, Table
 
@@ -30,6 +42,8 @@ VIEWS = (
     View("invoices", invoices.VERSION, invoices.TABLES, invoices.apply, ("members", "balances")),
     View("contracts", contracts.VERSION, contracts.TABLES, contracts.apply),
     View("sessions", sessions.VERSION, sessions.TABLES, sessions.apply, ("members",)),
+    View("offers", offers.VERSION, offers.TABLES, offers.apply, ("members",)),
+    View("approvals", approvals.VERSION, approvals.TABLES, approvals.apply, ("members",)),
     View(
         "consumption",
         consumption.VERSION,

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import pytest
 
+from allotment.backend.demo.enterprises import example_definition
 from allotment.backend.running import newest_version
 from allotment.migrations.run import head_revision
 
@@ -380,3 +382,23 @@ def test_who_was_erased_cannot_be_read_and_no_figure_changes(allotment, acme, tm
     assert allotment.json("tenant", "erase", acme, "+447700900123")["erased"] == 0
     assert allotment("dump", "--tenant", acme).stdout == before
     assert allotment.json("verify", "--tenant", acme)["ok"]
+
+
+def test_an_offer_is_made_taken_and_seen_on_the_board(allotment, tmp_path):
+    definition = msgspec.to_builtins(example_definition())
+    month = time.strftime("%Y-%m", time.gmtime())
+    about = {"source": "acme", "target": "alice-mobile", "usage_type": "voice", "quantity": 600}
+    definition["allocations"] = [about | {"period": month}]
+    file = tmp_path / "acme.json"
+    file.write_text(json.dumps(definition), encoding="utf-8")
+    slug = f"trade-{uuid4().hex[:8]}"
+    names = ("--name", "Acme plc", "--time-zone", "Europe/London", "--currency", "GBP", "--file", str(file))
+    allotment.json("tenant", "create", slug, *names)
+    given = ("alice-mobile", "300", "voice", "--key", "mine", "--note", "spare", "--tenant", slug)
+    made = allotment.json("trade", "offer", *given)
+    assert made["ids"] == ["o-mine"]
+    assert "alice-mobile offered 300 seconds of voice to everybody below Acme plc" in made["happened"][0]
+    taken = allotment("trade", "accept", "o-mine", "alice-desk", "--quantity", "100", "-t", slug)
+    assert taken.stdout.startswith("alice-desk accepted 100 seconds of voice from alice-mobile.")
+    (seen,) = allotment.json("trade", "board", "--tenant", slug, "--under", "alice-desk")
+    assert (seen["offer"], seen["state"], seen["remaining"]) == ("o-mine", "open", "200")

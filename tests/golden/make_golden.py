@@ -17,6 +17,13 @@ from story import DECIDED_AT, play
 
 from allotment.backend.log import Group, MemoryLog
 from allotment.domain import proof
+from allotment.domain.approval import (
+    ApprovalRuleSet,
+    Approver,
+    TransferApproved,
+    TransferDeclined,
+    TransferProposed,
+)
 from allotment.domain.bucket import Granted, Transferred
 from allotment.domain.calendar import Calendar
 from allotment.domain.canonical import lines
@@ -33,6 +40,8 @@ from allotment.domain.granting import GrantChanged, ToppedUp
 from allotment.domain.hierarchy import Identity, NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
 from allotment.domain.hold import NO_HOLD, Hold
 from allotment.domain.limit import LimitSet, ThresholdCrossed
+from allotment.domain.offer import NOTHING_ASKED, Ask, OfferAccepted, OfferClosed, OfferMade
+from allotment.domain.reservation import Leg, Reservation
 from allotment.domain.rollover import RolledBucket, RolledOver
 from allotment.domain.session import (
     SessionDenied,
@@ -44,6 +53,8 @@ from allotment.domain.session import (
 from allotment.domain.tariff import Rate, TariffPublished
 from allotment.domain.tenant import Event, Tenant, TenantOpened
 from allotment.domain.terms import OveragePrice, RollOverRule, Terms
+from allotment.domain.trade_rules import TradeRulesSet
+from allotment.domain.trading import TransferUndone
 from allotment.domain.usage_type import UsageTypeDefined
 
 HERE = Path(__file__).parent
@@ -52,6 +63,7 @@ ACTOR, DIGEST = "telecoms_manager:u-17", bytes(range(8))
 TENANT = UUID("11111111-2222-3333-4444-555555555555")
 BIG, NOON = 2**62, 1_795_000_000_000_000
 
+KEPT = (Reservation("emea", "data", "2026-11", 500), Reservation("apac", "money", "2026-11", 15_000))
 HELD = Hold(total=181, billed=240, drawn=((4, 30), (1, 180)), overage=30, amount=33_333)
 SAMPLES: dict[str, list[Event]] = {
     "tenant.opened/v1": [TenantOpened("Zürich 東京", "Europe/Zurich", "CHF", "carrier")],
@@ -85,6 +97,43 @@ SAMPLES: dict[str, list[Event]] = {
         LimitSet("sales", "data", 0, (100,), "2026-12"),
     ],
     "limit.threshold_crossed/v1": [ThresholdCrossed("sales", "voice", "2026-11", 80, 410, 500)],
+    "offer.made/v1": [
+        OfferMade(
+            *("o-1", "emea", "acme", True, "data", "2026-11", BIG, Ask("voice", 3, 100), False, NOON, ""),
+            "for whoever needs it",
+        ),
+        OfferMade("o-2", "apac", "emea", False, "money", "2026-11", 1, NOTHING_ASKED, True, NOON, "o-1", ""),
+    ],
+    "offer.accepted/v1": [
+        OfferAccepted("o-1", "emea", "apac", "data", "2026-11", 500, "voice", 15, BIG, "", "a note"),
+        OfferAccepted("o-2", "apac", "emea", "money", "2026-11", 1, "", 0, 0, "p-7", ""),
+    ],
+    "offer.closed/v1": [
+        OfferClosed("o-1", "emea", "acme", "data", "2026-11", BIG, "withdrawn", "needed here"),
+        OfferClosed("o-1", "emea", "acme", "data", "2026-11", 0, "countered", ""),
+        OfferClosed("o-1", "emea", "acme", "data", "2026-11", 1, "expired", ""),
+    ],
+    "approval.rule_set/v1": [
+        ApprovalRuleSet("acme", "data", BIG, Approver("emea", "telecoms_manager"), True, "policy 7"),
+        ApprovalRuleSet("acme", "money", None, Approver("acme"), False, ""),
+    ],
+    "transfer.proposed/v1": [
+        TransferProposed(
+            *("p-7", "trade", "emea", "apac", "data", "2026-11", 500, "o-1", "money", 15_000),
+            (Approver("acme"), Approver("emea", "carrier")),
+            *(True, ACTOR, NOON, "a note"),
+        )
+    ],
+    "transfer.approved/v1": [TransferApproved("p-7", "emea", "apac", KEPT, "o-1", 500, "fine")],
+    "transfer.declined/v1": [
+        TransferDeclined("p-7", "emea", "apac", KEPT[1:], "o-1", 500, "declined", "too much"),
+        TransferDeclined("p-8", "emea", "apac", KEPT[:1], "", 500, "withdrawn", ""),
+        TransferDeclined("p-9", "emea", "apac", (), "", 500, "expired", ""),
+    ],
+    "transfer.undone/v1": [
+        TransferUndone(BIG, "emea", "apac", (Leg("emea", "apac", "data", "2026-11", 500),), "a mistake")
+    ],
+    "trade.rules_set/v1": [TradeRulesSet(4, "no ping-pong"), TradeRulesSet(None, "")],
     "tariff.published/v1": [
         TariffPublished(
             "standard",

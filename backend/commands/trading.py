@@ -1,0 +1,221 @@
+"""`allotment trade ...`: the board of offers, and offering, taking and approving for a carrier's staff."""
+
+from collections.abc import Callable
+from typing import Any
+from uuid import UUID, uuid4
+
+import rich_click as click
+
+from ...domain.approval import ApproveTransfer, DeclineTransfer, TransferProposed
+from ...domain.offer import NOTHING_ASKED, AcceptOffer, Ask, OfferMade, OfferTrade, WithdrawOffer
+from ...domain.tenant import Command
+from ...graphql.asking import Reach
+from ...graphql.scalars import moment_text
+from ...graphql.telling import Teller
+from ...projections.approvals import STATES as PROPOSAL_STATES
+from ...projections.approvals import proposals_page
+from ...projections.offers import STATES, Offer, board
+from ...tenants.identity import Principal
+from ...tenants.onboarding import find_tenant
+from ..deciding import Answer
+from ..engine import Engine
+from ..following import catch_up
+from ..running import Product, running
+from ..stopping import complete
+from .output import amount, note, say, settings_for_command, table, tell_json
+
+ACTOR = "carrier:command-line"
+SHOWN_MAX = 100
+
+_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+_NOTE = click.option("--note", "why", default="", help="For the history.")
+_KEY = click.option("--key", default="", help="Sent again with the same key it changes nothing.")
+_DRY = click.option("--dry-run", is_flag=True, help="Say what would happen; store nothing.")
+
+
+def _changing(command: Callable[..., None]) -> Callable[..., None]:
+    for option in (_TENANT, _NOTE, _KEY, _DRY, _JSON):
+        command = option(command)
+    return command
+
+
+@click.group()
+def trade() -> None:
+    """Offers between nodes, and transfers that wait for approval."""
+
+
+@trade.command(name="board")
+@_TENANT
+@click.option("--under", help="Only what this node and those below it see.")
+@click.option("--type", "usage_type", help="Only offers of this usage type.")
+@click.option("--state", type=click.Choice(STATES), help="Only offers in this state.")
+@_JSON
+def board_command(
+    slug: str, under: str | None, usage_type: str | None, state: str | None, as_json: bool
+) -> None:
+    """Show what nodes offer each other, newest first.
+
+    \b
+    allotment trade board --tenant acme --state open
+    """
+    types = [usage_type] if usage_type else None
+    with running(settings_for_command()) as product:
+        entry = find_tenant(product.isolation, slug)
+        catch_up(product.isolation, entry.tenant_id)
+        with product.isolation.snapshot(entry.tenant_id) as db:
+            found = board(db, [under], SHOWN_MAX, usage_types=types, state=state)
+    if as_json:
+        tell_json([_offer_told(one) for one in found])
+    elif found:
+        rows = [
+            (
+                *(one.offer, one.state, one.source_id, _whom(one), amount(one.quantity, one.usage_type)),
+                *(amount(one.remaining, one.usage_type), _asked(one), moment_text(one.expires_at)[:16]),
+            )
+            for one in found
+        ]
+        say(table(("offer", "state", "from", "to", "offered", "left", "for", "until (UTC)"), rows))
+    else:
+        note("No such offers.")
+
+
+@trade.command()
+@click.argument("source")
+@click.argument("quantity", type=int)
+@click.argument("usage_type")
+@click.option("--to", "target", default="", help="Only to this node; else to everybody.")
+@click.option("--for", "asks", type=(int, str), help="What all of it costs: 1800 voice.")
+@click.option("--whole", is_flag=True, help="It is taken all at once, or not at all.")
+@_changing
+def offer(
+    source: str,
+    quantity: int,
+    usage_type: str,
+    target: str,
+    asks: tuple[int, str] | None,
+    whole: bool,
+    **given: Any,
+) -> None:
+    """Offer QUANTITY of a SOURCE's USAGE_TYPE; it is set aside meanwhile.
+
+    \b
+    allotment trade offer emea 1000000000 data --for 1800 voice --tenant acme
+    """
+    ask = Ask(asks[1], asks[0], quantity) if asks else NOTHING_ASKED
+    ident = f"o-{given['key'] or uuid4().hex[:20]}"
+    command = OfferTrade(
+        *(ident, source, usage_type, quantity, ask), target=target, whole=whole, note=given["why"]
+    )
+    _change(command, **given)
+
+
+@trade.command()
+@click.argument("offer")
+@click.argument("node")
+@click.option("--quantity", type=int, help="A part; else all that is left.")
+@_changing
+def accept(offer: str, node: str, quantity: int | None, **given: Any) -> None:
+    """Take an OFFER, or part of it, for a NODE.
+
+    \b
+    allotment trade accept o-1f0c apac --quantity 500000000 --tenant acme
+    """
+    _change(AcceptOffer(offer, node, quantity, given["why"]), **given)
+
+
+@trade.command()
+@click.argument("offer")
+@_changing
+def withdraw(offer: str, **given: Any) -> None:
+    """Take back what is left of an OFFER."""
+    _change(WithdrawOffer(offer, given["why"]), **given)
+
+
+@trade.command()
+@_TENANT
+@click.option("--state", type=click.Choice(PROPOSAL_STATES), default="waiting", show_default=True)
+@_JSON
+def waiting(slug: str, state: str, as_json: bool) -> None:
+    """Show the transfers that wait for approval, newest first."""
+    with running(settings_for_command()) as product:
+        entry = find_tenant(product.isolation, slug)
+        catch_up(product.isolation, entry.tenant_id)
+        with product.isolation.snapshot(entry.tenant_id) as db:
+            found = proposals_page(db, [None], SHOWN_MAX, state=state)
+    names = ("proposal", "state", "reason", "source_id", "target_id", "usage_type", "period", "quantity")
+    rows = [{name: getattr(one, name) for name in (*names, "asked_by", "note")} for one in found]
+    if as_json:
+        tell_json(rows)
+    elif rows:
+        say(table(tuple(rows[0]), [tuple(row.values()) for row in rows]))
+    else:
+        note("No such transfers.")
+
+
+@trade.command()
+@click.argument("proposal")
+@_changing
+def approve(proposal: str, **given: Any) -> None:
+    """Let a transfer that waits happen."""
+    _change(ApproveTransfer(proposal, given["why"]), **given)
+
+
+@trade.command()
+@click.argument("proposal")
+@_changing
+def decline(proposal: str, **given: Any) -> None:
+    """Decline a transfer that waits."""
+    _change(DeclineTransfer(proposal, given["why"]), **given)
+
+
+def _change(command: Command, *, slug: str, why: str, key: str, dry_run: bool, as_json: bool) -> None:
+    """Carry it out as the carrier's staff, who reach the whole enterprise, and tell what happened."""
+    with running(settings_for_command()) as product:
+        entry = find_tenant(product.isolation, slug)
+        answer, sentences = complete(
+            _carried_out(product, entry.tenant_id, command, f"trade:{key or uuid4().hex}", dry=dry_run)
+        )
+    idents = [one.offer for one in answer.events if isinstance(one, OfferMade)]
+    idents += [one.proposal for one in answer.events if isinstance(one, TransferProposed)]
+    if as_json:
+        seqs = [] if answer.dry else [answer.first_seq, answer.last_seq]
+        tell_json({"tenant": slug, "dry_run": answer.dry, "ids": idents, "seqs": seqs, "happened": sentences})
+        return
+    for sentence in sentences:
+        say(f"{'Would happen: ' if answer.dry else ''}{sentence}")
+    for ident in idents:
+        say(f"Its id: {ident}")
+
+
+async def _carried_out(
+    product: Product, tenant: UUID, command: Command, key: str, *, dry: bool
+) -> tuple[Answer, list[str]]:
+    async with product.engine() as engine:
+        answer = await engine.submit(tenant, command, key, ACTOR, dry=dry)
+        return answer, await _sentences(engine, tenant, answer)
+
+
+async def _sentences(engine: Engine, tenant: UUID, answer: Answer) -> list[str]:
+    whole = Principal("command-line", "", tenant, frozenset({"carrier"}), nodes=(), expires_at=0)
+    state = await engine.state(tenant)
+    teller = Teller(state, Reach(whole, state))
+    return [teller.sentence(event) for event in answer.events]
+
+
+def _offer_told(one: Offer) -> dict[str, Any]:
+    names = ("offer", "state", "source_id", "target_id", "everybody", "usage_type", "period", "note")
+    figures = ("quantity", "remaining", "pending", "lot", "asks_quantity", "asks_per")
+    told = {name: getattr(one, name) for name in (*names, "asks_type", "counters")}
+    times = {"expires_at": moment_text(one.expires_at), "made_at": moment_text(one.made_at)}
+    return {**told, **{name: str(getattr(one, name)) for name in figures}, **times}
+
+
+def _whom(one: Offer) -> str:
+    return f"all below {one.target_id}" if one.everybody else one.target_id
+
+
+def _asked(one: Offer) -> str:
+    if not one.asks_type:
+        return "nothing"
+    return amount(Ask(one.asks_type, one.asks_quantity, one.asks_per).price_of(one.quantity), one.asks_type)

@@ -17,6 +17,7 @@ import structlog
 
 from ..domain.bucket import Allocate
 from ..domain.charging import UsageRejected, UsageSuspended
+from ..domain.contract import SignContract
 from ..domain.events import Recorded
 from ..domain.limit import SetLimit
 from ..domain.refusals import Refused
@@ -243,11 +244,12 @@ class Engine:
         state = await self.state(tenant)
         todo = list(steps(definition, state.contracts.zone, normal_line))
         new = 0
-        for first in range(0, len(todo), STEPS_AT_ONCE):
+        for together in _together(todo):
+            # What the running period is called follows from the contract.
             state = await self.state(tenant)
             asked = [
                 self._carry_out_step(tenant, step, state, actor)
-                for step in todo[first : first + STEPS_AT_ONCE]
+                for step in together
                 if not _is_done(step, state, self.clock())
             ]
             for answer in await asyncio.gather(*asked, return_exceptions=True):
@@ -496,6 +498,16 @@ def _outcome_of(told: Recorded) -> UsageOutcome:
         case UsageSuspended() as event:
             return UsageOutcome("suspended", event.reason, told.seq, event.detail)
     return UsageOutcome("charged", "", told.seq)
+
+
+def _together(todo: Sequence[Step]) -> Iterator[Sequence[Step]]:
+    """Steps that may go out at once: contracts, and what comes before them, go first."""
+    agreed = max(
+        (at + 1 for at, step in enumerate(todo) if isinstance(step.command, SignContract)), default=0
+    )
+    for part in (todo[:agreed], todo[agreed:]):
+        for first in range(0, len(part), STEPS_AT_ONCE):
+            yield part[first : first + STEPS_AT_ONCE]
 
 
 def _is_done(step: Step, state: Tenant, now: int) -> bool:

@@ -10,7 +10,7 @@ import rich_click as click
 
 from ...domain.contract import EndContract, RenewContract
 from ...domain.granting import ChangeGrants, TopUp
-from ...domain.tenant import Command
+from ...domain.tenant import Command, Tenant
 from ...domain.terms import Grant
 from ...domain.usage_type import DefineUsageType
 from ...projections.contracts import Contract, Version, contracts
@@ -180,31 +180,34 @@ def _grant(text: str) -> Grant:
 
 def _carry_out(command: Command, slug: str, key: str | None, *, dry: bool, as_json: bool) -> None:
     with running(settings_for_command()) as product:
-        answer, told = complete(_submit(product, slug, command, key or str(uuid4()), dry=dry))
-    if as_json:
-        events = [{"topic": event.topic, "told": one} for event, one in zip(answer.events, told, strict=True)]
-        seqs = [] if dry else [answer.first_seq, answer.last_seq]
-        tell_json({"dry_run": dry, "repeated": answer.repeated, "seqs": seqs, "events": events})
+        answer, state = complete(_submit(product, slug, command, key or str(uuid4()), dry=dry))
+    if not as_json:
+        for sentence in _sentences(answer, state):
+            say(f"{'Would be: ' if dry else ''}{sentence}")
         return
-    for one in told:
-        say(f"{'Would be: ' if dry else ''}{one}")
+    events = [{"topic": event.topic, **msgspec.structs.asdict(event)} for event in answer.events]
+    seqs = [] if dry else [answer.first_seq, answer.last_seq]
+    tell_json({"dry_run": dry, "repeated": answer.repeated, "seqs": seqs, "events": events})
 
 
 async def _submit(
     product: Product, slug: str, command: Command, key: str, *, dry: bool
-) -> tuple[Answer, list[str]]:
+) -> tuple[Answer, Tenant]:
+    entry = find_tenant(product.isolation, slug)
+    async with product.engine() as engine:
+        answer = await engine.submit(entry.tenant_id, command, key, ACTOR, dry=dry)
+        return answer, await engine.state(entry.tenant_id)
+
+
+def _sentences(answer: Answer, state: Tenant) -> list[str]:
     # Here, not above: GraphQL takes longer to load than most commands to run.
     from ...graphql.asking import Reach  # noqa: PLC0415
     from ...graphql.telling import Teller  # noqa: PLC0415
     from ...tenants.identity import Principal  # noqa: PLC0415
 
-    entry = find_tenant(product.isolation, slug)
-    async with product.engine() as engine:
-        answer = await engine.submit(entry.tenant_id, command, key, ACTOR, dry=dry)
-        state = await engine.state(entry.tenant_id)
-    principal = Principal("command-line", "command-line", entry.tenant_id, frozenset({"carrier"}), (), 2**40)
+    principal = Principal("command-line", "command-line", None, frozenset({"carrier"}), (), 2**40)
     teller = Teller(state, Reach(principal, state))
-    return answer, [teller.sentence(event) for event in answer.events]
+    return [teller.sentence(event) for event in answer.events]
 
 
 # --- what is shown ---------------------------------------------------------------------------

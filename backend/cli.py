@@ -28,6 +28,7 @@ COMMANDS = {
     "contract": "contracting:contract",
     "usage": "usage:usage",
     "import": "usage:import_usage",
+    "inventory": "inventory:inventory",
     "rate": "rating:rate",
     "trade": "trading:trade",
     "invoice": "reading:invoice",

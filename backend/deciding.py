@@ -22,7 +22,7 @@ from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, Update
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trading import TradingCommand
 from ..domain.usage import UnreadableRecord, UsageRecord, pack_personal
-from ..tenants.onboarding import Enrol
+from ..tenants.lines import Unsealed
 from ..tenants.sealing import DIGEST_BYTES, Sealer
 from .authorising import StartSession, record_of, records_of, resealed, session_of
 from .log import Group, Head, Log, reachable, recorded
@@ -46,7 +46,7 @@ Usage = UsageRecord | UnreadableRecord
 class Order(Struct, frozen=True):
     """A command with the key under which it is carried out once."""
 
-    command: Command | Enrol | StartSession
+    command: Command | Unsealed | StartSession
     key: bytes
     dry: bool = False
     """Only tell what it would lead to: nothing is written, and the key is not used up."""
@@ -323,6 +323,8 @@ class Decider:
 
     def _stop(self, told: UsageRejected) -> str:
         member = self.state.hierarchy.members[told.stopped_by].id
+        if told.reason == "suspended":
+            return f"{member} is suspended: resume it, or look for who uses it"
         if told.reason == "limit_exceeded":
             return f"the limit of {member}: {told.used} of {told.limit} {told.counted} used"
         return f"{told.limit} left for it on the way up to {member}, and the contract allows no overage"
@@ -375,9 +377,9 @@ class Decider:
             log.exception("a command could not be tried")
             return Refused("internal_error", remedy="it is in the server's log; nothing has changed")
 
-    def _sealed(self, command: Command | Enrol | StartSession) -> Command:
+    def _sealed(self, command: Command | Unsealed | StartSession) -> Command:
         """With its personal part sealed; refuses a session whose record was charged before."""
-        if isinstance(command, Enrol):
+        if isinstance(command, Unsealed):
             return command.sealed_by(self.sealer)
         if not isinstance(command, StartSession | UpdateSession | ReleaseSession):
             return command

@@ -25,10 +25,10 @@ from ..domain.session import ReleaseSession, UpdateSession
 from ..domain.tenant import Command, OpenTenant, Tenant
 from ..domain.usage import UsageRecord
 from ..tenants.isolation import Isolation
+from ..tenants.lines import Unsealed
 from ..tenants.onboarding import (
     Definition,
     DefinitionError,
-    Enrol,
     Step,
     TenantEntry,
     check_slug,
@@ -136,7 +136,13 @@ class Engine:
     # --- changing ---------------------------------------------------------------------------
 
     async def submit(
-        self, tenant: UUID, command: Command | Enrol, idempotency_key: str, actor: str, *, dry: bool = False
+        self,
+        tenant: UUID,
+        command: Command | Unsealed,
+        idempotency_key: str,
+        actor: str,
+        *,
+        dry: bool = False,
     ) -> Answer:
         """Carry out a command once, durably; raises Refused, Busy, Unavailable or Halted.
 

@@ -16,7 +16,7 @@ from ..domain.events import TOPICS
 from ..domain.refusals import Refused
 from ..domain.tenant import Command
 from ..domain.usage import UnreadableRecord, UsageRecord
-from ..tenants.onboarding import Enrol
+from ..tenants.lines import Unsealed
 from .authorising import StartSession
 from .deciding import Answer, Order, Usage, UsageOutcome
 from .intake.gate import checked
@@ -112,7 +112,7 @@ class Adopted(Struct, frozen=True, array_like=True, tag="adopted"):
 Told = Charged | Done | Refusal | Trouble | Counted | Adopted
 
 COMMANDS: dict[str, type[Struct]] = {
-    kind.__name__: kind for kind in (*get_args(Command), Enrol, StartSession)
+    kind.__name__: kind for kind in (*get_args(Command), *get_args(Unsealed), StartSession)
 }
 
 pack = msgspec.msgpack.Encoder().encode

@@ -23,7 +23,7 @@ import structlog
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.tenant import Command, Tenant
 from ..domain.usage import UsageRecord
-from ..tenants.onboarding import Enrol
+from ..tenants.lines import Unsealed
 from ..tenants.sealing import Sealer
 from .authorising import StartSession
 from .deciding import (
@@ -175,7 +175,7 @@ class Writer:
 
     # --- asking -----------------------------------------------------------------------------
 
-    async def submit(self, command: Command | Enrol | StartSession, key: bytes, actor: str) -> Answer:
+    async def submit(self, command: Command | Unsealed | StartSession, key: bytes, actor: str) -> Answer:
         """Carry out a command once; raises Refused. The same key again gives the first answer."""
         return await self.carry_out(Order(command, key), actor)
 

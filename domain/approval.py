@@ -5,7 +5,7 @@ approves must reach every node that the rules passed on the paths of both sides 
 further down adds to those above it and never loosens them. Meanwhile what would move is reserved.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import ClassVar, Literal
 
 from msgspec import Struct
@@ -190,14 +190,14 @@ class Approvals:
         )
 
     def passed(
-        self, legs: Iterable[Leg], members: dict[str, Member], now: int
+        self, legs: Iterable[Leg], members: Mapping[str, Member], now: int
     ) -> tuple[tuple[Approver, ...], bool]:
         """Who must approve these legs, nobody if no rule is passed; and whether that takes four eyes."""
         rules = [rule for leg in legs for rule in self._passed(leg, members, now)] if self.rules else []
         approvers = sorted({rule.approver for rule in rules}, key=lambda one: (one.node, one.role))
         return tuple(approvers), any(rule.four_eyes for rule in rules)
 
-    def _passed(self, leg: Leg, members: dict[str, Member], now: int) -> Iterator[ApprovalRuleSet]:
+    def _passed(self, leg: Leg, members: Mapping[str, Member], now: int) -> Iterator[ApprovalRuleSet]:
         for ordinal in {*members[leg.source].standing(now), *members[leg.target].standing(now)}:
             rule = self.rules.get((ordinal, leg.usage_type))
             if rule is not None and rule.above is not None and leg.quantity > rule.above:

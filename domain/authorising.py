@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from msgspec.structs import replace
 
 from .bucket import Family
-from .charging import FUTURE_MAX, UsageCharged, charged
+from .charging import FUTURE_MAX, Stop, UsageCharged, charged
 from .contract import QUANTITY_MAX, Contracts
+from .emergency import is_emergency
 from .hierarchy import Hierarchy, Path
 from .hold import NO_HOLD, Hold, Terms, give_back, keep
 from .limit import Limits, ThresholdCrossed
@@ -38,6 +39,9 @@ from .session import (
 )
 from .tariff import CompiledRate, Tariffs
 from .usage import MONEY, UsageRecord
+
+CALLS = ("voice", "video")
+"""What a suspension does not cut off: it might be an emergency call, and ends by itself."""
 
 Told = SessionEvent | UsageCharged | ThresholdCrossed
 
@@ -95,6 +99,10 @@ class Sessions:
         session, rate = self._opened(command, now)
         terms = self._terms(session, 0, rate)
         asked = _checked(command.record.quantity)
+        if self._hierarchy.is_suspended(session.path[0], session.started_at) and not is_emergency(
+            command.record.counterpart
+        ):
+            return [self._denied(session, terms, command.number, 0, asked, NO_HOLD, 0, suspended=True)]
         granted = terms.grant(asked)
         if not granted.quantity:
             return [self._denied(session, terms, command.number, 0, asked, NO_HOLD, 0)]
@@ -144,7 +152,8 @@ class Sessions:
 
     def _update(self, session: Session, command: UpdateSession, used: int, now: int) -> list[Told]:
         terms, requested = self._terms(session, used), command.requested
-        if requested is None:
+        suspended = requested is not None and self._is_cut_off(session, now)
+        if requested is None or suspended:
             held, _ = terms.priced(terms.largest(used))
             quantity, final = 0, False
         else:
@@ -153,11 +162,18 @@ class Sessions:
         crossed = terms.crossed(held)
         if requested is not None and not quantity:
             until = _until(now)
-            return [self._denied(session, terms, command.number, used, requested, held, until), *crossed]
+            denied = self._denied(
+                session, terms, command.number, used, requested, held, until, suspended=suspended
+            )
+            return [denied, *crossed]
         updated = SessionUpdated(
             *_of(session, command.number), used, requested, quantity, final, session.hold, held, _until(now)
         )
         return [updated, *crossed]
+
+    def _is_cut_off(self, session: Session, now: int) -> bool:
+        """Whether a running session gets no more because its resource has been suspended."""
+        return session.usage_type not in CALLS and self._hierarchy.is_suspended(session.path[0], now)
 
     def _denied(
         self,
@@ -168,8 +184,12 @@ class Sessions:
         requested: int,
         held: Hold,
         expires_at: int,
+        *,
+        suspended: bool = False,
     ) -> SessionDenied:
         stop = terms.stop(held.total + 1)
+        if suspended:
+            stop = Stop("suspended", session.path[0], terms.family, 0)
         assert stop is not None, "what is denied is stopped by somebody"
         return SessionDenied(
             *_of(session, number),

@@ -281,6 +281,7 @@ def check_transfer(command: Allocate | Return | Trade, hierarchy: Hierarchy, now
         raise Refused("not_positive", quantity=command.quantity)
     if source is target:
         raise Refused("same_node", node=source.id)
+    hierarchy.check_open(target)
     return Movement(source, target, _reason(command, source, target, now))
 
 

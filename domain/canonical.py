@@ -11,6 +11,7 @@ import msgspec
 
 from .bucket import Family
 from .hierarchy import Hierarchy, Member
+from .member import Spell
 from .session import Session
 from .tenant import Tenant
 from .trading_kept import describe_trading
@@ -32,6 +33,7 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
         yield {"is": "tenant", **msgspec.structs.asdict(opened)}
     for member in tenant.hierarchy.members:
         yield _member(member)
+    yield from _life(tenant)
     for signed in tenant.contracts.signed:
         yield {"is": "contract", **msgspec.structs.asdict(signed)}
     for contract in sorted(tenant.contracts.ends):
@@ -77,10 +79,29 @@ def _member(member: Member) -> dict[str, Any]:
     }
     if member.is_node:
         described["name"] = member.name
-    else:
+    if member.stays or not member.is_node:
         described["stays"] = [[since, list(path)] for since, path in member.stays]
+    if not member.is_node:
         described["identities"] = [identity.token.hex() for identity in member.identities]
     return described
+
+
+def _life(tenant: Tenant) -> Iterator[dict[str, Any]]:
+    """Nothing for a hierarchy in which nothing but resources ever moved."""
+    hierarchy, life = tenant.hierarchy, tenant.life
+    for ordinal, (at, successor) in sorted(hierarchy.closed.items()):
+        to = hierarchy.members[successor].id if successor >= 0 else ""
+        yield {"is": "closed", "node": hierarchy.members[ordinal].id, "at": at, "successor": to}
+    for ordinal, told in sorted(hierarchy.suspended.items()):
+        yield {"is": "suspension", "resource": hierarchy.members[ordinal].id, "told": told}
+    for token, holders in sorted(hierarchy.by_token.items()):
+        spells = [[holder.id, holder.since, holder.until] for holder in holders if isinstance(holder, Spell)]
+        if spells:
+            yield {"is": "identity", "token": token.hex(), "spells": spells}
+    for _, plan in sorted(life.plans.items()):
+        yield {"is": "plan", **msgspec.structs.asdict(plan)}
+    for ordinal, (token, _) in sorted(life.labels.items()):
+        yield {"is": "label", "resource": hierarchy.members[ordinal].id, "token": token.hex()}
 
 
 def _session(session: Session) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from .bucket import NEVER, Drawn, Family
 from .contract import Contracts
+from .emergency import is_emergency
 from .hierarchy import Hierarchy, Path
 from .limit import Limits, ThresholdCrossed
 from .refusals import InvariantBroken
@@ -78,9 +79,9 @@ class UsageRejected(Struct, frozen=True, array_like=True, gc=False):
     quantity: int
     billed: int
     reason: str
-    """"limit_exceeded", or "insufficient_allowance": then `limit` is what the path still had."""
+    """"limit_exceeded", "suspended", or "insufficient_allowance": then `limit` is what the path still had."""
     stopped_by: int
-    """The ordinal of the member whose limit, or bucket, stopped it."""
+    """The ordinal of the member whose limit, or bucket, stopped it; of a resource that is suspended."""
     counted: str
     """What the limit counts: the usage type or "money"."""
     used: int
@@ -185,6 +186,8 @@ class Charging:
         rate = self._contracts.rate_of(period, record.usage_type, rate)
         family = self._families[record.usage_type, period.period]
         billed = rate.billed(record.quantity)
+        if self._hierarchy.is_suspended(path[0], at) and not is_emergency(record.counterpart):
+            return [_rejected(command, path, family, billed, Stop("suspended", path[0], family, 0))]
         drawn, taken = family.draw(path, billed) if billed and rate.included else ((), 0)
         rated = rate.rate(billed - taken) if taken < billed else NOTHING
         if rated.overage and rate.included and not period.overage:

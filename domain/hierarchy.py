@@ -2,30 +2,25 @@
 
 Every node and resource is a member with an ordinal, given once and never used again. A path is
 the tuple of ordinals from a member up to the root; usage is charged along the path that was
-valid when it happened, so a resource's stay on a node is dated.
+valid when it happened, so stays on a node, the nodes above a node, and who has an identity are dated.
+What becomes of members later is decided in `living.py`.
 """
 
-from bisect import bisect_right
+from collections.abc import MutableMapping
 from typing import ClassVar
 
 from msgspec import Struct
 
+from .member import Holder, Identity, Member, Path, before, placed_since
 from .refusals import Refused, check_text
+from .ways import Ways, join
+
+__all__ = ("Identity", "Member", "Path")
 
 NODE_KINDS = ("enterprise", "division", "cost_centre", "group")
 RESOURCE_KINDS = ("msisdn", "sip", "extension", "imsi", "softphone")
 MEMBERS_MAX = 4_000_000
 DEPTH_MAX = 64
-
-Path = tuple[int, ...]
-
-
-class Identity(Struct, frozen=True, array_like=True):
-    """A name under which the network knows a resource. The name itself is sealed."""
-
-    token: bytes
-    """Keyed hash of the name: what usage is guided by."""
-    sealed: bytes
 
 
 class NodeAdded(Struct, frozen=True, array_like=True):
@@ -93,6 +88,7 @@ class MoveResource(Struct, frozen=True, array_like=True):
     resource: str
     node: str
     since: int
+    expected: int | None = None
 
 
 class EndResource(Struct, frozen=True, array_like=True):
@@ -100,45 +96,22 @@ class EndResource(Struct, frozen=True, array_like=True):
 
     resource: str
     at: int
+    expected: int | None = None
 
 
-class Member:
-    """A node or a resource, as the next decision needs it."""
-
-    __slots__ = ("id", "identities", "is_node", "kind", "name", "ordinal", "parent", "path", "stays")
-
-    def __init__(self, ident: str, ordinal: int, kind: str, name: str, *, is_node: bool) -> None:
-        self.id = ident
-        self.ordinal = ordinal
-        self.kind = kind
-        self.name = name
-        self.is_node = is_node
-        self.parent: Member | None = None
-        self.path: Path = (ordinal,)
-        self.stays: list[tuple[int, Path]] = []
-        self.identities: tuple[Identity, ...] = ()
-
-    def path_at(self, at: int) -> Path:
-        """A resource's path at a moment; empty before its first stay and after its end."""
-        stays = self.stays
-        if len(stays) == 1:
-            since, path = stays[0]
-            return path if at >= since else ()
-        index = bisect_right(stays, at, key=_since) - 1
-        return stays[index][1] if index >= 0 else ()
-
-    def standing(self, now: int) -> Path:
-        """Where the member stands in the hierarchy now; a resource that does not, where it last did."""
-        return self.path if self.is_node else self.path_at(now) or self.path
-
-
-class Hierarchy:
+class Hierarchy(Ways):
     """Who exists, under whom, since when."""
 
     def __init__(self) -> None:
-        self.members: list[Member] = []
-        self.by_id: dict[str, Member] = {}
-        self.by_token: dict[bytes, tuple[Member, ...]] = {}
+        super().__init__()
+        self.by_id: MutableMapping[str, Member] = {}
+        self.by_token: MutableMapping[bytes, tuple[Holder, ...]] = {}
+        self.closed: dict[int, tuple[int, int]] = {}
+        """Node -> since when it is closed, and the ordinal of its successor, or -1."""
+        self.suspended: MutableMapping[int, tuple[tuple[int, bool], ...]] = {}
+        """Of resources that ever were: (since, whether suspended), oldest first."""
+        self.former: dict[int, set[bytes]] = {}
+        """Of resources: tokens of identities that they had until some moment."""
 
     @property
     def root(self) -> Member:
@@ -187,18 +160,44 @@ class Hierarchy:
             case AddResource():
                 return [self._add_resource(command)]
             case MoveResource(resource, node, since):
-                moved = self._living(resource)
-                self.node(node)
-                if since <= moved.stays[-1][0]:
-                    raise Refused("not_after_last_move", resource=resource, since=moved.stays[-1][0])
+                moved = self.living(resource)
+                self.check_open(self.node(node))
+                self._check_after(moved, since)
                 return [ResourceMoved(resource, node, since)]
             case EndResource(resource, at):
-                ended = self._living(resource)
-                if at <= ended.stays[-1][0]:
-                    raise Refused("not_after_last_move", resource=resource, since=ended.stays[-1][0])
+                self._check_after(self.living(resource), at)
                 return [ResourceEnded(resource, at)]
 
-    def _living(self, ident: str) -> "Member":
+    def check_open(self, node: Member) -> Member:
+        """The node; refuses one that is closed: nothing new comes to it."""
+        closed = self.closed.get(node.ordinal)
+        if closed is not None:
+            successor = self.members[closed[1]].id if closed[1] >= 0 else ""
+            raise Refused("node_closed", node=node.id, closed_at=closed[0], successor=successor)
+        return node
+
+    def tokens_of(self, resource: Member) -> list[bytes]:
+        """Of all identities that it has, or ever had: what was sealed under one of them is its own."""
+        return [
+            *(identity.token for identity in resource.identities),
+            *sorted(self.former.get(resource.ordinal, ())),
+        ]
+
+    def is_suspended(self, ordinal: int, at: int) -> bool:
+        """Whether a resource was suspended at a moment."""
+        suspended = False
+        for since, begins in self.suspended.get(ordinal, ()):
+            if since > at:
+                break
+            suspended = begins
+        return suspended
+
+    def _check_after(self, resource: Member, since: int) -> None:
+        last = placed_since(resource.stays)
+        if since <= last:
+            raise Refused("not_after_last_move", resource=resource.id, since=last)
+
+    def living(self, ident: str) -> "Member":
         resource = self.resource(ident)
         ended_at, path = resource.stays[-1]
         if not path:
@@ -212,7 +211,7 @@ class Hierarchy:
             raise Refused("unknown_kind", kind=command.kind, known=list(NODE_KINDS))
         if not command.parent and self.members:
             raise Refused("second_root", root=self.root.id)
-        if command.parent and len(self.node(command.parent).path) >= DEPTH_MAX:
+        if command.parent and self._depth(self.check_open(self.node(command.parent))) >= DEPTH_MAX:
             raise Refused("too_deep", node=command.node, depth_max=DEPTH_MAX)
         return NodeAdded(
             command.node, len(self.members), command.parent, command.name or command.node, command.kind
@@ -220,7 +219,7 @@ class Hierarchy:
 
     def _add_resource(self, command: AddResource) -> ResourceAdded:
         self._check_new(command.resource)
-        self.node(command.node)
+        self.check_open(self.node(command.node))
         if command.kind not in RESOURCE_KINDS:
             raise Refused("unknown_kind", kind=command.kind, known=list(RESOURCE_KINDS))
         if not command.identities:
@@ -228,9 +227,7 @@ class Hierarchy:
         if len({identity.token for identity in command.identities}) != len(command.identities):
             raise Refused("identity_twice", resource=command.resource)
         for identity in command.identities:
-            for holder in self.by_token.get(identity.token, ()):
-                if holder.stays[-1][1] or holder.stays[-1][0] > command.since:
-                    raise Refused("identity_in_use", resource=command.resource, holder=holder.id)
+            self.check_free(command.resource, identity.token, command.since)
         return ResourceAdded(
             command.resource,
             len(self.members),
@@ -239,6 +236,16 @@ class Hierarchy:
             command.since,
             command.identities,
         )
+
+    def check_free(self, resource: str, token: bytes, since: int) -> None:
+        """Refuses an identity that somebody has at that moment, or later."""
+        for holder in self.by_token.get(token, ()):
+            if holder.held_until() > since:
+                raise Refused("identity_in_use", resource=resource, holder=holder.id)
+
+    def _depth(self, node: Member) -> int:
+        """The most nodes there are, or will be, on the way up from a node."""
+        return max(len(node.way), *(len(path) for _, path in node.stays)) if node.stays else len(node.way)
 
     def _check_new(self, ident: str) -> None:
         check_text("id", ident)
@@ -252,30 +259,31 @@ class Hierarchy:
             case NodeAdded(node, ordinal, parent, name, kind):
                 member = Member(node, ordinal, kind, name, is_node=True)
                 if parent:
-                    member.parent = self.by_id[parent]
-                    member.path = (ordinal, *member.parent.path)
+                    above = member.parent = self.by_id[parent]
+                    member.way = (ordinal, *above.way)
+                    member.stays = [(since, (ordinal, *path)) for since, path in above.stays]
+                    join(self.below.setdefault(above.ordinal, []), ordinal)
                 self._enter(member)
             case ResourceAdded(resource, ordinal, node, kind, since, identities):
                 member = Member(resource, ordinal, kind, "", is_node=False)
                 member.identities = identities
                 self._enter(member)
-                self._stay(member, node, since)
+                self._stay(member, self.by_id[node], since)
                 for identity in identities:
                     self.by_token[identity.token] = (*self.by_token.get(identity.token, ()), member)
             case ResourceMoved(resource, node, since):
-                self._stay(self.by_id[resource], node, since)
+                self._stay(self.by_id[resource], self.by_id[node], since)
             case ResourceEnded(resource, at):
-                self.by_id[resource].stays.append((at, ()))
+                stays = self.by_id[resource].stays
+                stays[:] = [*before(stays, at), (at, ())]
 
     def _enter(self, member: Member) -> None:
         self.members.append(member)
         self.by_id[member.id] = member
 
-    def _stay(self, member: Member, node: str, since: int) -> None:
-        member.parent = self.by_id[node]
-        member.path = (member.ordinal, *member.parent.path)
-        member.stays.append((since, member.path))
-
-
-def _since(stay: tuple[int, Path]) -> int:
-    return stay[0]
+    def _stay(self, member: Member, node: Member, since: int) -> None:
+        """On a node from a moment on, along the ways that lead up from it then and later."""
+        member.parent = node
+        ways = [(since, node.path_at(since)), *(way for way in node.stays if way[0] > since)]
+        member.stays[:] = [*before(member.stays, since), *((at, (member.ordinal, *way)) for at, way in ways)]
+        join(self.placed.setdefault(node.ordinal, []), member.ordinal)

@@ -66,11 +66,14 @@ class PlainCharges:
         """Decide and count a plain charge; None, and nothing has changed, where it is not plain."""
         try:
             at = record.started_at
+            suspended = self._hierarchy.suspended
             window = self._window
             if window is None or not window.starts_at <= at < window.ends_at:
                 window = self._window_at(at)
             path = self._hierarchy.guide(token, at)
             if window is None or not path or at > now + FUTURE_MAX:
+                return None
+            if suspended and path[0] in suspended:
                 return None
             lane = window.lanes.get(record.usage_type + record.direction)
             rate = lane.deck.find(record.counterpart) if lane is not None else None

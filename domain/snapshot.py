@@ -19,6 +19,7 @@ from .charging import UsageCharged, UsageRejected, UsageSuspended
 from .contract import ContractSigned, Ending, PeriodOpened
 from .granting import GrantChanged, ToppedUp
 from .hierarchy import Identity, Member, Path
+from .kept_life import KeptLife, keep_life, restore_life
 from .limit import LimitSet, ThresholdCrossed
 from .refusals import InvariantBroken
 from .rollover import RolledOver
@@ -116,6 +117,7 @@ class Structure(Struct, array_like=True):
     """Blocks of `KeptMember`."""
     limits: list[bytes]
     """Blocks of `KeptLimits`."""
+    life: KeptLife
     ends: dict[str, Ending] = {}
     types: list[UsageTypeDefined] = []
 
@@ -181,6 +183,7 @@ def encode_structure(tenant: Tenant) -> bytes:
             ],
             limits=[_encode(limits[first : first + BLOCK]) for first in range(0, len(limits), BLOCK)],
             ways=list(ways),
+            life=keep_life(tenant),
             ends=tenant.contracts.ends,
             types=tenant.types.defined,
         )
@@ -210,6 +213,7 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
         for period_name, ordinal, percent in all_fired:
             tenant.limits.fired[usage_type, period_name, ordinal] = percent
     _restore_members(tenant, kept.ways, chain.from_iterable(map(_decode_members, kept.members)))
+    restore_life(tenant, kept.life)
     for family in counted.families:
         tenant.families[family.usage_type, family.period] = _restore_family(family)
     tenant.charging.counts.update(counted.counts)
@@ -325,12 +329,11 @@ def _restore_members(tenant: Tenant, ways: list[Path], kept: Iterable[KeptMember
     kinds: dict[str, str] = {}
     for ordinal, one in enumerate(kept):
         member = Member(one.id, ordinal, kinds.setdefault(one.kind, one.kind), one.name, is_node=one.is_node)
-        member.path = path = (ordinal, *ways[one.above])
+        if one.is_node:
+            member.way = (ordinal, *ways[one.above])
         member.identities = one.identities
         for since, way in one.stays:
-            # The last stay and the member share one path, as they did.
-            stay = () if way == NOBODY else path if way == one.above else (ordinal, *ways[way])
-            member.stays.append((since, stay))
+            member.stays.append((since, () if way == NOBODY else (ordinal, *ways[way])))
         members.append(member)
         by_id[one.id] = member
         parents.append(one.parent)

@@ -47,7 +47,31 @@ from .hierarchy import (
     ResourceEnded,
     ResourceMoved,
 )
+from .inventory import ChangeInventory, decide_inventory
+from .life import (
+    CancelPlan,
+    CarryOutPlan,
+    ChangeIdentities,
+    CloseNode,
+    IdentityAdded,
+    IdentityRemoved,
+    LabelResource,
+    LifeCommand,
+    MoveNode,
+    NodeChangePlanned,
+    NodeClosed,
+    NodeMoved,
+    NodePlanCancelled,
+    NodeRenamed,
+    RenameNode,
+    ResourceLabelled,
+    ResourceResumed,
+    ResourceSuspended,
+    ResumeResource,
+    SuspendResource,
+)
 from .limit import Limits, LimitSet, SetLimit, ThresholdCrossed, check_limit
+from .living import Life
 from .plain_charge import PlainCharges
 from .refusals import InvariantBroken, Refused, check_text
 from .rollover import RolledOver, RollOver, RollOvers
@@ -96,6 +120,16 @@ Event = (
     | ResourceAdded
     | ResourceMoved
     | ResourceEnded
+    | NodeRenamed
+    | NodeMoved
+    | NodeClosed
+    | NodeChangePlanned
+    | NodePlanCancelled
+    | ResourceSuspended
+    | ResourceResumed
+    | IdentityAdded
+    | IdentityRemoved
+    | ResourceLabelled
     | ContractSigned
     | PeriodOpened
     | Granted
@@ -132,12 +166,25 @@ AgreementCommand = (
     | PublishTariff
 )
 
-Command = (
-    OpenTenant
-    | AddNode
+HierarchyCommand = (
+    AddNode
     | AddResource
     | MoveResource
     | EndResource
+    | RenameNode
+    | MoveNode
+    | CloseNode
+    | CancelPlan
+    | CarryOutPlan
+    | SuspendResource
+    | ResumeResource
+    | ChangeIdentities
+    | LabelResource
+    | ChangeInventory
+)
+
+Command = (
+    OpenTenant
     | Allocate
     | Return
     | Trade
@@ -150,6 +197,7 @@ Command = (
     | ExpireSession
     | TradingCommand
     | AgreementCommand
+    | HierarchyCommand
 )
 
 
@@ -179,13 +227,20 @@ class Tenant:
         self.limits = Limits()
         self.tariffs = Tariffs()
         self.families: dict[tuple[str, str], Family] = {}
+        self.life = Life(self.hierarchy, self.contracts, self.families)
         parts = (self.hierarchy, self.contracts, self.tariffs, self.limits, self.families)
         self.charging = Charging(*parts)
         self.sessions = Sessions(*parts)
         self.rollovers = RollOvers(self.hierarchy, self.contracts, self.families)
         self.trading = Trading(self.hierarchy, self.contracts, self.families)
         self.plain = PlainCharges(self.hierarchy, self.contracts, self.tariffs, self.families, self.charging)
-        self.timed: tuple[Timed, ...] = (self.sessions, self.contracts, self.rollovers, self.trading)
+        self.timed: tuple[Timed, ...] = (
+            self.sessions,
+            self.contracts,
+            self.rollovers,
+            self.trading,
+            self.life,
+        )
 
     # --- what time asks for ---------------------------------------------------------------
 
@@ -209,6 +264,8 @@ class Tenant:
             return self.trading.decide(command, now, by)
         if isinstance(command, AgreementCommand):
             return self._agree(command, now)
+        if isinstance(command, HierarchyCommand):
+            return self._decide_hierarchy(command, now)
         match command:
             case ReserveUnits() | UpdateSession() | ReleaseSession() | ExpireSession():
                 return self.sessions.decide(command, now)
@@ -216,8 +273,6 @@ class Tenant:
                 return self.trading.settled(self._transfer(command, now), now, by)
             case SetLimit():
                 return self._limit(command, now)
-            case AddNode() | AddResource() | MoveResource() | EndResource():
-                return [*self.hierarchy.decide(command)]
             case SuspendUsage():
                 return [suspended_unreadable(command)]
             case OpenTenant():
@@ -301,10 +356,20 @@ class Tenant:
                 self.opened = event
                 self.contracts.zone = ZoneInfo(event.time_zone)
             case NodeAdded() | ResourceAdded() | ResourceMoved() | ResourceEnded():
-                self.hierarchy.apply(event)
-                if isinstance(event, NodeAdded | ResourceAdded):
-                    for family in self.families.values():
-                        family.grow()
+                self._apply_to_hierarchy(event)
+            case (
+                NodeRenamed()
+                | NodeMoved()
+                | NodeClosed()
+                | NodeChangePlanned()
+                | NodePlanCancelled()
+                | ResourceSuspended()
+                | ResourceResumed()
+                | IdentityAdded()
+                | IdentityRemoved()
+                | ResourceLabelled()
+            ):
+                self.life.apply(event)
             case ContractSigned() | ContractEnded() | ContractRenewed() | PeriodOpened() | UsageTypeDefined():
                 self._apply_agreed(event)
             case Granted() | ToppedUp() | GrantChanged() | RolledOver():
@@ -322,6 +387,29 @@ class Tenant:
                 SessionReserved() | SessionUpdated() | SessionDenied() | SessionReleased() | SessionExpired()
             ):
                 self.sessions.apply(event)
+
+    def _decide_hierarchy(
+        self,
+        command: AddNode | AddResource | MoveResource | EndResource | LifeCommand | ChangeInventory,
+        now: int,
+    ) -> list[Event]:
+        match command:
+            case AddNode() | AddResource() | MoveResource() | EndResource():
+                self.life.check_asked(command)
+                return [*self.hierarchy.decide(command)]
+            case ChangeInventory():
+                return [*decide_inventory(command, self.hierarchy, self.life, now)]
+            case _:
+                return [*self.life.decide(command, now)]
+
+    def _apply_to_hierarchy(self, event: NodeAdded | ResourceAdded | ResourceMoved | ResourceEnded) -> None:
+        self.hierarchy.apply(event)
+        match event:
+            case NodeAdded() | ResourceAdded():
+                for family in self.families.values():
+                    family.grow()
+            case ResourceMoved() | ResourceEnded():
+                self.life.changed(event)
 
     def _apply_agreed(
         self, event: ContractSigned | ContractEnded | ContractRenewed | PeriodOpened | UsageTypeDefined
@@ -369,6 +457,7 @@ class Tenant:
             family.check_whole()
         self.sessions.check_whole(self.trading.reserved())
         self.trading.check_whole()
+        self.life.check_whole()
         at_root = sum(family.used[0] for family in self.families.values() if family.usage_type == MONEY)
         held = sum(session.hold.amount for session in self.sessions.open.values())
         if at_root != self.charging.amount_total + held:

@@ -72,10 +72,10 @@ async def carried_out(
         if not reach.sees_id(node):
             return unknown_node(node, field)
     answer = await context.submit(command, idempotency_key, dry=dry_run)
-    return DryRun(events=await _foreseen(context, reach, answer)) if answer.dry else answer
+    return DryRun(events=await foreseen(context, reach, answer)) if answer.dry else answer
 
 
-async def _foreseen(context: Context, reach: Reach, answer: Answer) -> list[ForeseenEvent]:
+async def foreseen(context: Context, reach: Reach, answer: Answer) -> list[ForeseenEvent]:
     teller = Teller(await context.state(), reach)
     return [
         ForeseenEvent(topic=event.topic, sentence=teller.sentence(event), event=teller.facts(event))

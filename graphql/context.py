@@ -14,6 +14,7 @@ from ..domain.events import Recorded
 from ..domain.tenant import Command, Event, Tenant
 from ..tenants.identity import Principal
 from ..tenants.isolation import Connection
+from ..tenants.lines import Unsealed
 
 R = TypeVar("R")
 
@@ -68,7 +69,7 @@ class Context(Protocol):
         """What the tenant's next decision is made on, for a look: who exists, which tariffs there are."""
         ...
 
-    async def submit(self, command: Command, idempotency_key: str, *, dry: bool = False) -> Answer:
+    async def submit(self, command: Command | Unsealed, idempotency_key: str, *, dry: bool = False) -> Answer:
         """Carry out a command once and let later reads see it; raises Refused or TryAgain.
 
         `dry`: only tell what it would lead to.
@@ -103,6 +104,10 @@ class Context(Protocol):
 
     async def opened(self, subjects: Sequence[bytes], sealed: bytes, context: bytes) -> bytes | None:
         """A sealed field under whichever subject's key fits; None when the person was erased."""
+        ...
+
+    async def label_token(self, label: str) -> bytes:
+        """By what a resource with this label is found."""
         ...
 
 

@@ -35,6 +35,15 @@ COSTS = {
     "returnAllowance": 10,
     "trade": 10,
     "setLimit": 10,
+    **dict.fromkeys(
+        (
+            *("addNode", "addResource", "renameNode", "moveNode", "mergeNodes", "closeNode", "cancelPlan"),
+            *("moveResource", "endResource", "suspendResource", "resumeResource", "changeLines"),
+            "labelResource",
+        ),
+        10,
+    ),
+    "inventory": 20,
     "signContract": 10,
     "endContract": 10,
     "renewContract": 10,

@@ -114,7 +114,7 @@ class Crossing:
 
 @strawberry.type(description="What stopped the record.")
 class Stop:
-    reason: str = strawberry.field(description="`limit_exceeded` or `insufficient_allowance`.")
+    reason: str = strawberry.field(description="`limit_exceeded`, `insufficient_allowance` or `suspended`.")
     node: Place | None = strawberry.field(description="Whose limit or bucket; null beyond your reach.")
     counted: str = strawberry.field(description="What the limit counts: a usage type, or money.")
     used: Quantity
@@ -257,7 +257,7 @@ class _Explaining:
                 return Personal.SEALED, None, None
             subjects = [self.event.subject]
         else:
-            subjects = [identity.token for identity in self.state.hierarchy.members[path[0]].identities]
+            subjects = self.state.hierarchy.tokens_of(self.state.hierarchy.members[path[0]])
         key = self.recorded.command_key
         assert key is not None
         opened = await self.context.opened(subjects, self.event.sealed, key)

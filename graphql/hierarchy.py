@@ -11,7 +11,7 @@ from strawberry import ID
 from strawberry.types.nodes import InlineFragment, SelectedField
 
 from ..domain.usage import MONEY, USAGE_TYPES
-from ..projections import balances, limits, members
+from ..projections import balances, limits, member_life, members
 from ..tenants.access import in_scope
 from ..tenants.isolation import Connection
 from .asking import (
@@ -91,6 +91,22 @@ class Limit:
     thresholds: list[Threshold]
 
 
+@strawberry.type(description="What will become of a node.")
+class Plan:
+    act: str = strawberry.field(description="rename, move or close.")
+    to: str = strawberry.field(description="The new name, parent or successor.")
+    at: Moment
+
+
+@strawberry.type(description="What became of a member since it was added.")
+class MemberLife:
+    closed_at: Moment | None
+    successor_id: ID | None = strawberry.field(description="Into whom it was merged.")
+    suspended_at: Moment | None = strawberry.field(description="Of a resource: its last suspension ...")
+    resumed_at: Moment | None = strawberry.field(description="... and when that ended.")
+    plan: Plan | None
+
+
 @strawberry.type(description="A node of the enterprise, or a resource on one.")
 class Member:
     id: ID
@@ -104,6 +120,9 @@ class Member:
     balances: list[Balance]
     limits: list[Limit]
     children: list["Member"] = strawberry.field(description="As deep as was asked for.")
+    life: MemberLife | None = strawberry.field(
+        default=None, description="Null where nothing has become of it."
+    )
 
 
 @strawberry.type(description="A part of the hierarchy as of one seq, in pre-order.")
@@ -124,6 +143,7 @@ class Wanted(Struct, frozen=True):
     resources: bool
     balances: bool
     limits: bool
+    life: bool = False
     units: Mapping[str, str] = MappingProxyType(USAGE_TYPES)
     """Of the tenant's own usage types as well."""
 
@@ -153,6 +173,7 @@ async def hierarchy(
         resources,
         asks_for(info.selected_fields, "balances"),
         asks_for(info.selected_fields, "limits"),
+        asks_for(info.selected_fields, "life"),
         state.types.units,
     )
     seq, found = await read_tree(context, wanted, from_where, at_least or 0)
@@ -174,6 +195,7 @@ async def node(info: Info, id: ID, period: str | None = None, as_of: AsOf | None
         resources=False,
         balances=True,
         limits=True,
+        life=True,
         units=state.types.units,
     )
     _, found = await read_tree(context, wanted, from_where)
@@ -231,11 +253,25 @@ def _with_figures(db: Connection, listed: list[members.Listed], wanted: Wanted) 
     if wanted.limits:
         for limit in limits.limits_among(db, listed, wanted.period, wanted.usage_types, used):
             bounds.setdefault(limit.ordinal, []).append(limit_told(limit))
-    return _nested(
-        [
-            _member(member, figures.get(member.ordinal, []), bounds.get(member.ordinal, []))
-            for member in listed
-        ]
+    listing = [
+        _member(member, figures.get(member.ordinal, []), bounds.get(member.ordinal, [])) for member in listed
+    ]
+    if wanted.life:
+        lives = member_life.lives_among(db, listed)
+        for one, member in zip(listing, listed, strict=True):
+            if (life := lives.get(member.ordinal)) is not None:
+                one.life = _life_told(life)
+    return _nested(listing)
+
+
+def _life_told(life: member_life.LifeOf) -> MemberLife:
+    plan = Plan(act=life.plan, to=life.plan_to or "", at=Moment(life.plan_at or 0)) if life.plan else None
+    return MemberLife(
+        closed_at=life.closed_at,  # type: ignore[arg-type]
+        successor_id=ID(life.successor_id) if life.successor_id else None,
+        suspended_at=life.suspended_at,  # type: ignore[arg-type]
+        resumed_at=life.resumed_at,  # type: ignore[arg-type]
+        plan=plan,
     )
 
 

@@ -99,6 +99,34 @@ TOLD: dict[str, Told] = {
     "resource_ended": Told("resource", "{resource} ended at {ended_at}: add a new resource"),
     "exists_already": Told("id", "{id} exists already: choose another id"),
     "too_many_members": Told("id", "the hierarchy may have {members_max} members"),
+    # what becomes of members
+    "in_the_past": Told(
+        "at", "that moment is over: leave it out for now, or give one to come; what was charged stays"
+    ),
+    "version_conflict": Told("expectedSeq", "{node} has changed since: look again, then decide"),
+    "root_stays": Told("id", "{node} is the enterprise: it neither moves nor closes"),
+    "cycle": Told("to", "{node} would stand below itself: choose a node that is not below it"),
+    "stands_there_already": Told("to", "{node} stands below {parent} already"),
+    "node_closed": Told("id", "{node} was closed at {closed_at}: choose a node that is open"),
+    "node_not_empty": Told(
+        "id",
+        "{node} has {nodes} nodes, {resources} resources and {remaining} of quantity: merge it into another",
+    ),
+    "planned_already": Told("id", "for {node} a {act} is planned at {planned_at}: cancel that first"),
+    "planned_into": Told("id", "{by} is to come to {node} at {planned_at}: cancel that first"),
+    "nothing_planned": Told("id", "nothing is planned for {node}"),
+    "suspended_already": Told("id", "{resource} is suspended since {since}"),
+    "not_suspended": Told("id", "{resource} is not suspended"),
+    "not_after_last_change": Told("at", "{resource} changed at {since}: choose a later time"),
+    "not_its_line": Told("removed", "a line to be removed is not one of {resource}"),
+    "too_many_identities": Told("added", "a resource has at most {identities_max} lines"),
+    # inventory
+    "too_many_lines": Told("lines", "give 1 to {lines_max} lines at a time, not {lines}"),
+    "lines_refused": Told("lines", "{refused} lines cannot be carried out, so none was"),
+    "nothing_to_change": Told("lines", "the inventory is as these {lines} lines say"),
+    "resource_twice": Told("resource", "{resource} stands in two lines: say all of it in one"),
+    "unknown_status": Told("status", "{status} is no status: use active, suspended or ended"),
+    "kind_stays": Told("kind", "{resource} is a {kind} for ever: end it, and add another"),
     # limits
     "bad_thresholds": Told("thresholds", "thresholds are at most {thresholds_max} percentages from 1 to 100"),
     # sessions: they come by a door of their own, which says the same

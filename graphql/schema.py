@@ -18,6 +18,7 @@ from strawberry.extensions import (
 from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
+from . import life
 from .approvals import (
     approval_rules,
     approve_transfer,
@@ -45,6 +46,7 @@ from .executing import Executor
 from .explaining import explain
 from .hierarchy import hierarchy, node
 from .history import node_history, record_history
+from .inventory import inventory
 from .invoices import invoice_preview
 from .limits import set_limit
 from .offers import accept_offer, counter_offer, offer_history, offer_trade, offers, withdraw_offer
@@ -88,6 +90,7 @@ class Query:
     offer_history = strawberry.field(offer_history, description="Every step of an offer, with who and why.")
     proposals = strawberry.field(proposals, description="Transfers that need approval, newest first.")
     approval_rules = strawberry.field(approval_rules, description="Which transfers need whose approval.")
+    inventory = strawberry.field(inventory, description="Resources: where they are, how they are used.")
     review = strawberry.field(
         review,
         description="How a node or resource stands: burn-down, rates, projection, consumers, comparison.",
@@ -119,6 +122,29 @@ class Mutation:
         set_trade_rules, description="Limit how often two nodes trade back and forth."
     )
     set_limit = strawberry.mutation(set_limit, description="Limit usage at and below a member.")
+    add_node = strawberry.mutation(life.add_node, description="Add a node below another.")
+    add_resource = strawberry.mutation(life.add_resource, description="Put a resource on a node.")
+    rename_node = strawberry.mutation(life.rename_node, description="Give a node another name.")
+    move_node = strawberry.mutation(
+        life.move_node, description="Move a node with all below it; earlier usage stays where it was charged."
+    )
+    merge_nodes = strawberry.mutation(
+        life.merge_nodes, description="Close a node and give all it has to another."
+    )
+    close_node = strawberry.mutation(life.close_node, description="Close a node that is empty.")
+    cancel_plan = strawberry.mutation(life.cancel_plan, description="Leave a node as it is after all.")
+    move_resource = strawberry.mutation(life.move_resource, description="Put a resource on another node.")
+    end_resource = strawberry.mutation(life.end_resource, description="Let a resource be nobody's.")
+    suspend_resource = strawberry.mutation(
+        life.suspend_resource, description="Deny a resource all usage but emergency calls."
+    )
+    resume_resource = strawberry.mutation(life.resume_resource, description="End a suspension.")
+    change_lines = strawberry.mutation(
+        life.change_lines, description="Give a resource other lines, such as another SIM's."
+    )
+    label_resource = strawberry.mutation(
+        life.label_resource, description="Say who or what a resource is for; sealed."
+    )
     sign_contract = strawberry.mutation(sign_contract, description="Sign a contract, or its next version.")
     end_contract = strawberry.mutation(end_contract, description="Let a contract end on a day.")
     renew_contract = strawberry.mutation(renew_contract, description="Let a contract that ends go on.")

@@ -11,8 +11,8 @@ from ..domain.bucket import Granted, Transferred
 from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
 from ..domain.contract import ContractEnded, ContractRenewed, ContractSigned, PeriodOpened
 from ..domain.granting import GrantChanged, ToppedUp
-from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
 from ..domain.hold import Hold
+from ..domain.life import NodeChangePlanned, NodeRenamed
 from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.offer import OfferMade
 from ..domain.rollover import RolledBucket, RolledOver
@@ -33,12 +33,11 @@ from .asking import Reach
 from .hierarchy import UNITS
 from .refusals import camel
 from .scalars import Json, moment_text, money_text
+from .telling_hierarchy import BEYOND, HierarchyEvent, hierarchy_sentence
 from .telling_trade import TradeTeller, trade_fact
 
-BEYOND = "a member beyond your reach"
-
-_SEALED = ("sealed", "identities", "subject")
-_IDS = ("node", "source", "target", "parent", "resource")
+_SEALED = ("sealed", "identities", "identity", "token", "subject")
+_IDS = ("node", "source", "target", "parent", "resource", "successor")
 _MOMENTS = ("started_at", "since", "at", "starts_at", "ends_at", "valid_from", "expires_at")
 _ORDINALS = ("stopped_by",)
 _QUANTITIES = (
@@ -117,6 +116,12 @@ class Teller:
             return self._id(members[value].id)
         if name in _IDS and not isinstance(event, _OUTCOMES):
             return self._id(value)
+        if name == "to" and isinstance(event, NodeChangePlanned):
+            seen = value in self._tenant.hierarchy.by_id and self._reach.sees_id(value)
+            named = event.act == "rename" and self._reach.sees_id(event.node)
+            return value if seen or named or not value else None
+        if name in ("name", "note") and isinstance(event, NodeRenamed):
+            return value if self._reach.sees_id(event.node) else None
         if name in _MOMENTS and isinstance(value, int):
             return moment_text(value) if value else None
         if name in _QUANTITIES and isinstance(value, int):
@@ -133,24 +138,20 @@ class Teller:
             return len(value)
         return msgspec.to_builtins(value)
 
+    def sees_id(self, ident: str) -> bool:
+        return self._reach.sees_id(ident)
+
     def _id(self, ident: str) -> str | None:
         return ident if self._reach.sees_id(ident) else None
 
     def sentence(self, event: Event) -> str:
         if isinstance(event, TradingEvent):
             return TradeTeller(self.name, quantity_text).sentence(event)
+        if isinstance(event, HierarchyEvent):
+            return hierarchy_sentence(self, event)
         match event:
             case TenantOpened():
                 return f"{event.name} was opened, with {event.currency} and the time zone {event.time_zone}."
-            case NodeAdded():
-                under = f" under {self.name(event.parent)}" if event.parent else ""
-                return f"{self.name(event.node)} ({event.kind}) was added{under}."
-            case ResourceAdded():
-                return f"{event.resource} ({event.kind}) was put on {self.name(event.node)}."
-            case ResourceMoved():
-                return f"{event.resource} moved to {self.name(event.node)} on {moment_text(event.since)}."
-            case ResourceEnded():
-                return f"{event.resource} ended on {moment_text(event.at)}."
             case ContractSigned() | PeriodOpened() | ContractEnded() | ContractRenewed() | UsageTypeDefined():
                 return self._agreed(event)
             case Granted() | ToppedUp() | GrantChanged() | RolledOver():
@@ -243,6 +244,8 @@ class Teller:
         if isinstance(event, UsageCharged):
             return f"{who} used {much}; {event.billed} billed, {money_text(event.amount)} charged."
         stopper = self.member_name(event.stopped_by)
+        if event.reason == "suspended":
+            return f"{who} was denied {much}: it is suspended."
         cause = "the limit" if event.reason == "limit_exceeded" else "the allowance"
         return f"{who} was denied {much} by {cause} of {stopper}: {event.used} of {event.limit} used."
 
@@ -255,6 +258,8 @@ class Teller:
                 much = quantity_text(granted, event.usage_type)
                 return f"{who} has used {used} in {session} and was granted {much} more."
             case SessionDenied():
+                if event.reason == "suspended":
+                    return f"{who} was denied more in {session}: it is suspended."
                 cause = "the limit" if event.reason == "limit_exceeded" else "the allowance"
                 stopper = self.member_name(event.stopped_by)
                 told = f"{event.counted_used} of {event.limit} used"

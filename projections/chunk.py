@@ -13,6 +13,7 @@ from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
 from ..domain.events import Recorded
 from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from ..domain.life import NodeClosed, NodeMoved
 from ..domain.rollover import RolledOver
 
 ROOT = -1
@@ -42,16 +43,19 @@ class Ordinals:
         return path
 
     def tell(self, event: object) -> int:
-        """Follow the hierarchy; the ordinal of the node that a resource leaves, if it does."""
+        """Follow the hierarchy; the ordinal of the node that a member leaves, if it does."""
         match event:
             case NodeAdded(node, ordinal, parent):
                 self.enter(node, ordinal, self.of[parent] if parent else ROOT)
             case ResourceAdded(resource, ordinal, node):
                 self.enter(resource, ordinal, self.of[node])
-            case ResourceMoved(resource, node):
-                ordinal = self.of[resource]
+            case ResourceMoved(member, node) | NodeMoved(member, node):
+                ordinal = self.of[member]
                 left, self.parents[ordinal] = self.parents[ordinal], self.of[node]
                 return left
+            case NodeClosed(node, successor) if successor:
+                closed, to = self.of[node], self.of[successor]
+                self.parents[:] = [to if parent == closed else parent for parent in self.parents]
             case ResourceEnded(resource):
                 return self.parents[self.of[resource]]
         return ROOT
@@ -104,7 +108,7 @@ class Chunk:
         self.others: list[Recorded] = []
         self.ordinals = ordinals
         self.left: dict[int, int] = {}
-        """Seq of a move or an end -> ordinal of the node that the resource left."""
+        """Seq of a move or an end -> ordinal of the node that the member left."""
         self.moved: list[Moved] = []
         more: list[tuple[Recorded, UsageCharged]] = []
         for told in events:

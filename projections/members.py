@@ -9,9 +9,12 @@ from typing import Any
 
 from msgspec import Struct
 
-from ..domain.hierarchy import DEPTH_MAX, NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from ..domain.hierarchy import DEPTH_MAX
+from . import member_life
 from .chunk import ROOT, Chunk, Ordinals
-from .tables import Connection, Int8Array, Table, int8_array, text_array
+from .member_changes import Changes
+from .member_life import MEMBER_LIFE
+from .tables import Connection, Int8Array, Table, int8_array
 
 MEMBERS = Table(
     "members",
@@ -29,7 +32,7 @@ MEMBERS = Table(
         "tokens": "bytea[]",
     },
 )
-TABLES = (MEMBERS,)
+TABLES = (MEMBERS, MEMBER_LIFE)
 VERSION = 1
 
 
@@ -72,61 +75,12 @@ class Member(Struct, frozen=True):
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
-    added: dict[int, list[Any]] = {}
-    changed: dict[int, _Change] = {}
-    ordinals = chunk.ordinals
+    changes = Changes(chunk.ordinals, MEMBERS.figures)
     for told in chunk.others:
-        match told.event:
-            case NodeAdded(node, ordinal, parent, name, kind):
-                above = ordinals.of[parent] if parent else None
-                added[ordinal] = [node, above, name, kind, True, (), None, None, (), ()]
-            case ResourceAdded(resource, ordinal, node, kind, since, identities):
-                sealed = [identity.sealed for identity in identities]
-                tokens = [identity.token for identity in identities]
-                on = ordinals.of[node]
-                added[ordinal] = [resource, on, "", kind, False, (), since, None, sealed, tokens]
-            case ResourceMoved(resource, node, since):
-                change = changed.setdefault(ordinals.of[resource], _Change())
-                change.parent, change.since, change.until = ordinals.of[node], since, None
-            case ResourceEnded(resource, at):
-                changed.setdefault(ordinals.of[resource], _Change()).until = at
-    _insert(db, added, changed, ordinals)
-    _change(db, changed, ordinals)
-
-
-class _Change:
-    """What a move, or an end, changes of a resource; its end always."""
-
-    def __init__(self) -> None:
-        self.parent: int | None = None
-        self.since: int | None = None
-        self.until: int | None = None
-
-
-def _insert(
-    db: Connection, added: dict[int, list[Any]], changed: dict[int, _Change], ordinals: Ordinals
-) -> None:
-    for ordinal, row in added.items():
-        change = changed.pop(ordinal, None)
-        if change is not None:
-            row[1] = row[1] if change.parent is None else change.parent
-            row[6] = row[6] if change.since is None else change.since
-            row[7] = change.until
-        row[5] = ordinals.path(ordinal)
-    MEMBERS.insert(db, [(ordinal, *row) for ordinal, row in added.items()])
-
-
-def _change(db: Connection, changed: dict[int, _Change], ordinals: Ordinals) -> None:
-    if changed:
-        paths = [",".join(map(str, ordinals.path(ordinal))) for ordinal in changed]
-        arrays = [
-            int8_array(list(changed)),
-            int8_array([change.parent for change in changed.values()]),
-            text_array("{" + path + "}" for path in paths),
-            int8_array([change.since for change in changed.values()]),
-            int8_array([change.until for change in changed.values()]),
-        ]
-        db.execute(_CHANGE, arrays, prepare=False)
+        changes.tell(told.event)
+    MEMBERS.insert(db, changes.rows())
+    changes.write(db)
+    member_life.apply(chunk, db)
 
 
 def load(db: Connection, seq: int) -> Ordinals:
@@ -274,13 +228,4 @@ WITH RECURSIVE tree AS (
     FROM tree t CROSS JOIN {below} AS m WHERE t.depth < %(depth)s
 )
 SELECT t.*, CASE WHEN t.depth = 0 THEN (SELECT id FROM members WHERE ordinal = t.parent) END FROM tree t
-"""
-
-_CHANGE = """
-UPDATE members m
-SET parent = coalesce(c.parent, m.parent), path = c.path::integer[],
-    since = coalesce(c.since, m.since), until = c.until
-FROM unnest(%s::bigint[], %s::bigint[], %s::text[], %s::bigint[], %s::bigint[])
-     AS c (ordinal, parent, path, since, until)
-WHERE m.ordinal = c.ordinal
 """

@@ -6,12 +6,25 @@ by the node that resource was on, not by every node above.
 """
 
 from collections.abc import Iterator
+from typing import get_args
 
 from ..domain.approval import ApprovalRuleSet
 from ..domain.bucket import Granted, Transferred
 from ..domain.events import Recorded
 from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from ..domain.life import (
+    IdentityAdded,
+    IdentityRemoved,
+    NodeChangePlanned,
+    NodeClosed,
+    NodeMoved,
+    NodePlanCancelled,
+    NodeRenamed,
+    ResourceLabelled,
+    ResourceResumed,
+    ResourceSuspended,
+)
 from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.rollover import RolledOver
 from ..domain.trade_rules import TradeRulesSet
@@ -32,32 +45,36 @@ def apply(chunk: Chunk, db: Connection) -> None:
 
 
 def _touched(told: Recorded, chunk: Chunk) -> Iterator[int]:
-    of = chunk.ordinals.of
-    match told.event:
-        case NodeAdded(_, ordinal, parent):
-            yield ordinal
-            if parent:
-                yield of[parent]
-        case ResourceAdded(_, ordinal, node):
-            yield ordinal
-            yield of[node]
-        case ResourceMoved(resource, node):
-            yield from (of[resource], chunk.left[told.seq], of[node])
-        case ResourceEnded(resource):
-            yield from (of[resource], chunk.left[told.seq])
-        case Transferred(source, target):
-            yield from (of[source], of[target])
-        case RolledOver(buckets=buckets):
-            for bucket in buckets:
-                yield from (bucket.ordinal, bucket.target)
-        case ToppedUp(node) | GrantChanged(node) | Granted(node):
-            yield of[node]
-        case LimitSet(node) | ThresholdCrossed(node) | ApprovalRuleSet(node):
-            yield of[node]
-        case TradeRulesSet():
-            yield ENTERPRISE
-        case event if isinstance(event, Reserving | TransferUndone):
-            yield from (of[event.source], of[event.target])
+    event, of = told.event, chunk.ordinals.of
+    yield from (of[ident] for field in _NAMED.get(type(event), ()) if (ident := getattr(event, field)))
+    if told.seq in chunk.left:
+        yield chunk.left[told.seq]
+    if isinstance(event, RolledOver):
+        for bucket in event.buckets:
+            yield from (bucket.ordinal, bucket.target)
+    elif isinstance(event, TradeRulesSet):
+        yield ENTERPRISE
+    elif isinstance(event, NodeChangePlanned) and event.act != "rename" and event.to:
+        yield of[event.to]
+
+
+_NAMED: dict[type, tuple[str, ...]] = {
+    NodeAdded: ("node", "parent"),
+    ResourceAdded: ("resource", "node"),
+    ResourceMoved: ("resource", "node"),
+    ResourceEnded: ("resource",),
+    NodeMoved: ("node", "parent"),
+    NodeClosed: ("node", "successor"),
+    **dict.fromkeys(
+        (ResourceSuspended, ResourceResumed, IdentityAdded, IdentityRemoved, ResourceLabelled), ("resource",)
+    ),
+    **dict.fromkeys((Transferred, TransferUndone, *get_args(Reserving)), ("source", "target")),
+    **dict.fromkeys((NodeRenamed, NodeChangePlanned, NodePlanCancelled), ("node",)),
+    **dict.fromkeys(
+        (Granted, ToppedUp, GrantChanged, LimitSet, ThresholdCrossed, ApprovalRuleSet), ("node",)
+    ),
+}
+"""The fields of an event that name members by their ids."""
 
 
 # --- queries ---------------------------------------------------------------------------------
@@ -78,6 +95,17 @@ def member_page(
     found = db.execute(
         f"SELECT seq FROM ({' UNION ALL '.join(parts)}) AS touched ORDER BY seq DESC LIMIT %(first)s",
         {"id": ident, "before": 2**62 if before is None else before, "first": first},
+    )
+    return [row[0] for row in found]
+
+
+def changes_of(db: Connection, ident: str, upto: int) -> list[int]:
+    """The seqs of the changes of the hierarchy that touched a member, up to one."""
+    found = db.execute(
+        "SELECT t.seq FROM member_events t JOIN events e ON e.seq = t.seq "
+        "WHERE t.ordinal = (SELECT ordinal FROM members WHERE id = %s) AND t.seq <= %s "
+        "AND e.topic LIKE 'hierarchy.%%' ORDER BY t.seq",
+        (ident, upto),
     )
     return [row[0] for row in found]
 

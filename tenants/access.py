@@ -21,7 +21,8 @@ Verb = Literal[
     "allocate",  # hand down, and return up
     "trade",
     "set_limit",
-    "configure",  # hierarchy, contract, tariff, rules
+    "organise",  # nodes and resources: add, move, merge, close, suspend
+    "configure",  # contract, tariff, rules
     "write_usage",
     "verify",  # re-read the log, export and prove it
 ]
@@ -36,6 +37,7 @@ SCOPES: Mapping[Verb, Scope] = MappingProxyType(
         "allocate": "node",
         "trade": "node",
         "set_limit": "node",
+        "organise": "node",
         "configure": "tenant",
         "write_usage": "tenant",
         "verify": "tenant",
@@ -46,7 +48,9 @@ SCOPES: Mapping[Verb, Scope] = MappingProxyType(
 GRANTS: Mapping[Role, frozenset[Verb]] = MappingProxyType(
     {
         "carrier": frozenset(VERBS),
-        "telecoms_manager": frozenset({"read", "read_personal", "allocate", "trade", "set_limit"}),
+        "telecoms_manager": frozenset(
+            {"read", "read_personal", "allocate", "trade", "set_limit", "organise"}
+        ),
         "auditor": frozenset({"read", "verify"}),
         "mediation": frozenset({"write_usage"}),
     }
@@ -60,6 +64,7 @@ OAUTH_SCOPES: Mapping[Verb, str] = MappingProxyType(
         "allocate": "buckets:allocate",
         "trade": "buckets:trade",
         "set_limit": "limits:write",
+        "organise": "hierarchy:write",
         "configure": "tenant:configure",
         "write_usage": "usage:write",
         "verify": "log:verify",

@@ -73,6 +73,9 @@ class Enrol(Struct, frozen=True):
             identities.append(Identity(token, sealer.seal(token, line.encode(), token)))
         return AddResource(self.resource, self.node, self.kind, self.since, tuple(identities))
 
+    def normalised(self, normal: Callable[[str], str]) -> "Enrol":
+        return msgspec.structs.replace(self, lines=tuple(map(normal, self.lines)))
+
 
 class NodeDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     id: str

@@ -30,7 +30,7 @@ from ..following import catch_up
 from ..log import Log, PostgresLog, Row, follow
 from ..snapshots import SnapshottedLog
 from ..tuning import tuned
-from . import authorising, baselines, fronts, lags, runner
+from . import authorising, baselines, fronts, lags, moves, runner
 from .open_loop import acknowledgements_ms
 from .workload import ACTOR, Shape, onboard, records, rss_bytes
 
@@ -115,6 +115,9 @@ async def _rounds(plan: Plan, servers: Servers, progress: Progress) -> dict[str,
                 if plan.baselines:
                     rows = await asyncio.to_thread(_newest, PostgresLog(isolation, tenants[0]))
                     await asyncio.to_thread(_baselines, plan, database_url, rows, measured)
+            if plan.fronts:
+                progress(f"moving {plan.devices:,} devices at once")
+                await moves.measure(engine, plan.shape, measured)
         gc.unfreeze()
         await _readers(isolation, root, tenants[0], measured, progress)
         if plan.baselines:

@@ -337,6 +337,8 @@ def _answer(number: int, unit: dict[str, Any], status: int, headers: dict[str, s
 
 
 def _denial(told: SessionDenied) -> str:
+    if told.reason == "suspended":
+        return "the line is suspended: only emergency calls are authorised"
     if told.reason == "insufficient_allowance":
         return f"the allowance of {told.usage_type} is used up, and the contract allows no more"
     return f"a limit on {told.counted} is reached: {told.counted_used} of {told.limit}"

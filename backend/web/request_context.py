@@ -13,8 +13,9 @@ from ...graphql.context import TryAgain, Unreadable
 from ...tenants.access import NotPermitted
 from ...tenants.identity import Principal
 from ...tenants.isolation import Connection
+from ...tenants.lines import LINES_IN_CLEAR, Unsealed, label_token
 from ..deciding import Answer
-from ..engine import Engine
+from ..engine import Engine, normal_line
 from ..log import COLUMNS, LogUnavailable, PostgresLog, Row, answer_of, recorded
 from ..looking_back import past, seq_at
 from ..writer import Busy, Halted, Unavailable
@@ -67,7 +68,9 @@ class RequestContext:
         except (Unavailable, LogUnavailable) as error:
             raise _unavailable() from error
 
-    async def submit(self, command: Command, idempotency_key: str, *, dry: bool = False) -> Answer:
+    async def submit(self, command: Command | Unsealed, idempotency_key: str, *, dry: bool = False) -> Answer:
+        if isinstance(command, LINES_IN_CLEAR):
+            command = command.normalised(lambda line: normal_line(line, ""))
         try:
             # Under a prefix: no caller's key can be one that we give to commands of our own.
             answer = await self._engine.submit(
@@ -136,6 +139,9 @@ class RequestContext:
             if plain is not None:
                 return plain
         return None
+
+    async def label_token(self, label: str) -> bytes:
+        return label_token(label, await self._engine.sealer(self.tenant_id))
 
     async def _visible(self, seq: int) -> None:
         follower = self._engine.follower(self.tenant_id)

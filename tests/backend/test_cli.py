@@ -400,3 +400,42 @@ def test_an_offer_is_made_taken_and_seen_on_the_board(allotment, tmp_path):
     assert taken.stdout.startswith("alice-desk accepted 100 seconds of voice from alice-mobile.")
     (seen,) = allotment.json("trade", "board", "--tenant", slug, "--under", "alice-desk")
     assert (seen["offer"], seen["state"], seen["remaining"]) == ("o-mine", "open", "200")
+
+
+# --- the inventory --------------------------------------------------------------------------------
+
+
+def test_an_inventory_is_exported_edited_and_imported_whole_or_not_at_all(allotment, acme, tmp_path):
+    file = tmp_path / "inventory.csv"
+    exported = allotment("inventory", "export", str(file), "--tenant", acme)
+    assert exported.returncode == 0, exported.stderr
+    head, first, *rest = file.read_text(encoding="utf-8").splitlines()
+    assert head.startswith("resource,node,kind,status,lines,label,since")
+    same = allotment("inventory", "import", str(file), "--tenant", acme)
+    assert "nothing_to_change" in same.stderr
+    more = ["spare,nowhere,sip,,spare,Ada,,,,,", "spare-2,acme,sip,suspended,spare-2,Bob,,,,,"]
+    file.write_text("\n".join([head, first, *rest, *more]) + "\n", encoding="utf-8")
+    refused = allotment.json("inventory", "import", str(file), "--tenant", acme, code=1)
+    (bad,) = refused["refused"]
+    assert (bad["line"], bad["field"], bad["code"]) == (len(rest) + 3, "node", "unknown_node")
+    file.write_text("\n".join([head, more[1]]) + "\n", encoding="utf-8")
+    command = ("inventory", "import", str(file), "--tenant", acme)
+    foreseen = allotment.json(*command, "--dry-run")
+    done = allotment.json(*command)
+    assert foreseen["events"] == done["events"]
+    assert done["events"] == {
+        "hierarchy.resource_added": 1,
+        "hierarchy.resource_labelled": 1,
+        "hierarchy.resource_suspended": 1,
+    }
+    told = allotment("inventory", "export", "--tenant", acme, "--status", "suspended").stdout
+    assert "spare-2,acme,sip,suspended,spare-2,Bob," in told
+
+
+def test_a_file_that_is_no_inventory_is_told_by_line(offline, tmp_path):
+    file = tmp_path / "inventory.csv"
+    file.write_text("resource,effective_from\nr-1,yesterday\nr-2\n", encoding="utf-8")
+    told = offline.json("inventory", "import", str(file), "--tenant", "acme", code=1)
+    assert [(one["line"], one["field"]) for one in told["refused"]] == [(2, "effective_from"), (3, "line")]
+    file.write_text("who,what\n", encoding="utf-8")
+    assert offline("inventory", "import", str(file), "--tenant", "acme").returncode == 2

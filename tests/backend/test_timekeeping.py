@@ -11,6 +11,7 @@ from allotment.backend.authorising import StartSession
 from allotment.backend.log import PostgresLog
 from allotment.backend.verifying import verify
 from allotment.domain.bucket import Allocate
+from allotment.domain.life import RenameNode
 from allotment.domain.session import VALIDITY_SECONDS
 
 LATER = NOON + (VALIDITY_SECONDS + 1) * 1_000_000
@@ -44,6 +45,21 @@ async def test_what_is_due_while_nobody_serves_is_done_by_whoever_serves_next(wo
         assert await in_time(second.time.wake()) == 1
         await in_time(second.time.carry_out())
         assert topics(workers, tenant).count("session.expired") == 1
+    assert verify(workers.isolation, tenant).ok
+
+
+@in_a_loop
+async def test_what_was_planned_for_a_node_is_done_at_its_moment_though_nobody_is_there(workers):
+    async with workers.stack:
+        async with workers.made() as first:
+            tenant = await workers.tenant(first)
+            await in_time(first.submit(tenant, RenameNode("emea", "Europe", LATER - 1), "k", "m"))
+        second = await workers.worker()
+        second.clock = lambda: LATER
+        assert await in_time(second.time.wake()) == 1
+        await in_time(second.time.carry_out())
+        assert topics(workers, tenant)[-2:] == ["hierarchy.node_change_planned", "hierarchy.node_renamed"]
+        assert (await second.state(tenant)).hierarchy.node("emea").name == "Europe"
     assert verify(workers.isolation, tenant).ok
 
 

@@ -39,6 +39,18 @@ from allotment.domain.events import decode, encode
 from allotment.domain.granting import GrantChanged, ToppedUp
 from allotment.domain.hierarchy import Identity, NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
 from allotment.domain.hold import NO_HOLD, Hold
+from allotment.domain.life import (
+    IdentityAdded,
+    IdentityRemoved,
+    NodeChangePlanned,
+    NodeClosed,
+    NodeMoved,
+    NodePlanCancelled,
+    NodeRenamed,
+    ResourceLabelled,
+    ResourceResumed,
+    ResourceSuspended,
+)
 from allotment.domain.limit import LimitSet, ThresholdCrossed
 from allotment.domain.offer import NOTHING_ASKED, Ask, OfferAccepted, OfferClosed, OfferMade
 from allotment.domain.reservation import Leg, Reservation
@@ -78,6 +90,31 @@ SAMPLES: dict[str, list[Event]] = {
     ],
     "hierarchy.resource_moved/v1": [ResourceMoved("r-1", "apac", NOON)],
     "hierarchy.resource_ended/v1": [ResourceEnded("r-1", NOON)],
+    "hierarchy.node_renamed/v1": [NodeRenamed("sales", "Sales & more", "a note")],
+    "hierarchy.node_moved/v1": [NodeMoved("sales", "apac", NOON, "a note")],
+    "hierarchy.node_closed/v1": [
+        NodeClosed("sales", "apac", NOON, "merged"),
+        NodeClosed("team", "", NOON),
+    ],
+    "hierarchy.node_change_planned/v1": [
+        NodeChangePlanned("sales", "rename", "Zürich 東京", NOON, "a note"),
+        NodeChangePlanned("sales", "move", "apac", NOON),
+        NodeChangePlanned("sales", "close", "", NOON),
+    ],
+    "hierarchy.node_plan_cancelled/v1": [
+        NodePlanCancelled("sales", "", "a note"),
+        NodePlanCancelled("sales", "node_not_empty"),
+    ],
+    "hierarchy.resource_suspended/v1": [ResourceSuspended("r-1", NOON, "stolen")],
+    "hierarchy.resource_resumed/v1": [ResourceResumed("r-1", NOON, "found")],
+    "hierarchy.identity_added/v1": [
+        IdentityAdded("r-1", Identity(b"\x00token", b"\xffsealed"), NOON, "a note")
+    ],
+    "hierarchy.identity_removed/v1": [IdentityRemoved("r-1", b"\x00token", NOON, "a note")],
+    "hierarchy.resource_labelled/v1": [
+        ResourceLabelled("r-1", b"\x00token", b"\xffsealed"),
+        ResourceLabelled("r-1", b"", b""),
+    ],
     "contract.signed/v1": [
         ContractSigned("frame", 2, "2026-01-01", (Grant("voice", BIG), Grant("money", 0)), overage=False),
         ContractSigned("empty", 1, "2026-01-01", (), overage=True),

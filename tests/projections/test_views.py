@@ -12,8 +12,20 @@ from allotment.backend.following import catch_up
 from allotment.backend.looking_back import dump_views, past
 from allotment.domain.bucket import Allocate, Return, Trade
 from allotment.domain.contract import Grant, SignContract
-from allotment.domain.hierarchy import AddNode, EndResource, MoveResource
+from allotment.domain.hierarchy import AddNode, EndResource, Identity, MoveResource
+from allotment.domain.life import (
+    CancelPlan,
+    CarryOutPlan,
+    ChangeIdentities,
+    CloseNode,
+    LabelResource,
+    MoveNode,
+    RenameNode,
+    ResumeResource,
+    SuspendResource,
+)
 from allotment.domain.limit import SetLimit
+from allotment.domain.member import placed_since
 from allotment.domain.usage import MONEY, USAGE_TYPES
 from allotment.projections import (
     balances,
@@ -42,6 +54,8 @@ def histories():
     member, node = st.sampled_from(MEMBERS), st.sampled_from(NODES)
     kind, quantity = st.sampled_from(["voice", "data", MONEY]), st.integers(0, 60_000)
     resource, moment = st.sampled_from(MEMBERS[5:]), st.integers(0, 2 * 10**15)
+    later, label = st.sampled_from([0, 2 * 10**15]), st.sampled_from([b"", b"label"])
+    identities = st.sampled_from([(), (Identity(b"one", b"1"),), (Identity(b"two", b""),)])
     transfer = st.sampled_from([Allocate, Allocate, Return, Trade])
     return st.lists(
         st.one_of(
@@ -52,6 +66,15 @@ def histories():
             st.builds(MoveResource, resource, node, moment),
             st.builds(EndResource, resource, moment),
             st.builds(AddNode, st.just("added"), node, st.just("Added"), st.just("group")),
+            st.builds(MoveNode, node, node, later),
+            st.builds(MoveNode, node, node),
+            st.builds(CloseNode, node, node | st.just("")),
+            st.builds(RenameNode, node, st.sampled_from(["One", "Two"]), later),
+            st.builds(CancelPlan, node),
+            st.builds(lambda plan: CarryOutPlan(*plan), st.tuples(node, later)),
+            st.builds(SuspendResource, resource) | st.builds(ResumeResource, resource),
+            st.builds(lambda *given: LabelResource(*given, given[1]), resource, label),
+            st.builds(ChangeIdentities, resource, identities, st.sampled_from([(), (b"one",)])),
             st.tuples(st.sampled_from(LINES), st.sampled_from(["voice", "data"]), quantity),
             st.tuples(st.sampled_from(LINES[:3]), st.just("voice"), quantity),
         ),
@@ -108,11 +131,30 @@ def _check_members(db, state):
         if not known.is_node:
             since, path = known.stays[-1]
             assert member.until == (None if path else since)
-            assert member.since == max(since for since, path in known.stays if path)
+            assert member.since <= placed_since([stay for stay in known.stays if stay[1]])
+            assert member.tokens == [identity.token for identity in known.identities]
+    _check_what_became_of_them(db, state)
     assert len(told) == len(state.hierarchy.members)
     for root in (None, told[0].id, told[-1].id, "nobody"):
         for depth in (None, 0, 1):
             _check_tree(db, root, depth)
+
+
+def _check_what_became_of_them(db, state):
+    told = db.execute(
+        "SELECT ordinal, name, suspended_at, resumed_at, closed_at, successor, plan, plan_to, plan_at, "
+        "label_token, label_sealed FROM members LEFT JOIN member_life USING (ordinal) ORDER BY ordinal"
+    ).fetchall()
+    for ordinal, name, *rest in told:
+        known, plan = state.hierarchy.members[ordinal], state.life.plans.get(ordinal)
+        suspended = state.hierarchy.suspended.get(ordinal, ())
+        begins = [at for at, begun in suspended if begun][-1:] or [None]
+        ends = [at for at, begun in suspended[-1:] if not begun] or [None]
+        closed_at, successor = state.hierarchy.closed.get(ordinal, (None, -1))
+        planned = (plan.act, plan.to, plan.at) if plan else (None, None, None)
+        label = state.life.labels.get(ordinal, (None, None))
+        expected = [*begins, *ends, closed_at, None if successor < 0 else successor, *planned, *label]
+        assert (name, rest) == (known.name, expected)
 
 
 def _check_tree(db, root, depth):

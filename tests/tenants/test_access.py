@@ -30,6 +30,7 @@ TABLE = """
     allocate       yes     yes              -       -
     trade          yes     yes              -       -
     set_limit      yes     yes              -       -
+    organise       yes     yes              -       -
     configure      yes     -                -       -
     write_usage    yes     -                -       yes
     verify         yes     -                yes     -

@@ -1,0 +1,64 @@
+"""How long charging is held up while a whole subtree moves: every device of an enterprise at once.
+
+Callers charge one record each, one after the other. What is told is the longest that one of them
+waited: while the subtree moved, and in as long a time before it.
+"""
+
+import asyncio
+import time
+from uuid import UUID
+
+from ...domain.hierarchy import AddNode
+from ...domain.life import MoveNode
+from ...domain.usage import UsageRecord
+from ..engine import Engine, wall_clock
+from .workload import ACTOR, Shape, onboard, records
+
+CALLERS = 8
+ROUNDS = 6
+SECONDS = 0.5
+"""Charging before each move, and at least so long around it."""
+
+
+async def measure(engine: Engine, shape: Shape, measured: dict[str, list[float]]) -> None:
+    """Notes, of each round, the longest wait without a move and with one, in milliseconds."""
+    tenant = await onboard(engine, shape)
+    await _gather_below_one(engine, tenant)
+    given = records(shape, 200_000, wall_clock(), 77)
+    for number in range(ROUNDS):
+        calm = await _longest(engine, tenant, given, None)
+        above = "west" if number % 2 == 0 else "n0"
+        moving = MoveNode("east", above)
+        stalled = await _longest(engine, tenant, given, moving)
+        measured.setdefault("charge_wait_ms_max", []).append(calm)
+        measured.setdefault("charge_wait_during_move_ms_max", []).append(stalled)
+
+
+async def _gather_below_one(engine: Engine, tenant: UUID) -> None:
+    hierarchy = (await engine.state(tenant)).hierarchy
+    below = hierarchy.children(hierarchy.root)
+    for side in ("east", "west"):
+        await engine.submit(tenant, AddNode(side, "n0", side, "division"), side, ACTOR)
+    for node in below:
+        await engine.submit(tenant, MoveNode(node.id, "east"), f"gather {node.id}", ACTOR)
+
+
+async def _longest(engine: Engine, tenant: UUID, given: list[UsageRecord], moving: MoveNode | None) -> float:
+    """Of all charges asked for within the time, in milliseconds."""
+    waits: list[float] = []
+    over = asyncio.Event()
+
+    async def caller() -> None:
+        while not over.is_set():
+            asked = time.perf_counter()
+            await engine.charge(tenant, [given.pop()], ACTOR)
+            waits.append(time.perf_counter() - asked)
+
+    callers = [asyncio.create_task(caller()) for _ in range(CALLERS)]
+    await asyncio.sleep(SECONDS / 2)
+    if moving is not None:
+        await engine.submit(tenant, moving, f"move {time.monotonic_ns()}", ACTOR)
+    await asyncio.sleep(SECONDS / 2)
+    over.set()
+    await asyncio.gather(*callers)
+    return max(waits) * 1e3

@@ -254,9 +254,6 @@ class Offers:
         if asks.price_of(quantity) > QUANTITY_MAX:
             raise Refused("quantity_out_of_range", quantity=quantity, quantity_max=QUANTITY_MAX)
 
-    _FORGOTTEN = OfferMade("", "", "", False, "", "", 0, NOTHING_ASKED, False, 0, "", "")
-    """Stands for an offer that ended so long ago that nothing of it is known: nothing is left of it."""
-
     # --- applied ------------------------------------------------------------------------------
 
     def apply(self, event: OfferEvent) -> None:

@@ -35,6 +35,7 @@ COSTS = {
     "returnAllowance": 10,
     "trade": 10,
     "setLimit": 10,
+<<<<<<< HEAD
     **dict.fromkeys(
         (
             *("addNode", "addResource", "renameNode", "moveNode", "mergeNodes", "closeNode", "cancelPlan"),
@@ -44,6 +45,8 @@ COSTS = {
         10,
     ),
     "inventory": 20,
+=======
+>>>>>>> a946617 (Remove a constant that stood twice; name a node in the test that asks for a review)
     "signContract": 10,
     "endContract": 10,
     "renewContract": 10,

@@ -169,6 +169,7 @@ def test_without_the_right_to_read_no_query_answers(company, field):
         "usage": '(id: "0")',
         "recordHistory": '(usageId: "0")',
         "explain": '(usageId: "0")',
+        "review": '(node: "acme")',
         "offerHistory": '(offer: "o-1")',
     }
     query = f"{{ {field}{arguments.get(field, '')} {{ __typename }} }}"

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from typing import Any
 
 from litestar import Litestar
+from litestar.datastructures import State
 from litestar.types import Message, Scope
 
 from ..tenants.identity import TokenVerifier
 from ..tenants.issuer import DevelopmentIssuer
 from .engine import Engine
+from .feeding import Feeds
 from .settings import Settings
 from .web.bearer import Callers
 from .web.charging_door import charging_routes
@@ -19,6 +21,7 @@ from .web.graphql_door import graphql_routes
 from .web.oauth import oauth_routes
 from .web.operations import operations_routes
 from .web.problem_details import handle, request_id
+from .web.request_context import Surroundings
 from .web.usage_door import usage_route
 
 SECURITY_HEADERS = {
@@ -40,12 +43,22 @@ def create_app(
     issuer: DevelopmentIssuer | None,
     settings: Settings,
     lifespan: Sequence[Any] = (),
+    feeds: Feeds | None = None,
 ) -> Litestar:
-    """`lifespan`: what else begins and ends with the app, in its event loop; the engine may be."""
+    """`lifespan`: what else begins and ends with the app, in its event loop; the engine may be.
+
+    `feeds`: where live answers come from, if they are to be told of what is committed elsewhere.
+    """
     callers = Callers(engine, verifier)
+    around = Surroundings(feeds or Feeds(engine), private_webhooks=settings.private_webhooks)
     return Litestar(
         route_handlers=[
-            *graphql_routes(engine, callers, explorer=not settings.production),
+            *graphql_routes(
+                engine,
+                callers,
+                explorer=not settings.production,
+                around=around,
+            ),
             usage_route(engine, callers),
             *charging_routes(engine, callers),
             *oauth_routes(issuer, settings),
@@ -54,6 +67,7 @@ def create_app(
         exception_handlers={Exception: handle},
         before_send=[_finish],
         lifespan=list(lifespan),
+        state=State({"around": around}),
         openapi_config=None,
         logging_config=None,
         debug=False,

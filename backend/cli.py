@@ -33,6 +33,7 @@ COMMANDS = {
     "trade": "trading:trade",
     "invoice": "reading:invoice",
     "explain": "reading:explain",
+    "webhook": "webhooks:webhook",
     "review": "reviewing:review",
     "sizing": "proposing:sizing",
     "dump": "auditing:dump_command",

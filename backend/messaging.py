@@ -17,7 +17,7 @@ import asyncio
 import contextlib
 import io
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from uuid import NAMESPACE_OID, UUID, uuid5
 
 import msgspec
@@ -102,6 +102,23 @@ class Messenger:
         with contextlib.suppress(ValueError, msgspec.MsgspecError):
             seq = msgspec.json.decode(message.data, type=Shown).seq
             self._engine.shown(UUID(message.subject.rpartition(".")[2]), seq)
+
+    @contextlib.asynccontextmanager
+    async def hear(self, tenant: UUID, told: Callable[[], None]) -> AsyncIterator[None]:
+        """Call a function whenever something is committed for a tenant, by whichever worker."""
+
+        async def heard(_: Msg) -> None:
+            told()
+
+        subscription = None
+        with contextlib.suppress(NatsError, OSError):
+            subscription = await self._client.subscribe(f"evt.{tenant}.>", cb=heard)
+        try:
+            yield
+        finally:
+            if subscription is not None:
+                with contextlib.suppress(NatsError, OSError):
+                    await subscription.unsubscribe()
 
     # --- usage in ---------------------------------------------------------------------------
 

@@ -19,6 +19,10 @@ ENVIRONMENTS = ("development", "production")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
 PORT_MAX = 65_535
 WORKERS_MAX = 64
+TLS = ("starttls", "tls", "none")
+PRIVATE = ("refused", "allowed")
+BACKOFF_SECONDS = (5, 30, 300, 1_800, 7_200, 21_600, 43_200, 86_400)
+BACKOFF_STEPS_MAX, BACKOFF_SECONDS_MAX = 20, 7 * 86_400
 
 
 class SettingsError(Exception):
@@ -79,8 +83,43 @@ SETTINGS = (
         "`1`",
         "Processes that serve, sharing the port and the tenants: 1 to 64, at most one per core.",
     ),
+    Setting(
+        "ALLOTMENT_SMTP_HOST",
+        "no e-mail is sent, what is to be sent waits",
+        "The mail server that takes notices to people, by name or address.",
+    ),
+    Setting("ALLOTMENT_SMTP_PORT", "`587`, or `465` with `tls`", "Its port."),
+    Setting(
+        "ALLOTMENT_SMTP_TLS",
+        "`starttls`",
+        "`starttls`, `tls` from the first byte, or `none`, which is for a server on this machine.",
+    ),
+    Setting("ALLOTMENT_SMTP_USER", "no login", "Who we are there. Needs `ALLOTMENT_SMTP_PASSWORD`."),
+    Setting("ALLOTMENT_SMTP_PASSWORD", "no login", "The password that goes with it."),
+    Setting("ALLOTMENT_SMTP_FROM", "`allotment@` and the name of the mail server", "Whom notices come from."),
+    Setting(
+        "ALLOTMENT_WEBHOOK_PRIVATE",
+        "`refused`",
+        "`allowed` lets webhooks reach private addresses, and plain HTTP: for closed networks.",
+    ),
+    Setting(
+        "ALLOTMENT_WEBHOOK_BACKOFF",
+        "`5,30,300,1800,7200,21600,43200,86400`",
+        "Seconds until a webhook that failed is tried again, time after time; after the last it is disabled.",
+    ),
     Setting("ALLOTMENT_LOG_LEVEL", "`INFO`", "`DEBUG`, `INFO`, `WARNING`, `ERROR` or `CRITICAL`."),
 )
+
+
+class MailServer(Struct, frozen=True):
+    """Who takes our e-mail."""
+
+    host: str
+    port: int
+    tls: str
+    sender: str
+    user: str = ""
+    password: str = ""
 
 
 class Settings(Struct, frozen=True, kw_only=True):
@@ -98,6 +137,9 @@ class Settings(Struct, frozen=True, kw_only=True):
     port: int = 8080
     workers: int = 1
     log_level: str = "INFO"
+    smtp: "MailServer | None" = None
+    private_webhooks: bool = False
+    backoff_seconds: tuple[int, ...] = BACKOFF_SECONDS
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str]) -> "Settings":
@@ -118,6 +160,12 @@ class Settings(Struct, frozen=True, kw_only=True):
             log_level=_one_of(
                 "ALLOTMENT_LOG_LEVEL", given.get("ALLOTMENT_LOG_LEVEL", "INFO").upper(), LOG_LEVELS
             ),
+            smtp=_mail_server(given),
+            private_webhooks=_one_of(
+                "ALLOTMENT_WEBHOOK_PRIVATE", given.get("ALLOTMENT_WEBHOOK_PRIVATE", "refused"), PRIVATE
+            )
+            == "allowed",
+            backoff_seconds=_backoff(given),
         )
         _check_together(settings)
         return settings
@@ -197,11 +245,44 @@ def _one_of(variable: str, value: str, allowed: tuple[str, ...]) -> str:
     return value
 
 
-def _port(given: Mapping[str, str]) -> int:
-    text = given.get("ALLOTMENT_PORT", "8080")
+def _port(given: Mapping[str, str], variable: str = "ALLOTMENT_PORT", usual: str = "8080") -> int:
+    text = given.get(variable, usual)
     if not (text.isascii() and text.isdigit() and int(text) <= PORT_MAX):
-        raise SettingsError(f"ALLOTMENT_PORT is {text!r}. Set it to a port number, 0 to {PORT_MAX}.")
+        raise SettingsError(f"{variable} is {text!r}. Set it to a port number, 0 to {PORT_MAX}.")
     return int(text)
+
+
+def _mail_server(given: Mapping[str, str]) -> MailServer | None:
+    host = given.get("ALLOTMENT_SMTP_HOST")
+    tls = _one_of("ALLOTMENT_SMTP_TLS", given.get("ALLOTMENT_SMTP_TLS", "starttls"), TLS)
+    port = _port(given, "ALLOTMENT_SMTP_PORT", "465" if tls == "tls" else "587")
+    user, password = given.get("ALLOTMENT_SMTP_USER", ""), given.get("ALLOTMENT_SMTP_PASSWORD", "")
+    if bool(user) != bool(password):
+        raise SettingsError(
+            "ALLOTMENT_SMTP_USER and ALLOTMENT_SMTP_PASSWORD go together. Set both, or neither."
+        )
+    if host is None:
+        return None
+    sender = given.get("ALLOTMENT_SMTP_FROM", f"allotment@{host}")
+    if "@" not in sender or not sender.isprintable() or " " in sender:
+        raise SettingsError(
+            "ALLOTMENT_SMTP_FROM is no e-mail address. Set it to one such as bss@example.com."
+        )
+    return MailServer(host, port, tls, sender, user, password)
+
+
+def _backoff(given: Mapping[str, str]) -> tuple[int, ...]:
+    text = given.get("ALLOTMENT_WEBHOOK_BACKOFF")
+    if text is None:
+        return BACKOFF_SECONDS
+    steps = [step.strip() for step in text.split(",")]
+    fits = all(step.isascii() and step.isdigit() and int(step) <= BACKOFF_SECONDS_MAX for step in steps)
+    if not fits or len(steps) > BACKOFF_STEPS_MAX:
+        raise SettingsError(
+            f"ALLOTMENT_WEBHOOK_BACKOFF is {text!r}. Set it to at most {BACKOFF_STEPS_MAX} numbers of seconds"
+            ' such as "5,60,3600".'
+        )
+    return tuple(map(int, steps))
 
 
 def _workers(given: Mapping[str, str]) -> int:

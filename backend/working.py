@@ -6,13 +6,16 @@ SIGTERM hands its tenants to the other workers first, while it still answers; Ct
 import asyncio
 import signal
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 
 import structlog
 
 from .app import create_app
 from .believing import development_issuer, verifier_for
+from .feeding import Feeds
 from .log import LogUnavailable
 from .messaging import Messenger
+from .notifying.notifying import notifying
 from .running import Product
 from .serving import serve_until, serving, watch_database
 from .sharing import Sharing
@@ -39,8 +42,14 @@ async def work(
         engine.sharing.in_crew = listening is not None
         messenger = Messenger(engine, product.nats_url)
         engine.on_commit = messenger.committed
-        app = create_app(engine, verifier=verifier, issuer=issuer, settings=settings)
-        async with messenger, serving(app, settings.host, settings.port, listening) as server:
+        feeds = Feeds(engine)
+        feeds.hear = messenger.hear
+        app = create_app(engine, verifier=verifier, issuer=issuer, settings=settings, feeds=feeds)
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(messenger)
+            if not projected_elsewhere:
+                await stack.enter_async_context(notifying(product, engine))
+            server = await stack.enter_async_context(serving(app, settings.host, settings.port, listening))
             ready()
             tasks = [server]
             if settings.database_url is None:

@@ -12,6 +12,7 @@ import msgspec
 from .bucket import Family
 from .hierarchy import Hierarchy, Member
 from .member import Spell
+from .notice import Notices
 from .session import Session
 from .tenant import Tenant
 from .trading_kept import describe_trading
@@ -58,6 +59,7 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
             "node": member_id,
             "percent": percent,
         }
+    yield from _notices(tenant.notices)
     for key in sorted(tenant.families, key=lambda key: (key[1], key[0])):
         yield from _family(tenant.families[key], tenant.hierarchy)
     for ident in sorted(tenant.sessions.open):
@@ -67,6 +69,24 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
         yield {"is": "session ended by silence", **_session(session)}
     yield from describe_trading(tenant.trading)
     yield {"is": "usage", "amount": tenant.charging.amount_total, **tenant.charging.counts}
+
+
+def _notices(notices: Notices) -> Iterator[dict[str, Any]]:
+    for ident in sorted(notices.recipients):
+        yield {"is": "recipient", **_builtins(notices.recipients[ident])}
+    for ident in sorted(notices.webhooks):
+        webhook = notices.webhooks[ident]
+        told = {**_builtins(webhook), "created": _builtins(webhook.created)}
+        yield {"is": "webhook", **told}
+
+
+def _builtins(told: msgspec.Struct) -> dict[str, Any]:
+    """By the names of its fields; bytes in hex."""
+    fields = msgspec.structs.asdict(told)
+    return {
+        name: value.hex() if isinstance(value, bytes) else msgspec.to_builtins(value)
+        for name, value in fields.items()
+    }
 
 
 def _member(member: Member) -> dict[str, Any]:

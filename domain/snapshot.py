@@ -21,6 +21,7 @@ from .granting import GrantChanged, ToppedUp
 from .hierarchy import Identity, Member, Path
 from .kept_life import KeptLife, keep_life, restore_life
 from .limit import LimitSet, ThresholdCrossed
+from .notice import RecipientSet, Webhook
 from .refusals import InvariantBroken
 from .rollover import RolledOver
 from .session import (
@@ -120,6 +121,8 @@ class Structure(Struct, array_like=True):
     life: KeptLife
     ends: dict[str, Ending] = {}
     types: list[UsageTypeDefined] = []
+    recipients: list[RecipientSet] = []
+    webhooks: list[Webhook] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -186,6 +189,8 @@ def encode_structure(tenant: Tenant) -> bytes:
             life=keep_life(tenant),
             ends=tenant.contracts.ends,
             types=tenant.types.defined,
+            recipients=list(tenant.notices.recipients.values()),
+            webhooks=list(tenant.notices.webhooks.values()),
         )
     )
 
@@ -209,6 +214,8 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     for block in kept.limits:
         for usage_type, ordinal, limits in _decode_limits(block):
             tenant.limits.by_type.setdefault(usage_type, {})[ordinal] = limits
+    tenant.notices.recipients = {one.recipient: one for one in kept.recipients}
+    tenant.notices.webhooks = {one.id: one for one in kept.webhooks}
     for usage_type, all_fired in counted.fired.items():
         for period_name, ordinal, percent in all_fired:
             tenant.limits.fired[usage_type, period_name, ordinal] = percent

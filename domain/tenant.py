@@ -7,7 +7,7 @@ each event the invariants of domain/README.md ("What always holds") that it coul
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
@@ -72,6 +72,7 @@ from .life import (
 )
 from .limit import Limits, LimitSet, SetLimit, ThresholdCrossed, check_limit
 from .living import Life
+from .notice import NoticeCommand, NoticeEvent, Notices
 from .plain_charge import PlainCharges
 from .refusals import InvariantBroken, Refused, check_text
 from .rollover import RolledOver, RollOver, RollOvers
@@ -152,6 +153,7 @@ Event = (
     | RolledOver
     | UsageTypeDefined
     | TradingEvent
+    | NoticeEvent
 )
 
 AgreementCommand = (
@@ -198,7 +200,10 @@ Command = (
     | TradingCommand
     | AgreementCommand
     | HierarchyCommand
+    | NoticeCommand
 )
+
+_TOPICS = frozenset(event.topic for event in get_args(Event))
 
 
 class Timed(Protocol):
@@ -226,6 +231,7 @@ class Tenant:
         self.contracts = Contracts(self.types)
         self.limits = Limits()
         self.tariffs = Tariffs()
+        self.notices = Notices()
         self.families: dict[tuple[str, str], Family] = {}
         self.life = Life(self.hierarchy, self.contracts, self.families)
         parts = (self.hierarchy, self.contracts, self.tariffs, self.limits, self.families)
@@ -266,6 +272,8 @@ class Tenant:
             return self._agree(command, now)
         if isinstance(command, HierarchyCommand):
             return self._decide_hierarchy(command, now)
+        if isinstance(command, NoticeCommand):
+            return [*self.notices.decide(command, self.hierarchy, self.types, _TOPICS, now)]
         match command:
             case ReserveUnits() | UpdateSession() | ReleaseSession() | ExpireSession():
                 return self.sessions.decide(command, now)
@@ -350,6 +358,9 @@ class Tenant:
             return
         if isinstance(event, TradingEvent):
             self.trading.apply(event)
+            return
+        if isinstance(event, NoticeEvent):
+            self.notices.apply(event)
             return
         match event:
             case TenantOpened():
@@ -458,6 +469,7 @@ class Tenant:
         self.sessions.check_whole(self.trading.reserved())
         self.trading.check_whole()
         self.life.check_whole()
+        self.notices.check_whole(self.hierarchy)
         at_root = sum(family.used[0] for family in self.families.values() if family.usage_type == MONEY)
         held = sum(session.hold.amount for session in self.sessions.open.values())
         if at_root != self.charging.amount_total + held:

@@ -4,7 +4,7 @@ A request acts for one principal in one tenant, both from its token. Reading hap
 one read per answer; changing happens through `submit`, which returns when the outcome is stored.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import Any, ClassVar, Protocol, TypeVar
 from uuid import UUID
 
@@ -50,6 +50,82 @@ class Unreadable(Exception):
     extensions: ClassVar[dict[str, str]] = {"code": "unreadable"}
 
 
+class TooSlow(Exception):
+    """A listener does not take what it asked for."""
+
+    MESSAGE = "more happens than you take: subscribe again with afterSeq, and take it sooner"
+
+    def __init__(self) -> None:
+        super().__init__(self.MESSAGE)
+
+
+class BadAddress(Exception):
+    """A webhook may not go there; says why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Delivered(Protocol):
+    """A line of the delivery log."""
+
+    @property
+    def seq(self) -> int: ...
+    @property
+    def topic(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def attempts(self) -> int: ...
+    @property
+    def replays(self) -> int: ...
+    @property
+    def due_at(self) -> int: ...
+    @property
+    def tried_at(self) -> int | None: ...
+    @property
+    def took_ms(self) -> int | None: ...
+    @property
+    def detail(self) -> str: ...
+
+
+class Outlets(Protocol):
+    """Where the tenant's notices go: what stands beside the log."""
+
+    async def checked(self, url: str) -> str:
+        """The origin of an address that a webhook may have; BadAddress for any other."""
+        ...
+
+    async def name(self, text: str) -> bytes:
+        """A keyed hash: the same text gives the same, and nobody can tell the text."""
+        ...
+
+    async def secret(self, name: bytes) -> str:
+        """The webhook secret of this name."""
+        ...
+
+    async def keep(self, address: str) -> None:
+        """Keep it, sealed, under its name; and look at the tenant's log from now on."""
+        ...
+
+    async def forget(self, ref: bytes) -> None: ...
+
+    async def deliveries(
+        self, channel: str, endpoint: str, status: str | None, first: int, before: int | None
+    ) -> Sequence[Delivered]:
+        """What one place was told, the newest event first."""
+        ...
+
+    async def replay(self, webhook: str, after: int) -> int:
+        """Tell it again what comes after a seq; up to which one."""
+        ...
+
+    async def try_at_once(self, webhook: str) -> None:
+        """However long it was to rest."""
+        ...
+
+
 class Context(Protocol):
     """One request."""
 
@@ -60,6 +136,9 @@ class Context(Protocol):
     def tenant_id(self) -> UUID:
         """The token's tenant. Every reading and change below is bound to it."""
         ...
+
+    @property
+    def outlets(self) -> Outlets: ...
 
     def now(self) -> int:
         """Microseconds since the epoch, UTC."""
@@ -92,6 +171,17 @@ class Context(Protocol):
 
     async def seq_at(self, recorded_at: int) -> int:
         """The last seq recorded at or before a moment; 0 before the first."""
+        ...
+
+    def follow(self, topics: Collection[str], after: int | None) -> AsyncIterator[Sequence[Recorded]]:
+        """Events of these topics in batches as they are committed; first those after a seq, if one is given.
+
+        Raises TooSlow.
+        """
+        ...
+
+    def notice_id(self, seq: int) -> str:
+        """Of an event, wherever it is told."""
         ...
 
     async def events(self, seqs: Sequence[int]) -> list[Recorded]:

@@ -35,7 +35,6 @@ COSTS = {
     "returnAllowance": 10,
     "trade": 10,
     "setLimit": 10,
-<<<<<<< HEAD
     **dict.fromkeys(
         (
             *("addNode", "addResource", "renameNode", "moveNode", "mergeNodes", "closeNode", "cancelPlan"),
@@ -45,8 +44,6 @@ COSTS = {
         10,
     ),
     "inventory": 20,
-=======
->>>>>>> a946617 (Remove a constant that stood twice; name a node in the test that asks for a review)
     "signContract": 10,
     "endContract": 10,
     "renewContract": 10,
@@ -64,6 +61,13 @@ COSTS = {
     "undoTransfer": 10,
     "setApprovalRule": 10,
     "setTradeRules": 10,
+    **dict.fromkeys(
+        (
+            *("setRecipient", "removeRecipient", "createWebhook", "rotateWebhookSecret"),
+            *("disableWebhook", "enableWebhook", "replayWebhook"),
+        ),
+        10,
+    ),
 }
 """Of one field of the query or mutation; 1 where none is given."""
 PAGE_COST_PER_ROWS = 10

@@ -129,6 +129,19 @@ TOLD: dict[str, Told] = {
     "kind_stays": Told("kind", "{resource} is a {kind} for ever: end it, and add another"),
     # limits
     "bad_thresholds": Told("thresholds", "thresholds are at most {thresholds_max} percentages from 1 to 100"),
+    # notices
+    "unknown_recipient": Told("recipient", "there is no recipient {recipient}"),
+    "unknown_webhook": Told("webhook", "there is no webhook {webhook}"),
+    "webhook_exists": Told("webhook", "the webhook {webhook} exists already: take another key"),
+    "webhook_disabled": Told("webhook", "the webhook {webhook} is disabled already"),
+    "webhook_not_disabled": Told("webhook", "the webhook {webhook} is not disabled"),
+    "too_many_recipients": Told("recipient", "at most {recipients_max} recipients: remove some"),
+    "too_many_webhooks": Told("webhook", "at most {webhooks_max} webhooks, disabled ones among them"),
+    "unknown_topic": Told("kinds", "name one or more of the kinds {known}"),
+    "bad_percent": Told("percentMin", "percentMin must be 0 to {percent_max}"),
+    "bad_digest": Told("digest", "{digest} is no digest: use one of {known}, or none"),
+    "bad_hours": Told("quiet", "quiet hours go from one time of the day to another one"),
+    "bad_overlap": Told("overlapSeconds", "the overlap must be 0 to {seconds_max} seconds"),
     # sessions: they come by a door of their own, which says the same
     "unknown_session": Told("session", "no session {session} is running: it has ended, or never began"),
     "session_exists": Told("session", "the session {session} is running: report on it, or take another id"),

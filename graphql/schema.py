@@ -29,7 +29,7 @@ from .approvals import (
 )
 from .bounds import NamedOperation, WithinBounds
 from .buckets import allocate, return_allowance, trade
-from .context import TryAgain, Unreadable
+from .context import TooSlow, TryAgain, Unreadable
 from .contracts import (
     change_grants,
     contract,
@@ -49,6 +49,19 @@ from .history import node_history, record_history
 from .inventory import inventory
 from .invoices import invoice_preview
 from .limits import set_limit
+from .live import changed, noticed
+from .notices import (
+    create_webhook,
+    deliveries,
+    disable_webhook,
+    enable_webhook,
+    recipients,
+    remove_recipient,
+    replay_webhook,
+    rotate_webhook_secret,
+    set_recipient,
+    webhooks,
+)
 from .offers import accept_offer, counter_offer, offer_history, offer_trade, offers, withdraw_offer
 from .problems import Problem
 from .review import review
@@ -97,6 +110,9 @@ class Query:
     )
     sizing = strawberry.field(sizing, description="What to grant, from what was used, with the working.")
     explain = strawberry.field(explain, description="How a record came to its charge.")
+    recipients = strawberry.field(recipients, description="Who is told by e-mail, by id.")
+    webhooks = strawberry.field(webhooks, description="Which programs are told, by id.")
+    deliveries = strawberry.field(deliveries, description="What one of them was told, newest first.")
 
 
 @strawberry.type
@@ -153,6 +169,27 @@ class Mutation:
     define_usage_type = strawberry.mutation(
         define_usage_type, description="Let the tenant count something of the carrier's own."
     )
+    set_recipient = strawberry.mutation(set_recipient, description="Let a role at a node be told by e-mail.")
+    remove_recipient = strawberry.mutation(remove_recipient, description="Tell a recipient nothing more.")
+    create_webhook = strawberry.mutation(create_webhook, description="Let a program be told by HTTP.")
+    rotate_webhook_secret = strawberry.mutation(
+        rotate_webhook_secret, description="Give a webhook another secret; both sign for a while."
+    )
+    disable_webhook = strawberry.mutation(disable_webhook, description="Tell a webhook nothing more.")
+    enable_webhook = strawberry.mutation(enable_webhook, description="Tell it again, from now on.")
+    replay_webhook = strawberry.mutation(
+        replay_webhook, description="Tell a webhook again what it was, or would have been, told."
+    )
+
+
+@strawberry.type
+class Subscription:
+    noticed = strawberry.subscription(
+        noticed, description="Events of these kinds at and below a node, as they are committed."
+    )
+    changed = strawberry.subscription(
+        changed, description="That something changed at or below a node; what comes at once is told together."
+    )
 
 
 class Schema(strawberry.Schema):
@@ -167,7 +204,7 @@ class Schema(strawberry.Schema):
 
 def is_ours(error: GraphQLError) -> bool:
     """Whether it is a mistake of ours, of which nothing is told."""
-    answered = (GraphQLError, TryAgain, Unreadable)
+    answered = (GraphQLError, TooSlow, TryAgain, Unreadable)
     return error.original_error is not None and not isinstance(error.original_error, answered)
 
 
@@ -191,6 +228,7 @@ def make_schema(
     return Schema(
         Query,
         Mutation,
+        Subscription,
         types=[Problem],
         config=StrawberryConfig(scalar_map=SCALARS, disable_field_suggestions=True),
         extensions=list(extensions),

@@ -14,6 +14,15 @@ from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hold import Hold
 from ..domain.life import NodeChangePlanned, NodeRenamed
 from ..domain.limit import LimitSet, ThresholdCrossed
+from ..domain.notice import (
+    NoticeEvent,
+    RecipientRemoved,
+    RecipientSet,
+    WebhookCreated,
+    WebhookDisabled,
+    WebhookEnabled,
+    WebhookSecretRotated,
+)
 from ..domain.offer import OfferMade
 from ..domain.rollover import RolledBucket, RolledOver
 from ..domain.session import (
@@ -36,9 +45,9 @@ from .scalars import Json, moment_text, money_text
 from .telling_hierarchy import BEYOND, HierarchyEvent, hierarchy_sentence
 from .telling_trade import TradeTeller, trade_fact
 
-_SEALED = ("sealed", "identities", "identity", "token", "subject")
+_SEALED = ("sealed", "identities", "identity", "token", "subject", "address", "secret")
 _IDS = ("node", "source", "target", "parent", "resource", "successor")
-_MOMENTS = ("started_at", "since", "at", "starts_at", "ends_at", "valid_from", "expires_at")
+_MOMENTS = ("started_at", "since", "at", "starts_at", "ends_at", "valid_from", "expires_at", "before_until")
 _ORDINALS = ("stopped_by",)
 _QUANTITIES = (
     *("quantity", "billed", "overage", "used", "limit", "amount"),
@@ -173,6 +182,15 @@ class Teller:
                 SessionReserved() | SessionUpdated() | SessionDenied() | SessionReleased() | SessionExpired()
             ):
                 return self._session(event)
+            case (
+                RecipientSet()
+                | RecipientRemoved()
+                | WebhookCreated()
+                | WebhookSecretRotated()
+                | WebhookDisabled()
+                | WebhookEnabled()
+            ):
+                return self._notice(event)
 
     def _transferred(self, event: Transferred) -> str:
         much = quantity_text(event.quantity, event.usage_type)
@@ -269,6 +287,29 @@ class Teller:
             case SessionExpired(used=used):
                 much = quantity_text(used, event.usage_type)
                 return f"The {session} of {who} was silent for too long and ended, after {much}."
+
+    def _notice(self, event: NoticeEvent) -> str:
+        where = self.name(event.node)
+        match event:
+            case RecipientSet(role=role):
+                return f"{role} of {where} is told by e-mail of {', '.join(event.wants.topics)}."
+            case RecipientRemoved(recipient=recipient):
+                return f"The recipient {recipient} of {where} is told nothing more."
+            case WebhookCreated(host=host):
+                return f"A webhook of {where} at {host} is told of {', '.join(event.wants.topics)}."
+            case WebhookSecretRotated(webhook=webhook):
+                return f"The webhook {webhook} of {where} was given another secret."
+            case WebhookDisabled(webhook=webhook, reason=reason):
+                return f"The webhook {webhook} of {where} was disabled: {_DISABLED.get(reason, reason)}."
+            case WebhookEnabled(webhook=webhook):
+                return f"The webhook {webhook} of {where} was enabled again."
+
+
+_DISABLED = {
+    "asked": "somebody asked for it",
+    "failing": "it has not taken what it was told",
+    "gone": "it says that it is gone",
+}
 
 
 def noted(note: str) -> str:

@@ -22,6 +22,7 @@ Verb = Literal[
     "trade",
     "set_limit",
     "organise",  # nodes and resources: add, move, merge, close, suspend
+    "set_notice",  # who is told of what
     "configure",  # contract, tariff, rules
     "write_usage",
     "verify",  # re-read the log, export and prove it
@@ -38,6 +39,7 @@ SCOPES: Mapping[Verb, Scope] = MappingProxyType(
         "trade": "node",
         "set_limit": "node",
         "organise": "node",
+        "set_notice": "node",
         "configure": "tenant",
         "write_usage": "tenant",
         "verify": "tenant",
@@ -49,7 +51,7 @@ GRANTS: Mapping[Role, frozenset[Verb]] = MappingProxyType(
     {
         "carrier": frozenset(VERBS),
         "telecoms_manager": frozenset(
-            {"read", "read_personal", "allocate", "trade", "set_limit", "organise"}
+            {"read", "read_personal", "allocate", "trade", "set_limit", "organise", "set_notice"}
         ),
         "auditor": frozenset({"read", "verify"}),
         "mediation": frozenset({"write_usage"}),
@@ -65,6 +67,7 @@ OAUTH_SCOPES: Mapping[Verb, str] = MappingProxyType(
         "trade": "buckets:trade",
         "set_limit": "limits:write",
         "organise": "hierarchy:write",
+        "set_notice": "notices:write",
         "configure": "tenant:configure",
         "write_usage": "usage:write",
         "verify": "log:verify",

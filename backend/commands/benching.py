@@ -63,6 +63,25 @@ def workers(as_json: bool, **wanted: Any) -> None:
 
 
 @bench.command()
+@click.option("--crossings", type=click.IntRange(1), help="How many are told.")
+@click.option("--crossings-per-s", type=click.IntRange(1), help="How fast they come.")
+@click.option("--records-per-s", type=click.IntRange(0), help="Charged beside.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def notices(as_json: bool, **wanted: Any) -> None:
+    """Tell of crossings by webhook and subscription, and how long each takes from its commit.
+
+    \b
+    allotment bench notices
+    allotment bench notices --crossings 1000 --records-per-s 5000 --json
+    """
+    from ..bench.notices import Plan, run  # noqa: PLC0415  (as above)
+
+    settings_for_command()
+    given = {name: value for name, value in wanted.items() if value is not None}
+    _tell(run(Plan(**given), note), as_json=as_json)
+
+
+@bench.command()
 @click.option("--devices", type=click.IntRange(1), help="Of the enterprise.")
 @click.option("--depth", type=click.IntRange(3, 64), help="Levels, the devices' own included.")
 @click.option("--rate", type=click.IntRange(1), help="Records charged per second meanwhile.")

@@ -75,6 +75,7 @@ def _examine() -> list[Finding]:
         _tokens(settings),
         *_database(settings),
         _nats(settings),
+        _mail(settings),
     ]
 
 
@@ -158,6 +159,21 @@ def _nats(settings: Settings) -> Finding:
         told = " ".join(str(error).split()) or type(error).__name__
         return Finding(
             "nats", f"not usable: {told}", "Set NATS_URL to a NATS that runs, with JetStream (`-js`)."
+        )
+
+
+def _mail(settings: Settings) -> Finding:
+    server = settings.smtp
+    if server is None:
+        return Finding("mail", "ALLOTMENT_SMTP_HOST is not set: notices by e-mail wait")
+    from ..notifying.mail import greet  # noqa: PLC0415
+
+    try:
+        return Finding("mail", asyncio.run(greet(server)))
+    except Exception as error:  # noqa: BLE001
+        told = " ".join(str(error).split()) or type(error).__name__
+        return Finding(
+            "mail", f"not usable: {told}", "Set ALLOTMENT_SMTP_HOST, _PORT, _TLS, _USER and _PASSWORD right."
         )
 
 

@@ -1,10 +1,11 @@
-"""`allotment project`: keep the views of all tenants up, in a process of its own."""
+"""`allotment project`: keep the views of all tenants up and send notices, in a process of its own."""
 
 import asyncio
 import sys
 
 import rich_click as click
 
+from ..notifying.notifying import notifying
 from ..projecting import projecting
 from ..running import Product, running
 from ..stopping import complete, until_told
@@ -15,7 +16,7 @@ from .output import note, settings_for_command
 @click.command()
 @click.option("--child", is_flag=True, hidden=True, help="End with standard input, so with who started it.")
 def project(child: bool) -> None:
-    """Carry all tenants' logs into their views; until Ctrl-C or SIGTERM.
+    """Carry all tenants' logs into their views, and send notices; until Ctrl-C or SIGTERM.
 
     `allotment serve` runs one by itself. Run more, here or on other machines, to share the tenants among
     them, or beside `allotment serve --views elsewhere`.
@@ -31,7 +32,7 @@ def project(child: bool) -> None:
 
 
 async def _project(product: Product, child: bool) -> None:
-    async with projecting(product.isolation, product.nats_url):
+    async with projecting(product.isolation, product.nats_url), notifying(product):
         if not child:
             note("Projecting.")
         await (_until_left_alone() if child else until_told())

@@ -31,6 +31,7 @@ from ..commands.output import amount, note, say, table
 from ..engine import Engine
 from ..log import Group, recorded
 from ..messaging import Messenger, usage_subject
+from ..notifying.notifying import notifying
 from ..running import Product
 from ..serving import serve_until, serving
 from ..stopping import until_told
@@ -111,7 +112,11 @@ async def present(product: Product, started: float, *, speed: float, keep: bool)
         verifier = verifier_for(product.settings, issuer)
         app = create_app(engine, verifier=verifier, issuer=issuer, settings=product.settings)
         settings = product.settings
-        async with messenger, serving(app, settings.host, settings.port) as server:
+        async with (
+            messenger,
+            notifying(product, engine),
+            serving(app, settings.host, settings.port) as server,
+        ):
             _say_where(product, stage, issuer, time.monotonic() - started)
             flowing = asyncio.create_task(
                 _flow(product, engine, stage, narrator, Pace(speed)), name="live usage"

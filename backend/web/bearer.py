@@ -35,6 +35,13 @@ class Callers:
             )
         return await self._verifier.verified(token.strip())
 
+    async def known(self, token: str) -> Principal:
+        """Who it is, and that its tenant is served here."""
+        principal = await self._verifier.verified(token)
+        if principal.tenant_id is not None:
+            await self.entry(principal.tenant_id)
+        return principal
+
     async def tenant(self, principal: Principal, verb: Verb) -> TenantEntry:
         """The tenant in which the principal may do this; NotPermitted otherwise."""
         tenant_id = require(principal, verb)

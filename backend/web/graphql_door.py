@@ -6,11 +6,13 @@ costs a third of the throughput. What a client can do here is parse, execute and
 """
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import orjson
 import structlog
 from litestar import Response, get, post
+from litestar.response import Stream
 from msgspec import Struct
 from strawberry.exceptions import MissingQueryError
 from strawberry.http.ides import get_graphql_ide_html
@@ -21,8 +23,9 @@ from strawberry.types.graphql import OperationType
 from ...graphql.schema import Schema, schema
 from ..engine import Engine
 from .bearer import Callers
+from .live_door import event_stream, live_route
 from .problem_details import AnyRequest, HttpProblem, request_id
-from .request_context import RequestContext, Turns
+from .request_context import RequestContext, Surroundings, Turns
 
 BODY_BYTES_MAX = 256 * 1024
 NESTING_MAX = 32
@@ -31,6 +34,7 @@ SECONDS_MAX = 30.0
 
 JSON = "application/json"
 GRAPHQL = "application/graphql-response+json"
+EVENTS = "text/event-stream"
 _OPERATIONS = {OperationType.QUERY, OperationType.MUTATION}
 
 log = structlog.get_logger()
@@ -46,18 +50,30 @@ class BadRequest(Exception):
     """A request that is no GraphQL request."""
 
 
-def graphql_routes(engine: Engine, callers: Callers, *, explorer: bool, schema: Schema = schema) -> list[Any]:
+def graphql_routes(
+    engine: Engine,
+    callers: Callers,
+    *,
+    explorer: bool,
+    around: Surroundings | None = None,
+    schema: Schema = schema,
+) -> list[Any]:
     turns = Turns()
 
     @post("/graphql", status_code=200, request_max_body_size=BODY_BYTES_MAX)
-    async def graphql(request: AnyRequest) -> Response[bytes]:
+    async def graphql(request: AnyRequest) -> Response[Any]:
         principal = await callers.principal(request)
         if principal.tenant_id is not None:
             await callers.entry(principal.tenant_id)
-        media_type = accepted(request.headers.get("accept", ""))
+        accept = request.headers.get("accept", "")
+        media_type = EVENTS if EVENTS in accept.lower() and around is not None else accepted(accept)
         try:
             operation = parsed(request.headers.get("content-type", ""), await request.body())
-            result = await _executed(schema, operation, RequestContext(engine, principal, turns))
+            context = RequestContext(engine, principal, turns, around)
+            if media_type == EVENTS:
+                told = (operation.query, operation.variables, operation.name)
+                return Stream(event_stream(schema, context, *told), media_type=EVENTS)
+            result = await _executed(schema, operation, context)
         except BadRequest as error:
             return _answer(
                 {"errors": [{"message": str(error), "extensions": {"code": "bad_request"}}]}, 400, media_type
@@ -72,8 +88,12 @@ def graphql_routes(engine: Engine, callers: Callers, *, explorer: bool, schema: 
             ) from None
         return _told(result, media_type)
 
+    routes: list[Any] = [graphql]
+    if around is not None:
+        make_context = partial(RequestContext, engine, turns=turns, around=around)
+        routes.append(live_route(schema, callers, make_context))
     if not explorer:
-        return [graphql]
+        return routes
 
     @get("/graphql", sync_to_thread=False)
     def graphiql(request: AnyRequest) -> Response[str]:
@@ -81,7 +101,7 @@ def graphql_routes(engine: Engine, callers: Callers, *, explorer: bool, schema: 
             raise HttpProblem(405, "method_not_allowed", "send queries with POST", {"Allow": "POST"})
         return Response(get_graphql_ide_html(graphql_ide="graphiql"), media_type="text/html")
 
-    return [graphql, graphiql]
+    return [*routes, graphiql]
 
 
 def accepted(header: str) -> str:
@@ -171,7 +191,9 @@ async def _executed(schema: Schema, operation: Operation, context: RequestContex
     except CannotGetOperationTypeError:
         raise BadRequest("operationName: name one of the document's operations") from None
     except InvalidOperationTypeError:
-        raise BadRequest("queries and mutations are taken here, subscriptions are not") from None
+        raise BadRequest(
+            "queries and mutations are taken here, subscriptions with Accept: text/event-stream"
+        ) from None
     assert isinstance(result, ExecutionResult)
     return result
 

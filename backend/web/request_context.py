@@ -1,7 +1,7 @@
 """What a GraphQL request can do: the engine, bound to one principal and the tenant of its token."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from typing import TypeVar
 from uuid import UUID
 
@@ -16,9 +16,12 @@ from ...tenants.isolation import Connection
 from ...tenants.lines import LINES_IN_CLEAR, Unsealed, label_token
 from ..deciding import Answer
 from ..engine import Engine, normal_line
+from ..feeding import Feeds
 from ..log import COLUMNS, LogUnavailable, PostgresLog, Row, answer_of, recorded
 from ..looking_back import past, seq_at
+from ..notifying.queue import notice_id
 from ..writer import Busy, Halted, Unavailable
+from .outlets import TenantOutlets
 
 VIEWS_SECONDS_MAX = 5.0
 """How long an answer waits for the views to show a write."""
@@ -40,13 +43,33 @@ class Turns:
         self.past = asyncio.Semaphore(PAST_AT_ONCE)
 
 
+class Surroundings:
+    """What of the app a request needs besides the engine: made once for an app."""
+
+    def __init__(self, feeds: Feeds, *, private_webhooks: bool) -> None:
+        self.feeds = feeds
+        self.private_webhooks = private_webhooks
+
+
 class RequestContext:
     """One request's `allotment.graphql.context.Context`."""
 
-    def __init__(self, engine: Engine, principal: Principal, turns: Turns) -> None:
+    def __init__(
+        self, engine: Engine, principal: Principal, turns: Turns, around: "Surroundings | None" = None
+    ) -> None:
         self._engine = engine
         self._principal = principal
         self._turns = turns
+        self._around = around
+
+    @property
+    def outlets(self) -> TenantOutlets:
+        return TenantOutlets(
+            self._engine,
+            self.tenant_id,
+            self._in_thread,
+            private=self._around is not None and self._around.private_webhooks,
+        )
 
     @property
     def principal(self) -> Principal:
@@ -117,6 +140,13 @@ class RequestContext:
 
     async def seq_at(self, recorded_at: int) -> int:
         return await self._in_thread(lambda: seq_at(self._engine.isolation, self.tenant_id, recorded_at))
+
+    def follow(self, topics: Collection[str], after: int | None) -> AsyncIterator[Sequence[Recorded]]:
+        assert self._around is not None, "an app has feeds"
+        return self._around.feeds.follow(self.tenant_id, topics, after)
+
+    def notice_id(self, seq: int) -> str:
+        return notice_id(self.tenant_id, seq)
 
     async def events(self, seqs: Sequence[int]) -> list[Recorded]:
         if not seqs:

@@ -52,7 +52,17 @@ from allotment.domain.life import (
     ResourceSuspended,
 )
 from allotment.domain.limit import LimitSet, ThresholdCrossed
+from allotment.domain.notice import (
+    Filter,
+    RecipientRemoved,
+    RecipientSet,
+    WebhookCreated,
+    WebhookDisabled,
+    WebhookEnabled,
+    WebhookSecretRotated,
+)
 from allotment.domain.offer import NOTHING_ASKED, Ask, OfferAccepted, OfferClosed, OfferMade
+from allotment.domain.quiet import QuietHours
 from allotment.domain.reservation import Leg, Reservation
 from allotment.domain.rollover import RolledBucket, RolledOver
 from allotment.domain.session import (
@@ -329,6 +339,29 @@ SAMPLES: dict[str, list[Event]] = {
             before=HELD,
         )
     ],
+    "notice.recipient_set/v1": [
+        RecipientSet(
+            "r-1",
+            "sales",
+            "cost centre manager",
+            bytes(range(16)),
+            Filter("sales", ("limit.threshold_crossed", "usage.rejected"), ("voice",), 80, below=False),
+            QuietHours(1320, 420),
+            "day",
+            urgent_at_once=True,
+            note="a note",
+        ),
+        RecipientSet(
+            "Zürich", "acme", "auditor", b"", Filter("acme"), None, "", urgent_at_once=False, note=""
+        ),
+    ],
+    "notice.recipient_removed/v1": [RecipientRemoved("r-1", "sales", "")],
+    "notice.webhook_created/v1": [
+        WebhookCreated("wh-1", "acme", "https://hooks.example.com", b"address", b"secret", Filter("acme"), "")
+    ],
+    "notice.webhook_secret_rotated/v1": [WebhookSecretRotated("wh-1", "acme", b"secret 2", NOON, "leaked")],
+    "notice.webhook_disabled/v1": [WebhookDisabled("wh-1", "acme", "failing", "404")],
+    "notice.webhook_enabled/v1": [WebhookEnabled("wh-1", "acme", "")],
     "usage.suspended/v1": [
         UsageSuspended(
             source="pbx-1",

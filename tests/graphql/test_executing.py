@@ -329,7 +329,7 @@ def test_every_field_of_our_schema_is_compiled(plans):
         for name, kind in ours._schema.type_map.items()
         if hasattr(kind, "fields") and not name.startswith("__") and not hasattr(kind, "out_type")
     }
-    of_resolvers = {"Query", "Mutation"}
+    of_resolvers = {"Query", "Mutation", "Subscription"}
     assert all(
         compiling._attribute(field)
         for name, kind in kinds.items()

@@ -171,6 +171,7 @@ def test_without_the_right_to_read_no_query_answers(company, field):
         "explain": '(usageId: "0")',
         "review": '(node: "acme")',
         "offerHistory": '(offer: "o-1")',
+        "deliveries": '(to: "wh_0")',
     }
     query = f"{{ {field}{arguments.get(field, '')} {{ __typename }} }}"
     assert company.refused(query, "mediation") == "not_permitted"

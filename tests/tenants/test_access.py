@@ -31,6 +31,7 @@ TABLE = """
     trade          yes     yes              -       -
     set_limit      yes     yes              -       -
     organise       yes     yes              -       -
+    set_notice     yes     yes              -       -
     configure      yes     -                -       -
     write_usage    yes     -                -       yes
     verify         yes     -                yes     -

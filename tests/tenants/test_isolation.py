@@ -15,7 +15,13 @@ from allotment.tenants.isolation import Isolation, connection_settings
 from allotment.tenants.onboarding import TenantEntry, register
 
 ROLES = ("app", "projector", "auditor", "directory", "placement")
-SEEN_BY_THE_DIRECTORY = {("directory", table) for table in ("tenants", "log_heads", "projection_positions")}
+SEEN_BY_THE_DIRECTORY = {
+    ("directory", table)
+    for table in (
+        *("tenants", "log_heads", "projection_positions"),
+        *("notice_positions", "outlets", "deliveries"),
+    )
+}
 KEPT_BY_ALEMBIC = "alembic_version"
 FILLED_BY_THE_APPENDER = {
     "events": ("command_key", "leaf_hash", "recorded_at", "seq", "state", "topic"),
@@ -113,6 +119,9 @@ def test_every_table_has_the_policy_of_its_tenant_for_reading_and_writing(databa
         ("workers", "allotment_placement", "ALL"),
         ("wakeups", "allotment_placement", "SELECT"),
         ("projection_positions", "allotment_directory", "SELECT"),
+        ("notice_positions", "allotment_directory", "SELECT"),
+        ("outlets", "allotment_directory", "SELECT"),
+        ("deliveries", "allotment_directory", "SELECT"),
     }
 
 

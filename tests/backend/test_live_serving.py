@@ -1,0 +1,85 @@
+"""Live answers through the real server: told at once, let go of, and no hindrance to stopping."""
+
+import asyncio
+import socket
+import time
+
+import httpx2
+from fixtures_loop import in_a_loop
+from fixtures_writer import ROOT, Store, furnish
+
+from allotment.backend.app import create_app
+from allotment.backend.engine import Engine
+from allotment.backend.feeding import Feeds
+from allotment.backend.serving import serving
+from allotment.backend.settings import Settings
+from allotment.domain.limit import SetLimit
+from allotment.tenants.identity import IssuerKeys, TokenVerifier
+from allotment.tenants.issuer import DevelopmentIssuer
+from allotment.tenants.onboarding import TenantEntry, register
+
+NOTICED = 'subscription { noticed(node: "%s", kinds: ["limit.set"], afterSeq: "0") { seq } }'
+ISSUER = "http://issuer.test"
+
+
+@in_a_loop
+async def test_who_listens_is_told_at_once_and_leaves_nothing_behind(isolation):
+    store = Store(isolation)
+    register(isolation, ROOT, TenantEntry(store.tenant, "acme", "Acme", "carrier", "Europe/Berlin", "EUR"))
+    issuer = DevelopmentIssuer(ISSUER, environment="development")
+    verifier = TokenVerifier(ISSUER, issuer.audience, IssuerKeys(issuer.jwks))
+    settings = Settings.from_env({"ALLOTMENT_HOME": "/tmp/allotment-unused"})
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    async with Engine(isolation, ROOT, following=False) as engine:
+        await furnish(await engine.writer(store.tenant))
+        root = (await engine.state(store.tenant)).hierarchy.root.id
+        feeds = Feeds(engine)
+        app = create_app(engine, verifier=verifier, issuer=issuer, settings=settings, feeds=feeds)
+        headers = {
+            "Authorization": f"Bearer {issuer.mint('u-1', store.tenant, ['telecoms_manager'], ())}",
+            "Accept": "text/event-stream",
+        }
+        body = {"query": NOTICED % root}
+
+        async def set_limit(number):
+            await engine.submit(store.tenant, SetLimit(root, "voice", number), f"l{number}", "test")
+
+        async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+            async with serving(app, "127.0.0.1", port):
+                await _up(client)
+                async with client.stream("POST", "/graphql", json=body, headers=headers) as answer:
+                    lines = answer.aiter_lines()
+                    await set_limit(1)
+                    assert await anext(lines) == "event: next"
+                    for number in (2, 3):
+                        began = time.monotonic()
+                        await set_limit(number)
+                        while not (await anext(lines)).startswith("data: "):
+                            pass
+                        assert time.monotonic() - began < 1
+                    assert feeds.listeners == 1
+                async with asyncio.timeout(5):
+                    while feeds.listeners:  # noqa: ASYNC110  (the server finds out by itself)
+                        await asyncio.sleep(0.05)
+                listening = asyncio.create_task(_listen(client, body, headers))
+                await asyncio.sleep(0.5)
+                stopped = time.monotonic()
+            assert time.monotonic() - stopped < 6
+            await asyncio.gather(listening, return_exceptions=True)
+
+
+async def _listen(client, body, headers):
+    async with client.stream("POST", "/graphql", json=body, headers=headers) as answer:
+        async for _ in answer.aiter_lines():
+            pass
+
+
+async def _up(client):
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await client.get("/healthz")
+                return
+            except httpx2.TransportError:
+                await asyncio.sleep(0.05)

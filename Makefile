@@ -27,8 +27,9 @@ check: .venv/installed ## what CI runs: style, types, import rules, tests
 	PYTHONPATH=.src $(BIN)/lint-imports
 	$(BIN)/python -m pytest -n 2 $(ARGS)
 
-bench: .venv/installed ## how fast charging is, beside its baseline
+bench: .venv/installed ## how fast charging is, beside its baseline; and reading while usage flows
 	$(BIN)/allotment bench charge $(ARGS)
+	$(BIN)/allotment bench reading
 
 soak: .venv/installed ## the tests that take minutes on purpose
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)

@@ -35,7 +35,6 @@ from .workload import ACTOR, UTC, Shape, _nodes, commands, furnish, records
 BATCH = 50
 PATIENCE_SECONDS = 600.0
 TARGET_NODES = 1_000
-TARGET_MS = 100
 
 BALANCES = """query($node: ID!, $types: [String!]) {
   hierarchy(under: $node, depth: 9, usageTypes: $types) { seq nodes { id name kind depth parentId

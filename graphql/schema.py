@@ -42,6 +42,7 @@ from .contracts import (
     usage_types,
 )
 from .cost import CostLimiter
+from .counters import counters
 from .executing import Executor
 from .explaining import explain
 from .hierarchy import hierarchy, node
@@ -184,6 +185,9 @@ class Mutation:
 
 @strawberry.type
 class Subscription:
+    counters = strawberry.subscription(
+        counters, description="What nodes have used and have left, told again whenever it changes."
+    )
     noticed = strawberry.subscription(
         noticed, description="Events of these kinds at and below a node, as they are committed."
     )

@@ -89,6 +89,20 @@ def test_a_crossing_is_noticed_over_a_websocket_as_it_happens(company, call, lin
     assert told["id"].startswith("msg_")
 
 
+def test_counters_of_nodes_are_told_as_they_change(company, call, line):
+    watched = """subscription { counters(nodes: ["sales", "emea"], usageTypes: ["voice"], perSecond: 10) {
+      seq counters { node used } } }"""
+    with line() as opened:
+        opened.init()
+        opened.subscribe(watched)
+        first = opened.data()
+        assert {one["node"]: one["used"] for one in first["counters"]} == {"sales": "0", "emea": "0"}
+        cross(company, call, 1)
+        told = opened.data()
+    assert {one["node"]: one["used"] for one in told["counters"]} == {"sales": "60", "emea": "60"}
+    assert int(told["seq"]) > int(first["seq"])
+
+
 def test_a_crossing_is_noticed_over_server_sent_events(company, call):
     company.ask(LIMIT)
     cross(company, call, 1, 2)

@@ -29,6 +29,7 @@ COMMANDS = {
     "usage": "usage:usage",
     "import": "usage:import_usage",
     "inventory": "inventory:inventory",
+    "allocation": "allocating:allocation",
     "rate": "rating:rate",
     "trade": "trading:trade",
     "invoice": "reading:invoice",

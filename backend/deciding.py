@@ -19,6 +19,7 @@ from ..domain.contract import OpenPeriod, PeriodNotOpen, first_form
 from ..domain.events import encode
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, UpdateSession
+from ..domain.snapshot import COUNTED
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trading import TradingCommand
 from ..domain.usage import UnreadableRecord, UsageRecord, pack_personal
@@ -327,6 +328,10 @@ class Decider:
             return f"{member} is suspended: resume it, or look for who uses it"
         if told.reason == "limit_exceeded":
             return f"the limit of {member}: {told.used} of {told.limit} {told.counted} used"
+        if told.reason == "cap_reached":
+            return f"the cap of {member}: {told.used} of {told.limit} {told.counted} drawn from above"
+        if told.reason == "frozen":
+            return f"{member} is frozen: thaw it"
         return f"{told.limit} left for it on the way up to {member}, and the contract allows no overage"
 
     def _decide_order(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
@@ -423,14 +428,16 @@ class Decider:
         return self.state.decide(conflict, 0)[0], key
 
     def _events_of(self, command: Command, now: int, actor: str) -> Sequence[Event]:
-        """What follows from a command; the period that it needs is opened before."""
-        try:
-            return self.state.decide(command, now, actor)
-        except PeriodNotOpen as needed:
-            opening = self.state.decide(OpenPeriod(needed.period), now)
-            self._apply(opening)
-            self._add(_under(period_key(needed.period), opening), bytes(DIGEST_BYTES), actor)
-            return self.state.decide(command, now, actor)
+        """What follows from a command; the periods that it needs are opened before, each once."""
+        while True:
+            try:
+                return self.state.decide(command, now, actor)
+            except PeriodNotOpen as needed:
+                opening = self.state.decide(OpenPeriod(needed.period), now)
+                if any(event.topic not in COUNTED for event in opening):
+                    self.restructured += 1
+                self._apply(opening)
+                self._add(_under(period_key(needed.period), opening), bytes(DIGEST_BYTES), actor)
 
     def _apply(self, events: Sequence[Event]) -> None:
         """What cannot be applied has left half of itself behind: that is no state to go on with."""

@@ -23,6 +23,7 @@ from ..domain.session import SessionEvent, SessionExpired, SessionReleased
 from ..domain.tenant import Tenant
 from ..domain.trading import TransferUndone
 from ..domain.usage import MONEY
+from ..projections.allocations import drawn_from_above
 from ..projections.balances import balances_under
 from ..projections.invoices import Invoice, invoice
 from ..projections.sessions import held_now
@@ -267,6 +268,7 @@ def _check_figures(isolation: Isolation, tenant: UUID, state: Tenant, report: Ve
         for period in state.contracts.periods:
             _check_invoice(invoice(db, period), state, period)
             _check_buckets(db, state, period)
+            _check_drawn(db, state, period)
             report.checks["periods"] = report.checks.get("periods", 0) + 1
 
 
@@ -294,6 +296,18 @@ def _check_buckets(db: Connection, state: Tenant, period: str) -> None:
         )
         if told != counted:
             raise Broken(0, f"the balance of {held.id} in {period} tells {told}, the log {counted}")
+
+
+def _check_drawn(db: Connection, state: Tenant, period: str) -> None:
+    counted = {
+        (usage_type, ordinal): drawn
+        for (usage_type, of), family in state.families.items()
+        if of == period and family.caps is not None
+        for ordinal, drawn in family.caps.drawn.items()
+        if drawn
+    }
+    if (told := drawn_from_above(db, period)) != counted:
+        raise Broken(0, f"what was drawn past caps in {period} is told as {told}, the log {counted}")
 
 
 def _check_sessions(db: Connection, state: Tenant) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
-from .bucket import Family
+from .bucket import Drawn, Family
+from .cap import CapReached
 from .charging import FUTURE_MAX, Stop, UsageCharged, charged
 from .contract import QUANTITY_MAX, Contracts
 from .emergency import is_emergency
+from .freeze import frozen_on
 from .hierarchy import Hierarchy, Path
 from .hold import NO_HOLD, Hold, Terms, give_back, keep
 from .limit import Limits, ThresholdCrossed
@@ -43,7 +45,7 @@ from .usage import MONEY, UsageRecord
 CALLS = ("voice", "video")
 """What a suspension does not cut off: it might be an emergency call, and ends by itself."""
 
-Told = SessionEvent | UsageCharged | ThresholdCrossed
+Told = SessionEvent | UsageCharged | ThresholdCrossed | CapReached
 
 
 class Sessions:
@@ -100,12 +102,13 @@ class Sessions:
         terms = self._terms(session, 0, rate)
         asked = _checked(command.record.quantity)
         if self._hierarchy.is_suspended(session.path[0], session.started_at) and not is_emergency(
-            command.record.counterpart
+            command.record
         ):
             return [self._denied(session, terms, command.number, 0, asked, NO_HOLD, 0, suspended=True)]
         granted = terms.grant(asked)
         if not granted.quantity:
-            return [self._denied(session, terms, command.number, 0, asked, NO_HOLD, 0)]
+            denied = self._denied(session, terms, command.number, 0, asked, NO_HOLD, 0)
+            return [denied, *self._capped(terms, 1)]
         reserved = SessionReserved(
             *_of(session, command.number),
             session.tariff,
@@ -117,8 +120,9 @@ class Sessions:
             session.expires_at,
             session.subject,
             session.sealed,
+            session.emergency,
         )
-        return [reserved, *terms.crossed(granted.hold)]
+        return [reserved, *terms.crossed(granted.hold), *self._capped(terms, granted.hold.total)]
 
     def _opened(self, command: ReserveUnits, now: int) -> tuple[Session, CompiledRate]:
         """The session as it would begin, holding nothing; refuses what nobody can authorise."""
@@ -147,6 +151,7 @@ class Sessions:
         session = Session(
             *(*ident, command.number, path, record.usage_type, period.period, at, record.direction),
             *(rate.version, rate.index, 0, NO_HOLD, _until(now), command.token, command.sealed),
+            is_emergency(record),
         )
         return session, rate
 
@@ -159,7 +164,8 @@ class Sessions:
         else:
             granted = terms.grant(_checked(requested))
             held, quantity, final = granted.hold, granted.quantity, granted.final
-        crossed = terms.crossed(held)
+        crossed: list[ThresholdCrossed | CapReached] = [*terms.crossed(held)]
+        crossed += self._capped(terms, held.total + (requested is not None and not quantity))
         if requested is not None and not quantity:
             until = _until(now)
             denied = self._denied(
@@ -198,7 +204,7 @@ class Sessions:
             stop.reason,
             stop.ordinal,
             stop.counter.usage_type,
-            stop.counter.used[stop.ordinal],
+            stop.used,
             stop.limit,
             session.hold,
             held,
@@ -236,7 +242,7 @@ class Sessions:
 
     def _charged(
         self, session: Session, used: int, record_id: str, sealed: bytes
-    ) -> tuple[int, list[UsageCharged | ThresholdCrossed]]:
+    ) -> tuple[int, list[UsageCharged | ThresholdCrossed | CapReached]]:
         """How much of what was used is charged, the charge of it, and the thresholds it crosses."""
         rate = self._rate(session)
         terms = self._terms(session, used, rate)
@@ -253,7 +259,10 @@ class Sessions:
         told = charged(
             *(record, sealed, session.path, session.period, hold.billed, rate, hold.drawn, rated, credit)
         )
-        return total, [told, *terms.crossed(hold)]
+        return total, [told, *terms.crossed(hold), *self._capped(terms, total)]
+
+    def _capped(self, terms: Terms, total: int) -> list[CapReached]:
+        return terms.capped(total, self._hierarchy.members)
 
     def _rate(self, session: Session) -> CompiledRate:
         rate = self._tariffs.versions[session.tariff - 1].rates[session.rate]
@@ -270,6 +279,7 @@ class Sessions:
             self._limits,
             session.hold,
             used,
+            frozen=None if session.emergency else frozen_on(session.path, self._hierarchy),
             overage=self._contracts.periods[session.period].overage,
         )
 
@@ -301,6 +311,12 @@ class Sessions:
     def held_amount(self, period: str) -> int:
         """Money held in a period, counted in `used` and not charged yet."""
         return sum(session.hold.amount for session in self.open.values() if session.period == period)
+
+    def holds(self) -> Iterator[tuple[tuple[str, str], Path, Drawn]]:
+        """Family, path and parts of buckets of everything that is held."""
+        for session in self.open.values():
+            if session.hold.drawn:
+                yield (session.usage_type, session.period), session.path, session.hold.drawn
 
     def held_units(self, usage_type: str, period: str) -> int:
         return sum(
@@ -346,7 +362,7 @@ def _begun(event: SessionReserved) -> Session:
     return Session(
         *(event.source, event.session, event.number, event.path, event.usage_type, event.period),
         *(event.started_at, event.direction, event.tariff, event.rate, 0, event.held),
-        *(event.expires_at, event.subject, event.sealed),
+        *(event.expires_at, event.subject, event.sealed, event.emergency),
     )
 
 

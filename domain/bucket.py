@@ -6,10 +6,12 @@ granted = what remains in its buckets + consumed from them + expired + rolled ov
 What a member has not handed down is shared by everything below it.
 """
 
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, Protocol
 
 from msgspec import Struct
 
+from .capped import FamilyCaps
+from .freeze import check_thawed
 from .hierarchy import Hierarchy, Member, Path
 from .refusals import InvariantBroken, Refused, check_text
 from .vintage import Rolled, put, take_oldest, take_youngest
@@ -91,6 +93,7 @@ class Family:
 
     __slots__ = (
         "agreed",
+        "caps",
         "ceiling",
         "consumed",
         "consumed_total",
@@ -131,6 +134,8 @@ class Family:
         self.ceiling = [NEVER] * members
         self.holders: set[int] = set()
         """Everybody whose bucket was ever filled: nobody else is asked to pay."""
+        self.caps: FamilyCaps | None = None
+        """None until a member has a cap."""
 
     def grow(self) -> None:
         for counters in (self.remaining, self.consumed, self.reserved, self.used):
@@ -141,6 +146,13 @@ class Family:
     def available(self, ordinal: int) -> int:
         return self.remaining[ordinal] - self.reserved[ordinal]
 
+    def reserved_of(self, ordinal: int) -> int:
+        return self.reserved[ordinal]
+
+    def own(self, ordinal: int) -> int:
+        """What a bucket holds and has not handed on, used up or not."""
+        return self.remaining[ordinal] + self.consumed[ordinal]
+
     def draw(self, path: Path, quantity: int) -> tuple[Drawn, int]:
         """Whose buckets would pay for a quantity used at the foot of a path, and how much of it.
 
@@ -148,6 +160,9 @@ class Family:
         """
         if quantity <= 0:
             return (), 0
+        if self.caps is not None and self.caps.touches(path):
+            capped = self.caps.draw(path, quantity, self.available)
+            return capped.drawn, capped.taken
         remaining, reserved, holders = self.remaining, self.reserved, self.holders
         drawn: Drawn = ()
         left = quantity
@@ -175,14 +190,20 @@ class Family:
         self.remaining_total += quantity
         self.remaining[ordinal] += quantity
         self.holders.add(ordinal)
+        if self.caps is not None:
+            self.caps.held(ordinal, quantity, self.own)
         self.check()
 
     def move(self, source: int, target: int, quantity: int) -> None:
         if source in self.rolled:
             put(self.rolled, target, take_youngest(self.rolled, source, self.remaining[source], quantity))
-        self.remaining[source] -= quantity
         self.remaining[target] += quantity
         self.holders.add(target)
+        if self.caps is not None:
+            self.caps.held(target, quantity, self.own)
+        self.remaining[source] -= quantity
+        if self.caps is not None:
+            self.caps.held(source, -quantity, self.own)
         if self.remaining[source] < self.reserved[source] or quantity <= 0:
             raise InvariantBroken("only what is not reserved can move", source=source, quantity=quantity)
         self.check()
@@ -262,6 +283,19 @@ class Family:
         for ordinal, ages in self.rolled.items():
             if not 0 < sum(ages.values()) <= self.remaining[ordinal] or min(ages.values()) <= 0:
                 raise InvariantBroken("what was rolled over is part of what remains", member=ordinal)
+        if self.caps is not None:
+            self.caps.check_whole(self.own)
+
+
+class Holdings(Protocol):
+    """A family as a transfer needs it: as it is, or as it would be."""
+
+    @property
+    def usage_type(self) -> str: ...
+    @property
+    def period(self) -> str: ...
+    def available(self, ordinal: int) -> int: ...
+    def reserved_of(self, ordinal: int) -> int: ...
 
 
 class Movement(Struct, frozen=True):
@@ -282,10 +316,12 @@ def check_transfer(command: Allocate | Return | Trade, hierarchy: Hierarchy, now
     if source is target:
         raise Refused("same_node", node=source.id)
     hierarchy.check_open(target)
+    for end in (source, target):
+        check_thawed(end, hierarchy, now)
     return Movement(source, target, _reason(command, source, target, now))
 
 
-def decide_transfer(command: Allocate | Return | Trade, movement: Movement, family: Family) -> Transferred:
+def decide_transfer(command: Allocate | Return | Trade, movement: Movement, family: Holdings) -> Transferred:
     source, target = movement.source, movement.target
     available = family.available(source.ordinal)
     if command.quantity > available:
@@ -296,7 +332,7 @@ def decide_transfer(command: Allocate | Return | Trade, movement: Movement, fami
             usage_type=family.usage_type,
             period=family.period,
             available=available,
-            reserved=family.reserved[source.ordinal],
+            reserved=family.reserved_of(source.ordinal),
             quantity=command.quantity,
         )
     return Transferred(

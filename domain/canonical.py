@@ -60,6 +60,7 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
             "percent": percent,
         }
     yield from _notices(tenant.notices)
+    yield from _allocation(tenant)
     for key in sorted(tenant.families, key=lambda key: (key[1], key[0])):
         yield from _family(tenant.families[key], tenant.hierarchy)
     for ident in sorted(tenant.sessions.open):
@@ -106,6 +107,23 @@ def _member(member: Member) -> dict[str, Any]:
     return described
 
 
+def _allocation(tenant: Tenant) -> Iterator[dict[str, Any]]:
+    for usage_type in sorted(tenant.caps.by_type):
+        for ordinal in sorted(tenant.caps.by_type[usage_type]):
+            for cap in tenant.caps.by_type[usage_type][ordinal]:
+                yield {"is": "cap", **msgspec.structs.asdict(cap)}
+    for ordinal in sorted(tenant.hierarchy.frozen):
+        yield {"is": "frozen", **msgspec.structs.asdict(tenant.hierarchy.frozen[ordinal])}
+    for template in sorted(tenant.templates.by_name):
+        told = tenant.templates.by_name[template]
+        yield {"is": "template", **msgspec.to_builtins(msgspec.structs.asdict(told))}
+    # In the order in which they are carried out when a period opens.
+    for schedule, scheduled in tenant.schedules.by_id.items():
+        next_at = tenant.schedules.next_at.get(schedule, 0)
+        told_of = msgspec.to_builtins(msgspec.structs.asdict(scheduled))
+        yield {"is": "schedule", **told_of, "next_at": next_at}
+
+
 def _life(tenant: Tenant) -> Iterator[dict[str, Any]]:
     """Nothing for a hierarchy in which nothing but resources ever moved."""
     hierarchy, life = tenant.hierarchy, tenant.life
@@ -150,5 +168,8 @@ def _family(family: Family, hierarchy: Hierarchy) -> Iterator[dict[str, Any]]:
             "used": family.used[ordinal],
             "rolled": sorted(family.rolled.get(ordinal, {}).items()),
         }
+        if family.caps is not None and ordinal in family.caps.drawn:
+            figures["drawn_from_above"] = family.caps.drawn[ordinal]
+            figures["told"] = ordinal in family.caps.told
         if any(figures.values()):
             yield {"is": "bucket", **about, "node": member.id, **figures}

@@ -5,14 +5,18 @@ check every limit on the path -> charged, or rejected by the limit that stopped 
 be guided or rated waits in suspense with its reason. A record always ends in an event.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import msgspec
 from msgspec import Struct
 
 from .bucket import NEVER, Drawn, Family
+from .cap import CapReached, count_drawn, held_back, reached
+from .capped import NOBODY
 from .contract import Contracts
 from .emergency import is_emergency
+from .freeze import frozen_on
 from .hierarchy import Hierarchy, Path
 from .limit import Limits, ThresholdCrossed
 from .refusals import InvariantBroken
@@ -79,7 +83,8 @@ class UsageRejected(Struct, frozen=True, array_like=True, gc=False):
     quantity: int
     billed: int
     reason: str
-    """"limit_exceeded", "suspended", or "insufficient_allowance": then `limit` is what the path still had."""
+    """"limit_exceeded", "suspended", or "insufficient_allowance": then `limit` is what the path still had.
+    "cap_reached": `used` of `limit` was drawn from above; "frozen": it stood below a frozen member."""
     stopped_by: int
     """The ordinal of the member whose limit, or bucket, stopped it; of a resource that is suspended."""
     counted: str
@@ -141,9 +146,15 @@ class Stop(Struct, frozen=True, gc=False):
     ordinal: int
     counter: Family
     limit: int
+    drawn: int = NOBODY
+    """Where a cap stops it: what was drawn from above."""
+
+    @property
+    def used(self) -> int:
+        return self.counter.used[self.ordinal] if self.drawn == NOBODY else self.drawn
 
 
-Charged = UsageCharged | UsageRejected | UsageSuspended | ThresholdCrossed
+Charged = UsageCharged | UsageRejected | UsageSuspended | ThresholdCrossed | CapReached
 
 
 class Charging:
@@ -166,7 +177,23 @@ class Charging:
         self.amount_total = 0
 
     def decide(self, command: ChargeUsage, now: int) -> list[Charged]:
-        """Always an event: charged, rejected or suspended, then the thresholds it crossed."""
+        """Always an event: charged, rejected or suspended, then the thresholds and caps it reached."""
+        events = self._decide(command, now)
+        told = events[0]
+        if isinstance(told, UsageCharged | UsageRejected):
+            family = self._families[told.usage_type, told.period]
+            if family.caps is not None:
+                return [*events, *self._caps_reached(told, family)]
+        return events
+
+    def _caps_reached(self, told: UsageCharged | UsageRejected, family: Family) -> list[CapReached]:
+        if isinstance(told, UsageRejected):
+            concerned = told.reason == "cap_reached"
+        else:
+            concerned = told.overage > 0 and self._tariffs.versions[told.tariff - 1].rates[told.rate].included
+        return reached(family, told.path, told.billed, self._hierarchy.members) if concerned else []
+
+    def _decide(self, command: ChargeUsage, now: int) -> list[Charged]:
         record = command.record
         at = record.started_at
         path = self._hierarchy.guide(command.token, at)
@@ -186,12 +213,15 @@ class Charging:
         rate = self._contracts.rate_of(period, record.usage_type, rate)
         family = self._families[record.usage_type, period.period]
         billed = rate.billed(record.quantity)
-        if self._hierarchy.is_suspended(path[0], at) and not is_emergency(record.counterpart):
+        if self._hierarchy.is_suspended(path[0], at) and not is_emergency(record):
             return [_rejected(command, path, family, billed, Stop("suspended", path[0], family, 0))]
+        frozen = frozen_on(path, self._hierarchy)
+        if frozen is not None and not is_emergency(record):
+            return [_rejected(command, path, family, billed, Stop("frozen", frozen, family, 0))]
         drawn, taken = family.draw(path, billed) if billed and rate.included else ((), 0)
         rated = rate.rate(billed - taken) if taken < billed else NOTHING
         if rated.overage and rate.included and not period.overage:
-            stop = Stop("insufficient_allowance", path[-1], family, taken)
+            stop = uncovered(family, path, billed, taken)
             return [_rejected(command, path, family, billed, stop)]
         told = charged(record, command.sealed, path, family.period, billed, rate, drawn, rated)
         if not billed:
@@ -248,6 +278,7 @@ class Charging:
         """Take a charge out of its buckets and add it to every counter on its path."""
         family = self._families[event.usage_type, event.period]
         taken = family.consume(event.drawn) if event.drawn else 0
+        count_drawn(family, event.path, event.drawn)
         if taken + event.overage != event.billed:
             raise InvariantBroken(
                 "the parts of a charge add up", taken=taken, overage=event.overage, billed=event.billed
@@ -261,6 +292,16 @@ class Charging:
             money.count(event.path, event.amount)
             self.amount_total += event.amount
         self.counts["charged"] += 1
+
+
+def uncovered(
+    family: Family, path: Path, billed: int, taken: int, held: Mapping[int, int] | None = None
+) -> Stop:
+    """Why buckets do not pay for all of it: a cap below them, or there is no more."""
+    ordinal = held_back(family, path, billed, held)
+    if ordinal == NOBODY or family.caps is None:
+        return Stop("insufficient_allowance", path[-1], family, taken)
+    return Stop("cap_reached", ordinal, family, family.caps.quantity[ordinal], family.caps.drawn[ordinal])
 
 
 def suspended_unreadable(command: SuspendUsage) -> UsageSuspended:
@@ -333,7 +374,7 @@ def _rejected(command: ChargeUsage, path: Path, family: Family, billed: int, sto
         stop.reason,
         stop.ordinal,
         stop.counter.usage_type,
-        stop.counter.used[stop.ordinal],
+        stop.used,
         stop.limit,
         command.sealed,
     )

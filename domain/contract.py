@@ -308,6 +308,10 @@ class Contracts:
         about = (command.contract, version, command.starts_on, command.grants, command.overage)
         return ContractSigned(*about, terms, command.note)
 
+    def over_commitment(self, opened: PeriodOpened) -> int:
+        """By how much more than there is may be promised in a period, in percent."""
+        return self.terms_of(opened).over_commitment_percent
+
     def _check_alone(self, contract: str, starts_on: str, ends_on: str) -> None:
         """One contract may take over from another; one that ends may not lie across another."""
         starts_at = midnight(date_of(starts_on), self.zone)

@@ -63,6 +63,14 @@ class ResourceEnded(Struct, frozen=True, array_like=True):
     at: int
 
 
+class NodeFrozen(Struct, frozen=True, array_like=True):
+    """A node and everything below it neither gives, receives nor uses from now on."""
+
+    topic: ClassVar[str] = "allocation.node_frozen"
+    node: str
+    note: str = ""
+
+
 class AddNode(Struct, frozen=True, array_like=True):
     """Add an organization node. The first one, without a parent, is the enterprise."""
 
@@ -106,6 +114,8 @@ class Hierarchy(Ways):
         super().__init__()
         self.by_id: MutableMapping[str, Member] = {}
         self.by_token: MutableMapping[bytes, tuple[Holder, ...]] = {}
+        self.frozen: dict[int, NodeFrozen] = {}
+        """Who is frozen, with the event that says so: see freeze.py."""
         self.closed: dict[int, tuple[int, int]] = {}
         """Node -> since when it is closed, and the ordinal of its successor, or -1."""
         self.suspended: MutableMapping[int, tuple[tuple[int, bool], ...]] = {}

@@ -5,11 +5,14 @@ usage: parts of the buckets on its path, overage, money. Held units are `reserve
 buckets and count as used at every member of the path, so consumed + reserved passes no limit.
 """
 
+from collections.abc import Sequence
+
 from msgspec import Struct
 
 from .bucket import NEVER, Drawn, Family
-from .charging import Stop
-from .hierarchy import Path
+from .cap import CapReached, count_drawn, reached
+from .charging import Stop, uncovered
+from .hierarchy import Member, Path
 from .limit import Limits, ThresholdCrossed
 from .refusals import InvariantBroken
 from .tariff import EXACT_MAX, NOTHING, CompiledRate, Rated
@@ -80,6 +83,7 @@ class Terms:
         used: int,
         *,
         overage: bool,
+        frozen: int | None = None,
     ) -> None:
         self.rate = rate
         self.path = path
@@ -90,6 +94,8 @@ class Terms:
         self._safe = min(used, own.total)
         self._overage = overage or not rate.included
         self._held = dict(own.drawn)
+        self._frozen = frozen
+        """Who on the path is frozen: then only what was granted before may be used."""
 
     def grant(self, requested: int) -> Slice:
         """The slice after what is used: as requested, or for 0 as we choose; less where less is left."""
@@ -133,9 +139,12 @@ class Terms:
         """What stops so much from being used."""
         if total <= self._safe:
             return None
+        if self._frozen is not None:
+            return Stop("frozen", self._frozen, self.family, 0)
         hold, rated = self.priced(total)
         if hold.overage and not self._overage:
-            return Stop("insufficient_allowance", self.path[-1], self.family, hold.billed - hold.overage)
+            taken = hold.billed - hold.overage
+            return uncovered(self.family, self.path, hold.billed, taken, self._held)
         if max(rated.exact) >= EXACT_MAX:
             return Stop("limit_exceeded", self.path[-1], self.money, NEVER)
         for counted, (counter, more) in zip((hold.billed, hold.amount), self._more(hold), strict=True):
@@ -153,6 +162,13 @@ class Terms:
             for crossing in self.limits.crossed(counter, self.path, more)
         ]
 
+    def capped(self, total: int, members: Sequence[Member]) -> list[CapReached]:
+        """The cap that keeps buckets above it from paying for all of so much, if it was not told yet."""
+        if self.family.caps is None or not self.rate.included:
+            return []
+        hold, _ = self.priced(total)
+        return reached(self.family, self.path, hold.billed, members, self._held) if hold.overage else []
+
     def _more(self, hold: Hold) -> tuple[tuple[Family, int], tuple[Family, int]]:
         own = self.own
         return (self.family, hold.billed - own.billed), (self.money, hold.amount - own.amount)
@@ -169,8 +185,15 @@ class Terms:
                 return Stop("limit_exceeded", ordinal, counter, NEVER)
         return None
 
+    def _free(self, ordinal: int) -> int:
+        return self.family.available(ordinal) + self._held.get(ordinal, 0)
+
     def _draw(self, quantity: int) -> tuple[Drawn, int]:
         """As `Family.draw`, with the own hold given back."""
+        caps = self.family.caps
+        if caps is not None and caps.touches(self.path):
+            capped = caps.draw(self.path, quantity, self._free, self._held)
+            return capped.drawn, capped.taken
         drawn: list[tuple[int, int]] = []
         left = quantity
         for ordinal in self.path:
@@ -194,6 +217,7 @@ def keep(families: dict[tuple[str, str], Family], at: tuple[str, str], path: Pat
             raise InvariantBroken("0 <= reserved <= remaining", member=ordinal, reserved=reserved)
     if sum(part for _, part in hold.drawn) + hold.overage != hold.billed:
         raise InvariantBroken("the parts of a hold add up", hold=hold)
+    count_drawn(family, path, hold.drawn)
     if hold.billed:
         family.count(path, hold.billed)
     if hold.amount:
@@ -207,6 +231,7 @@ def give_back(families: dict[tuple[str, str], Family], at: tuple[str, str], path
         reserved = family.reserved[ordinal] = family.reserved[ordinal] - part
         if reserved < 0:
             raise InvariantBroken("only what is reserved is given back", member=ordinal, reserved=reserved)
+    count_drawn(family, path, hold.drawn, -1)
     for counter, quantity in ((family, hold.billed), (families[MONEY, at[1]], hold.amount)):
         used = counter.used
         for ordinal in path if quantity else ():

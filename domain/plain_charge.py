@@ -49,6 +49,7 @@ class PlainCharges:
         charging: Charging,
     ) -> None:
         self._hierarchy = hierarchy
+        self._frozen = hierarchy.frozen
         self._contracts = contracts
         self._tariffs = tariffs
         self._families = families
@@ -71,7 +72,8 @@ class PlainCharges:
             if window is None or not window.starts_at <= at < window.ends_at:
                 window = self._window_at(at)
             path = self._hierarchy.guide(token, at)
-            if window is None or not path or at > now + FUTURE_MAX:
+            frozen = self._frozen and not self._frozen.keys().isdisjoint(path or ())
+            if window is None or not path or at > now + FUTURE_MAX or frozen:
                 return None
             if suspended and path[0] in suspended:
                 return None
@@ -88,7 +90,8 @@ class PlainCharges:
                 drawn, taken = family.draw(path, billed)
             if taken < billed:
                 rated = rate.rate(billed - taken)
-                if (rate.included and not window.overage) or max(rated.exact) >= EXACT_MAX:
+                capped = family.caps is not None and family.caps.touches(path)
+                if (rate.included and not window.overage) or max(rated.exact) >= EXACT_MAX or capped:
                     return None
         except Exception:  # noqa: BLE001  (nothing has changed: `Charging.decide` tells what it is)
             return None
@@ -101,6 +104,8 @@ class PlainCharges:
             self._charging.amount_total += rated.amount
         if drawn:
             family.consume(drawn)
+            if family.caps is not None:
+                family.caps.count(path, drawn)
         self._charging.counts["charged"] += 1
         return charged(record, sealed, path, family.period, billed, rate, drawn, rated)
 

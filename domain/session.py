@@ -51,6 +51,8 @@ class SessionReserved(Struct, frozen=True, array_like=True, gc=False):
     subject: bytes
     sealed: bytes
     """The line and the other party, under the line's own key."""
+    emergency: bool = False
+    """A call for help: whoever is frozen may make it."""
 
     @property
     def before(self) -> Hold:
@@ -227,6 +229,7 @@ class Session(Struct, frozen=True, array_like=True, gc=False):
     expires_at: int
     subject: bytes
     sealed: bytes
+    emergency: bool = False
 
 
 SessionCommand = ReserveUnits | UpdateSession | ReleaseSession | ExpireSession

@@ -15,15 +15,17 @@ from msgspec import Raw, Struct
 
 from .brief import Charged
 from .bucket import NEVER, Family, Granted, Transferred
+from .cap import CapReached, CapSet, count_drawn
 from .charging import UsageCharged, UsageRejected, UsageSuspended
 from .contract import ContractSigned, Ending, PeriodOpened
 from .granting import GrantChanged, ToppedUp
-from .hierarchy import Identity, Member, Path
+from .hierarchy import Identity, Member, NodeFrozen, Path
 from .kept_life import KeptLife, keep_life, restore_life
 from .limit import LimitSet, ThresholdCrossed
 from .notice import RecipientSet, Webhook
 from .refusals import InvariantBroken
 from .rollover import RolledOver
+from .schedule import AllocationScheduled, ScheduleCarriedOut, ScheduleSkipped
 from .session import (
     Session,
     SessionDenied,
@@ -33,7 +35,8 @@ from .session import (
     SessionUpdated,
 )
 from .tariff import TariffPublished
-from .tenant import Tenant, TenantOpened
+from .template import TemplateDefined
+from .tenant import Event, Tenant, TenantOpened
 from .trading import TradingEvent
 from .trading_kept import NO_TRADING, KeptTrading, keep_trading, restore_trading
 from .usage import MONEY
@@ -51,6 +54,7 @@ COUNTED = {
         *(ToppedUp, GrantChanged, RolledOver),
         *(SessionReserved, SessionUpdated, SessionDenied, SessionReleased, SessionExpired),
         *get_args(TradingEvent),
+        *(CapReached, ScheduleCarriedOut, ScheduleSkipped),
     )
 }
 """The events that change counters only. Any other may change the structure."""
@@ -75,6 +79,11 @@ class FamilyCounters(Struct, array_like=True):
     rolled_in_total: int = 0
     rolled: dict[int, dict[int, int]] = {}
     agreed: int | None = None
+    drawn: dict[int, int] = {}
+    """From above, by everybody who ever had a cap."""
+    drawn_ceiling: dict[int, int] = {}
+    told: list[int] = []
+    """Whose cap was told to be reached."""
 
 
 class Counters(Struct, array_like=True):
@@ -91,6 +100,8 @@ class Counters(Struct, array_like=True):
     turns: list[tuple[str, str, int]] = []
     """Usage type, period, and how often it was rolled over."""
     trading: KeptTrading = NO_TRADING
+    next_at: dict[str, int] = {}
+    """When what is scheduled is due."""
 
 
 class KeptMember(Struct, array_like=True, gc=False):
@@ -123,6 +134,10 @@ class Structure(Struct, array_like=True):
     types: list[UsageTypeDefined] = []
     recipients: list[RecipientSet] = []
     webhooks: list[Webhook] = []
+    caps: list[CapSet] = []
+    frozen: list[NodeFrozen] = []
+    templates: list[TemplateDefined] = []
+    schedules: list[AllocationScheduled] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -156,6 +171,7 @@ def copy_counters(tenant: Tenant) -> CountersCopy:
         list(tenant.sessions.expired.values()),
         [(*at, count) for at, count in tenant.rollovers.turns.items()],
         keep_trading(tenant.trading),
+        dict(tenant.schedules.next_at),
     )
     return CountersCopy(told, [_copy_family(family) for family in tenant.families.values()])
 
@@ -167,7 +183,7 @@ def encode_counters(copied: CountersCopy) -> bytes:
     return _encode(
         [
             *(told.opened, told.periods, families, told.fired, told.counts, told.amount_total),
-            *(told.sessions, told.expired, told.turns, told.trading),
+            *(told.sessions, told.expired, told.turns, told.trading, told.next_at),
         ]
     )
 
@@ -191,6 +207,10 @@ def encode_structure(tenant: Tenant) -> bytes:
             types=tenant.types.defined,
             recipients=list(tenant.notices.recipients.values()),
             webhooks=list(tenant.notices.webhooks.values()),
+            caps=[cap for by in tenant.caps.by_type.values() for caps in by.values() for cap in caps],
+            frozen=[*tenant.hierarchy.frozen.values()],
+            templates=list(tenant.templates.by_name.values()),
+            schedules=list(tenant.schedules.by_id.values()),
         )
     )
 
@@ -221,8 +241,11 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
             tenant.limits.fired[usage_type, period_name, ordinal] = percent
     _restore_members(tenant, kept.ways, chain.from_iterable(map(_decode_members, kept.members)))
     restore_life(tenant, kept.life)
+    _restore_allocation(tenant, kept)
     for family in counted.families:
-        tenant.families[family.usage_type, family.period] = _restore_family(family)
+        restored = tenant.families[family.usage_type, family.period] = _restore_family(family)
+        _restore_caps(tenant, restored, family)
+    tenant.schedules.next_at = counted.next_at
     tenant.charging.counts.update(counted.counts)
     tenant.charging.amount_total = counted.amount_total
     tenant.rollovers.turns = {(usage_type, period): count for usage_type, period, count in counted.turns}
@@ -269,6 +292,10 @@ def count_all(tenant: Tenant, charges: Sequence[Charged]) -> None:
                 paid[ordinal] += part
     charging.counts["charged"] += len(charges)
     runs.end()
+    if any(family.caps is not None for family in tenant.families.values()):
+        for envelope in charges:
+            event = envelope.event
+            count_drawn(tenant.families[event.usage_type, event.period], event.path, event.drawn)
 
 
 _Run = tuple[defaultdict[int, int], defaultdict[Path, int], defaultdict[int, int]]
@@ -358,6 +385,20 @@ def _limits(tenant: Tenant) -> Iterator[KeptLimits]:
             yield usage_type, ordinal, limits
 
 
+def _restore_allocation(tenant: Tenant, kept: Structure) -> None:
+    events: list[Event] = [*kept.caps, *kept.frozen, *kept.templates, *kept.schedules]
+    for event in events:
+        tenant.apply(event)
+
+
+def _restore_caps(tenant: Tenant, family: Family, kept: FamilyCounters) -> None:
+    """Of promises nothing is kept: they are added up again."""
+    tenant.caps.arm(family)
+    if family.caps is not None:
+        family.caps.drawn, family.caps.ceiling = kept.drawn, kept.drawn_ceiling
+        family.caps.told = set(kept.told)
+
+
 # --- families ------------------------------------------------------------------------------------
 
 
@@ -372,6 +413,7 @@ def _copy_family(family: Family) -> Family:
     copied.remaining, copied.consumed = family.remaining.copy(), family.consumed.copy()
     copied.reserved, copied.used = family.reserved.copy(), family.used.copy()
     copied.mark, copied.ceiling = family.mark.copy(), family.ceiling.copy()
+    copied.caps = family.caps.counters() if family.caps is not None else None
     return copied
 
 
@@ -389,6 +431,7 @@ def _encode_family(family: Family) -> bytes:
             {ordinal: ceiling for ordinal, ceiling in enumerate(family.ceiling) if ceiling != NEVER},
             *(family.expired_total, family.rolled_total, family.rolled_in_total),
             *(family.rolled, family.agreed),
+            *((caps.drawn, caps.ceiling, sorted(caps.told)) if (caps := family.caps) else ({}, {}, [])),
         ]
     )
 

@@ -11,9 +11,12 @@ from typing import ClassVar, Protocol, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from .allocation import Allocations, ReturnUnused, TransferMany
 from .authorising import Sessions
-from .bucket import Allocate, Family, Granted, Return, Trade, Transferred, check_transfer, decide_transfer
+from .bucket import Allocate, Family, Granted, Return, Trade, Transferred, check_transfer
+from .cap import CapReached, Caps, CapSet, SetCap
 from .charging import (
     ChargeUsage,
     Charging,
@@ -35,6 +38,7 @@ from .contract import (
     SignContract,
     granted,
 )
+from .freeze import FreezeNode, NodeThawed, ThawNode, apply_freeze, decide_freeze
 from .granting import ChangeGrants, GrantChanged, ToppedUp, TopUp, apply_change, decide_change, decide_top_up
 from .hierarchy import (
     AddNode,
@@ -43,6 +47,7 @@ from .hierarchy import (
     Hierarchy,
     MoveResource,
     NodeAdded,
+    NodeFrozen,
     ResourceAdded,
     ResourceEnded,
     ResourceMoved,
@@ -76,6 +81,16 @@ from .notice import NoticeCommand, NoticeEvent, Notices
 from .plain_charge import PlainCharges
 from .refusals import InvariantBroken, Refused, check_text
 from .rollover import RolledOver, RollOver, RollOvers
+from .schedule import (
+    AllocationScheduled,
+    CancelSchedule,
+    CarryOutSchedule,
+    ScheduleAllocation,
+    ScheduleCancelled,
+    ScheduleCarriedOut,
+    Schedules,
+    ScheduleSkipped,
+)
 from .session import (
     ExpireSession,
     ReleaseSession,
@@ -88,6 +103,7 @@ from .session import (
     UpdateSession,
 )
 from .tariff import PublishTariff, TariffPublished, Tariffs
+from .template import ApplyTemplate, DefineTemplate, TemplateDefined, Templates
 from .trading import Trading, TradingCommand, TradingEvent
 from .usage import MONEY
 from .usage_type import DefineUsageType, UsageTypeDefined, UsageTypes
@@ -154,6 +170,15 @@ Event = (
     | UsageTypeDefined
     | TradingEvent
     | NoticeEvent
+    | CapSet
+    | CapReached
+    | NodeFrozen
+    | NodeThawed
+    | TemplateDefined
+    | AllocationScheduled
+    | ScheduleCancelled
+    | ScheduleCarriedOut
+    | ScheduleSkipped
 )
 
 AgreementCommand = (
@@ -197,6 +222,16 @@ Command = (
     | UpdateSession
     | ReleaseSession
     | ExpireSession
+    | SetCap
+    | TransferMany
+    | ReturnUnused
+    | DefineTemplate
+    | ApplyTemplate
+    | FreezeNode
+    | ThawNode
+    | ScheduleAllocation
+    | CancelSchedule
+    | CarryOutSchedule
     | TradingCommand
     | AgreementCommand
     | HierarchyCommand
@@ -239,13 +274,16 @@ class Tenant:
         self.sessions = Sessions(*parts)
         self.rollovers = RollOvers(self.hierarchy, self.contracts, self.families)
         self.trading = Trading(self.hierarchy, self.contracts, self.families)
+        self.caps = Caps(self.hierarchy, self.contracts)
+        self.templates = Templates(self.types)
+        self.allocations = Allocations(
+            self.hierarchy, self.contracts, self.caps, self.templates, self.families, self.sessions.holds
+        )
+        self.allocations.permit = self.trading.check_unapproved
+        self.schedules = Schedules(self.hierarchy, self.contracts, self.allocations)
         self.plain = PlainCharges(self.hierarchy, self.contracts, self.tariffs, self.families, self.charging)
         self.timed: tuple[Timed, ...] = (
-            self.sessions,
-            self.contracts,
-            self.rollovers,
-            self.trading,
-            self.life,
+            *(self.sessions, self.contracts, self.rollovers, self.trading, self.life, self.schedules),
         )
 
     # --- what time asks for ---------------------------------------------------------------
@@ -267,7 +305,7 @@ class Tenant:
         if type(command) is ChargeUsage:
             return self.charging.decide(command, now)
         if isinstance(command, TradingCommand):
-            return self.trading.decide(command, now, by)
+            return self._guarded(self.trading.decide(command, now, by), now)
         if isinstance(command, AgreementCommand):
             return self._agree(command, now)
         if isinstance(command, HierarchyCommand):
@@ -285,7 +323,7 @@ class Tenant:
                 return [suspended_unreadable(command)]
             case OpenTenant():
                 return [self._open(command)]
-        raise AssertionError(command)
+        return self._decide_allocation(command, now)
 
     def _agree(self, command: AgreementCommand, now: int) -> Sequence[Event]:
         """What the carrier and the enterprise agree on, and what follows from it in time."""
@@ -303,6 +341,23 @@ class Tenant:
                 return [self.rollovers.decide(command, now)]
             case DefineUsageType():
                 return [self.types.decide(command)]
+
+    def _guarded(self, events: Sequence[Event], now: int) -> Sequence[Event]:
+        """What trading leads to, unless somebody is frozen, or too much is promised already."""
+        self.allocations.check(events, now)
+        return events
+
+    def _decide_allocation(self, command: Command, now: int) -> Sequence[Event]:
+        match command:
+            case SetCap() | TransferMany() | ReturnUnused() | ApplyTemplate():
+                return [*self.allocations.decide(command, now)]
+            case ScheduleAllocation() | CancelSchedule() | CarryOutSchedule():
+                return [*self.schedules.decide(command, now)]
+            case DefineTemplate():
+                return [self.templates.decide(command)]
+            case FreezeNode() | ThawNode():
+                return [decide_freeze(command, self.hierarchy)]
+        raise AssertionError(command)
 
     def _open(self, command: OpenTenant) -> TenantOpened:
         if self.opened is not None:
@@ -326,8 +381,11 @@ class Tenant:
         event, grants = self.contracts.decide(command, now)
         if not isinstance(event, PeriodOpened):
             return [event]
-        root, told = self.hierarchy.root.id, [*granted(event, grants)]
-        return [event, *(Granted(root, grant.usage_type, event.period, *part) for grant, part in told)]
+        root = self.hierarchy.root.id
+        told = [
+            Granted(root, grant.usage_type, event.period, *part) for grant, part in granted(event, grants)
+        ]
+        return [event, *told, *self.schedules.opening(event, told, now)]
 
     def _root(self) -> str:
         return self.hierarchy.root.id
@@ -336,10 +394,10 @@ class Tenant:
         self.types.check(command.usage_type, money=True)
         period = command.period or self.contracts.name_at(now)
         self.contracts.check(period)
-        movement = check_transfer(command, self.hierarchy, now)
+        check_transfer(command, self.hierarchy, now)
         # Last: what is refused anyway shall not open a period.
         self.contracts.require(period)
-        return decide_transfer(command, movement, self.families[command.usage_type, period])
+        return self.allocations.transfer(replace(command, period=period), now)
 
     def _limit(self, command: SetLimit, now: int) -> list[Event]:
         if command.from_period:
@@ -381,6 +439,7 @@ class Tenant:
                 | ResourceLabelled()
             ):
                 self.life.apply(event)
+                self.caps.follow(event, self.families)
             case ContractSigned() | ContractEnded() | ContractRenewed() | PeriodOpened() | UsageTypeDefined():
                 self._apply_agreed(event)
             case Granted() | ToppedUp() | GrantChanged() | RolledOver():
@@ -398,6 +457,19 @@ class Tenant:
                 SessionReserved() | SessionUpdated() | SessionDenied() | SessionReleased() | SessionExpired()
             ):
                 self.sessions.apply(event)
+            case _:
+                self._apply_allocation(event)
+
+    def _apply_allocation(self, event: Event) -> None:
+        match event:
+            case CapSet() | CapReached():
+                self.caps.apply(event, self.families)
+            case NodeFrozen() | NodeThawed():
+                apply_freeze(event, self.hierarchy)
+            case TemplateDefined():
+                self.templates.apply(event)
+            case AllocationScheduled() | ScheduleCancelled() | ScheduleCarriedOut() | ScheduleSkipped():
+                self.schedules.apply(event)
 
     def _decide_hierarchy(
         self,
@@ -421,6 +493,7 @@ class Tenant:
                     family.grow()
             case ResourceMoved() | ResourceEnded():
                 self.life.changed(event)
+                self.caps.follow(event, self.families)
 
     def _apply_agreed(
         self, event: ContractSigned | ContractEnded | ContractRenewed | PeriodOpened | UsageTypeDefined
@@ -439,6 +512,7 @@ class Tenant:
     def _apply_granted(self, event: Granted | ToppedUp | GrantChanged | RolledOver) -> None:
         if isinstance(event, RolledOver):
             self.rollovers.apply(event)
+            self.caps.forget(self.families, event.usage_type)
             return
         family, ordinal = (
             self.families[event.usage_type, event.period],
@@ -446,6 +520,7 @@ class Tenant:
         )
         if isinstance(event, GrantChanged):
             apply_change(event, family, ordinal)
+            self.caps.forget(self.families, event.usage_type)
         else:
             family.grant(ordinal, event.quantity)
 
@@ -454,6 +529,7 @@ class Tenant:
         family = Family(usage_type, period, len(self.hierarchy.members))
         self.families[usage_type, period] = family
         self.limits.arm(family)
+        self.caps.arm(family)
 
     def _move(self, event: Transferred) -> None:
         members = self.hierarchy.by_id

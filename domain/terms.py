@@ -17,6 +17,7 @@ QUANTITY_MAX = 2**60
 CYCLES_MAX = 120
 HOURS_MAX = 31 * 24
 MONTHS_MAX = 120
+OVER_COMMITMENT_MAX = 10_000
 
 
 class Grant(Struct, frozen=True, array_like=True):
@@ -65,6 +66,8 @@ class Terms(Struct, frozen=True, array_like=True):
     commitment: int = 0
     """Spend agreed per period, in micro-units: what is missing is owed all the same."""
     overage_prices: tuple[OveragePrice, ...] = ()
+    over_commitment_percent: int = 0
+    """Caps below a bucket may add up to so much more than it has; 0: to what it has."""
 
     @property
     def settles(self) -> bool:
@@ -84,6 +87,7 @@ def check_terms(terms: Terms, starts_on: str, grants: tuple[Grant, ...]) -> None
         ("renews_months", terms.renews_months, MONTHS_MAX),
         ("settle_after_hours", terms.settle_after_hours, HOURS_MAX),
         ("commitment", terms.commitment, QUANTITY_MAX),
+        ("over_commitment_percent", terms.over_commitment_percent, OVER_COMMITMENT_MAX),
     ):
         if not 0 <= value <= most:
             raise Refused("bad_terms", field=field, value=value, remedy=f"give 0 to {most}")

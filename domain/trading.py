@@ -169,6 +169,17 @@ class Trading:
         proposed = self._proposed((leg,), transferred.reason, "", transferred.note, now, by)
         return [proposed or transferred]
 
+    def check_unapproved(self, transferred: Transferred, now: int) -> None:
+        """Refuses one of many transfers that may only be proposed by itself."""
+        if self.rules.trades_max is None and not self.approvals.rules:
+            return
+        leg = Leg(*(getattr(transferred, name) for name in Leg.__struct_fields__))
+        if transferred.reason == "trade":
+            self.rules.check((leg,))
+        approvers, _ = self.approvals.passed((leg,), self._hierarchy.by_id, now)
+        if approvers:
+            raise Refused("needs_approval", source=leg.source, target=leg.target, quantity=leg.quantity)
+
     # --- offers -------------------------------------------------------------------------------
 
     def _make(self, command: OfferTrade, now: int) -> OfferMade:

@@ -38,10 +38,12 @@ from .context import Answer, Context, Info
 from .hierarchy import UNITS
 from .offers import DRY, KEY, NOTE, REPEATED
 from .problems import (
+    Frozen,
     IdempotencyMismatch,
     InsufficientAllowance,
     InvalidInput,
     NotPermitted,
+    OverCommitted,
     TryAgain,
     UnknownNode,
 )
@@ -171,6 +173,8 @@ AnswerTransferPayload = Annotated[
     | ProposalGone
     | ReservedQuantity
     | InsufficientAllowance
+    | OverCommitted
+    | Frozen
     | InvalidInput
     | UnknownNode
     | NotPermitted

@@ -12,10 +12,12 @@ from .changing import DryRun, changed, seqs_of
 from .context import Info
 from .hierarchy import Member
 from .problems import (
+    Frozen,
     IdempotencyMismatch,
     InsufficientAllowance,
     InvalidInput,
     NotPermitted,
+    OverCommitted,
     TryAgain,
     UnknownNode,
 )
@@ -61,6 +63,8 @@ TransferPayload = Annotated[
     | TradedTooOften
     | ReservedQuantity
     | InsufficientAllowance
+    | OverCommitted
+    | Frozen
     | InvalidInput
     | UnknownNode
     | NotPermitted

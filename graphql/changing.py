@@ -5,6 +5,7 @@ a node out of reach is one that does not exist. A dry run tells what would stand
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import strawberry
 from msgspec.structs import replace
@@ -54,6 +55,18 @@ async def change(
         return problem_of(refusal)
 
 
+def _within(reach: Reach, code: str, facts: dict[str, Any]) -> dict[str, Any]:
+    """Facts without those of members beyond the caller's reach."""
+    if code == "bad_lines":
+        lines = [bad | {"facts": _within(reach, bad["code"], bad["facts"])} for bad in facts["lines"]]
+        return facts | {"lines": lines}
+    whose = {"over_committed": "node", "frozen": "frozen"}.get(code)
+    if whose is None or reach.sees_id(facts[whose]):
+        return facts
+    hidden = (whose, "available", "committed") if code == "over_committed" else (whose,)
+    return facts | dict.fromkeys(hidden)
+
+
 async def carried_out(
     context: Context,
     verb: Verb,
@@ -71,7 +84,10 @@ async def carried_out(
     for field, node in nodes.items():
         if not reach.sees_id(node):
             return unknown_node(node, field)
-    answer = await context.submit(command, idempotency_key, dry=dry_run)
+    try:
+        answer = await context.submit(command, idempotency_key, dry=dry_run)
+    except Refused as refusal:
+        raise Refused(refusal.code, **_within(reach, refusal.code, refusal.facts)) from None
     return DryRun(events=await foreseen(context, reach, answer)) if answer.dry else answer
 
 

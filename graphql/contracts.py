@@ -22,6 +22,7 @@ from .problems import (
     InsufficientAllowance,
     InvalidInput,
     NotPermitted,
+    OfAllocation,
     ProblemType,
     TryAgain,
     UnknownNode,
@@ -83,6 +84,9 @@ class ContractTerms:
     settle_after_hours: int = strawberry.field(description="So long a period's rest waits for late usage.")
     commitment: Money = strawberry.field(description="Spend agreed per period.")
     overage_prices: list[ContractOveragePrice]
+    over_commitment_percent: int = strawberry.field(
+        description="Caps below a bucket may add up to so much more than it has."
+    )
 
 
 @strawberry.type(description="A version of a contract; it holds from the next period opened.")
@@ -189,6 +193,7 @@ def terms_told(terms: Terms) -> ContractTerms:
             ContractOveragePrice(usage_type=one.usage_type, price=one.price, per=Quantity(one.per))
             for one in terms.overage_prices
         ],
+        over_commitment_percent=terms.over_commitment_percent,
     )
 
 
@@ -247,6 +252,7 @@ class SignContractInput:
     settle_after_hours: int = 0
     commitment: Money = Money(0)
     overage_prices: list[OveragePriceInput] = strawberry.field(default_factory=list)
+    over_commitment_percent: int = 0
     note: str = strawberry.field(default="", description=_NOTE)
     dry_run: bool = strawberry.field(default=False, description=_DRY)
 
@@ -412,7 +418,7 @@ async def _agree(
     context = info.context
     answer = await change(context, "configure", command, input.idempotency_key, {}, dry_run=input.dry_run)
     if isinstance(answer, DryRun | ProblemType):
-        assert not isinstance(answer, InsufficientAllowance | UnknownNode)
+        assert not isinstance(answer, InsufficientAllowance | UnknownNode | OfAllocation)
         return answer
     return ContractDone(
         contract=await _stands(context, answer, str(input.contract)),
@@ -427,7 +433,7 @@ async def change_grants(info: Info, input: ChangeGrantsInput) -> ChangeGrantsPay
     command = ChangeGrants(str(input.contract), grants, input.prorate, input.note)
     answer = await change(context, "configure", command, input.idempotency_key, {}, dry_run=input.dry_run)
     if isinstance(answer, DryRun | ProblemType):
-        assert not isinstance(answer, UnknownNode)
+        assert not isinstance(answer, UnknownNode | OfAllocation)
         return answer
     changes = [event for event in answer.events if isinstance(event, GrantChanged)]
     return ChangeGrantsDone(
@@ -453,7 +459,7 @@ async def top_up(info: Info, input: TopUpInput) -> TopUpPayload:
     command = TopUp(input.usage_type, input.quantity, input.period or "", input.note)
     answer = await change(context, "configure", command, input.idempotency_key, {}, dry_run=input.dry_run)
     if isinstance(answer, DryRun | ProblemType):
-        assert not isinstance(answer, InsufficientAllowance | UnknownNode)
+        assert not isinstance(answer, InsufficientAllowance | UnknownNode | OfAllocation)
         return answer
     topped = next(event for event in answer.events if isinstance(event, ToppedUp))
     (node,) = await changed(context, answer, [topped.node], topped.period, topped.usage_type)
@@ -472,7 +478,7 @@ async def define_usage_type(info: Info, input: DefineUsageTypeInput) -> DefineUs
         info.context, "configure", command, input.idempotency_key, {}, dry_run=input.dry_run
     )
     if isinstance(answer, DryRun | ProblemType):
-        assert not isinstance(answer, InsufficientAllowance | UnknownNode)
+        assert not isinstance(answer, InsufficientAllowance | UnknownNode | OfAllocation)
         return answer
     return DefineUsageTypeDone(
         usage_type=UsageType(name=input.name, unit=input.unit, built_in=False),
@@ -506,5 +512,6 @@ def _terms_of(input: SignContractInput) -> Terms | None:
         overage_prices=tuple(
             OveragePrice(one.usage_type, one.price, one.per) for one in input.overage_prices
         ),
+        over_commitment_percent=input.over_commitment_percent,
     )
     return None if terms == USUAL else terms

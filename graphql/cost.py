@@ -68,6 +68,10 @@ COSTS = {
         ),
         10,
     ),
+    "allocations": 20,
+    **dict.fromkeys(("setCap", "applyTemplate", "returnUnused", "freezeNode", "thawNode"), 10),
+    **dict.fromkeys(("defineTemplate", "scheduleAllocation", "cancelSchedule"), 10),
+    "bulkTransfer": 50,
 }
 """Of one field of the query or mutation; 1 where none is given."""
 PAGE_COST_PER_ROWS = 10

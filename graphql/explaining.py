@@ -114,7 +114,9 @@ class Crossing:
 
 @strawberry.type(description="What stopped the record.")
 class Stop:
-    reason: str = strawberry.field(description="`limit_exceeded`, `insufficient_allowance` or `suspended`.")
+    reason: str = strawberry.field(
+        description="`limit_exceeded`, `cap_reached`, `frozen`, `suspended` or `insufficient_allowance`."
+    )
     node: Place | None = strawberry.field(description="Whose limit or bucket; null beyond your reach.")
     counted: str = strawberry.field(description="What the limit counts: a usage type, or money.")
     used: Quantity

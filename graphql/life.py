@@ -48,8 +48,8 @@ from .problems import (
     InsufficientAllowance,
     InvalidInput,
     NotPermitted,
+    OfAllocation,
     Problem,
-    ProblemType,
     TryAgain,
     UnknownNode,
 )
@@ -87,7 +87,8 @@ LifePayload = Annotated[
     | TryAgain,
     strawberry.union("LifePayload"),
 ]
-LifeProblem = VersionConflict | ProblemType
+OfLife = InsufficientAllowance | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain
+LifeProblem = VersionConflict | OfLife
 
 
 @strawberry.input(description="A change of one node or resource.")
@@ -249,7 +250,7 @@ async def _dated(
     try:
         at = effective(input.at or 0, now)
     except Refused as refusal:
-        return problem_of(refusal)
+        return _told(refusal)
     return await _carry_out(info, input, lambda expected: command(at, expected), **others)
 
 
@@ -262,11 +263,17 @@ async def _carry_out(
         try:
             expected = await _version_at(context, input.id, input.expected_seq)
         except Later as later:
-            return problem_of(later)
+            return _told(later)
     nodes = {"id": input.id, **others}
     return await _change(
         context, input.idempotency_key, input.id, command(expected), nodes, dry_run=input.dry_run
     )
+
+
+def _told(refusal: Forbidden | Refused | Later) -> OfLife:
+    problem = problem_of(refusal)
+    assert not isinstance(problem, OfAllocation), "nobody is frozen or capped by a change of the hierarchy"
+    return problem
 
 
 async def _version_at(context: Context, ident: str, seq: int) -> int:
@@ -350,7 +357,7 @@ _NAMED = ("holder", "successor", "by")
 def life_problem_of(refusal: Forbidden | Refused | Later, reach: Reach | None) -> LifeProblem:
     """The API's word for it, naming nobody beyond the caller's reach."""
     if not isinstance(refusal, Refused):
-        return problem_of(refusal)
+        return _told(refusal)
     facts = {
         name: value
         if name not in _NAMED or not value or (reach is not None and reach.sees_id(value))
@@ -365,4 +372,4 @@ def life_problem_of(refusal: Forbidden | Refused | Later, reach: Reach | None) -
             node=ID(facts["node"]),
             changes=refusal.facts["version"] - refusal.facts["expected"],
         )
-    return problem_of(Refused(refusal.code, **facts))
+    return _told(Refused(refusal.code, **facts))

@@ -14,6 +14,7 @@ from .problems import (
     InsufficientAllowance,
     InvalidInput,
     NotPermitted,
+    OfAllocation,
     ProblemType,
     TryAgain,
     UnknownNode,
@@ -74,7 +75,7 @@ async def set_limit(info: Info, input: SetLimitInput) -> SetLimitPayload:
         dry_run=input.dry_run,
     )
     if isinstance(answer, DryRun | ProblemType):
-        assert not isinstance(answer, InsufficientAllowance)
+        assert not isinstance(answer, InsufficientAllowance | OfAllocation)
         return answer
     limit = next(event for event in answer.events if isinstance(event, LimitSet))
     running = (await context.state()).contracts.name_at(context.now())

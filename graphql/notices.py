@@ -30,7 +30,14 @@ from ..tenants.access import NotPermitted, require
 from .asking import PAGE_USUAL, PageInfo, page_size, permit, reach_of, seq_before
 from .changing import DryRun, change, seqs_of
 from .context import Answer, BadAddress, Context, Info, TryAgain
-from .problems import IdempotencyMismatch, InsufficientAllowance, InvalidInput, ProblemType, UnknownNode
+from .problems import (
+    IdempotencyMismatch,
+    InsufficientAllowance,
+    InvalidInput,
+    OfAllocation,
+    ProblemType,
+    UnknownNode,
+)
 from .problems import NotPermitted as NotPermittedProblem
 from .problems import TryAgain as TryAgainProblem
 from .refusals import QueryRefused, invalid, problem_of, unknown_node
@@ -405,7 +412,7 @@ async def _forget_unused(context: Context, before: RecipientSet | None) -> None:
 def _narrow(
     problem: ProblemType,
 ) -> InvalidInput | UnknownNode | NotPermittedProblem | IdempotencyMismatch | TryAgainProblem:
-    assert not isinstance(problem, InsufficientAllowance)
+    assert not isinstance(problem, InsufficientAllowance | OfAllocation)
     return problem
 
 

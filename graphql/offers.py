@@ -31,10 +31,12 @@ from .context import Answer, Context, Info
 from .hierarchy import UNITS, Member
 from .history import HISTORY_MAX, AuditEntry, told_all
 from .problems import (
+    Frozen,
     IdempotencyMismatch,
     InsufficientAllowance,
     InvalidInput,
     NotPermitted,
+    OverCommitted,
     TryAgain,
     UnknownNode,
 )
@@ -194,6 +196,8 @@ OfferPayload = Annotated[
     | ProposalGone
     | ReservedQuantity
     | InsufficientAllowance
+    | OverCommitted
+    | Frozen
     | InvalidInput
     | UnknownNode
     | NotPermitted
@@ -212,6 +216,8 @@ AcceptOfferPayload = Annotated[
     | ProposalGone
     | ReservedQuantity
     | InsufficientAllowance
+    | OverCommitted
+    | Frozen
     | InvalidInput
     | UnknownNode
     | NotPermitted

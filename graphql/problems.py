@@ -2,7 +2,7 @@
 
 import strawberry
 
-from .scalars import Quantity
+from .scalars import Json, Quantity
 
 
 @strawberry.interface(description="Why a change was not made. Nothing has changed.")
@@ -19,6 +19,34 @@ class InsufficientAllowance(Problem):
     period: str
     available: Quantity
     reserved: Quantity
+
+
+@strawberry.type(description="More would be promised by caps than there is, or than the contract allows.")
+class OverCommitted(Problem):
+    node: strawberry.ID
+    available: Quantity = strawberry.field(description="What it has, with what it may draw above it.")
+    committed: Quantity = strawberry.field(description="What caps below would ask of it.")
+    percent: int = strawberry.field(description="By how much more may be promised.")
+
+
+@strawberry.type(description="A node that is frozen neither gives nor receives.")
+class Frozen(Problem):
+    node: strawberry.ID
+    frozen_by: strawberry.ID | None = strawberry.field(description="Who is; null beyond your reach.")
+
+
+@strawberry.type(description="A line of many that does not fit.")
+class BadLine:
+    line: int = strawberry.field(description="Counted from 1, without the heading of a CSV.")
+    code: str
+    message: str
+    facts: Json
+
+
+@strawberry.type(description="Lines that do not fit. Nothing of the others was done either.")
+class BadLines(Problem):
+    count: int
+    lines: list[BadLine] = strawberry.field(description="The first hundred of them.")
 
 
 @strawberry.type(description="The input cannot be carried out as it stands.")
@@ -46,6 +74,16 @@ class TryAgain(Problem):
     retry_after_ms: int
 
 
-ProblemType = (
-    InsufficientAllowance | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain
+OfAllocation = OverCommitted | Frozen | BadLines
+OneProblem = (
+    OverCommitted
+    | Frozen
+    | InsufficientAllowance
+    | InvalidInput
+    | UnknownNode
+    | NotPermitted
+    | IdempotencyMismatch
+    | TryAgain
 )
+"""Of a change that is one; those of many lines have `BadLines` besides."""
+ProblemType = OneProblem | BadLines

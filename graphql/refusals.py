@@ -14,7 +14,7 @@ from ..domain.refusals import Refused
 from ..tenants import access
 from . import context, problems
 from .problems import ProblemType
-from .scalars import Quantity
+from .scalars import Json, Quantity
 
 
 class Told(NamedTuple):
@@ -55,6 +55,37 @@ TOLD: dict[str, Told] = {
     "not_a_transfer": Told("seq", "event {seq} is no transfer that could be undone"),
     "undone_already": Told("seq", "the transfer of event {seq} was undone before"),
     "not_due": Told("id", "it is not due before {due_at}"),
+    # allocation
+    "nothing_above": Told("node", "{node} has nobody above it"),
+    "over_committed": Told(
+        "quantity",
+        "{node} has {available}, and caps would ask {committed} of it: "
+        "the contract allows {percent} % more than there is",
+    ),
+    "frozen": Told("node", "{node} is frozen, by {frozen}: thaw that first"),
+    "frozen_already": Told("node", "{node} is frozen already"),
+    "not_frozen": Told("node", "{node} is not frozen"),
+    "no_lines": Told("lines", "there are no lines"),
+    "bad_lines": Told("lines", "{count} lines do not fit, the first is line {first}: {why}"),
+    "unknown_action": Told("action", "{action} is no action: use one of {known}"),
+    "cap_has_no_source": Told("source", "a cap has no source: leave {source} out"),
+    "no_quantity_here": Told("quantity", "{action} takes no quantity"),
+    "no_period_here": Told("period", "a schedule knows its periods: leave {period} out"),
+    "nothing_unused": Told("node", "nothing is available at {node} in {period}"),
+    "nobody_below": Told("node", "there is no {kind} below {node}"),
+    "unknown_template": Told("template", "there is no template {template}"),
+    "template_or_rule": Told("template", "give the name of a template, or a rule"),
+    "too_many_templates": Told("template", "there may be {templates_max} templates"),
+    "unknown_share": Told("share", "{share} is no share: use one of {known}"),
+    "amount_out_of_range": Told("amount", "the amount must be 1 to {amount_max}"),
+    "unknown_schedule": Told("schedule", "there is no schedule {schedule}"),
+    "too_many_schedules": Told("schedule", "there may be {schedules_max} schedules: cancel some"),
+    "unknown_recurrence": Told("every", "{every} is no recurrence: use one of {known}"),
+    "not_ahead": Told("firstAt", "choose a moment that is to come, within ten years"),
+    "ends_before_it_begins": Told("until", "the end must come after the first time"),
+    "needs_approval": Told(
+        "quantity", "moving {quantity} from {source} to {target} needs an approval: ask for it by itself"
+    ),
     # contract
     "no_contract": Told("period", "no contract covers the period {period}"),
     "granted_twice": Told("grants", "each usage type may be granted once: {usage_types}"),
@@ -83,6 +114,9 @@ TOLD: dict[str, Told] = {
     "bad_usage_type": Told("name", "{usage_type} cannot be a name: give {remedy}"),
     "usage_type_exists": Told("name", "there is a usage type {usage_type} already"),
     "too_many_usage_types": Told("name", "a tenant may have {types_max} types of its carrier's own"),
+    "bad_quantity": Told("quantity", "{quantity} is no quantity such as {example}"),
+    "bad_heading": Told("csv", "the heading {heading} must name columns out of {known}"),
+    "bad_row": Told("csv", "the row has {columns} columns, the heading {expected}"),
     # any text; the fact says which
     "bad_text": Told("", "{field} must have {remedy}"),
     # hierarchy
@@ -214,11 +248,44 @@ def _refused(code: str, facts: dict[str, Any]) -> ProblemType:
                 available=Quantity(facts["available"]),
                 reserved=Quantity(facts["reserved"]),
             )
+        case "over_committed" if facts["node"] is not None:
+            figures = {name: facts[name] for name in ("node", "available", "committed", "percent")}
+            return problems.OverCommitted(code=code, message=message, path=path, **figures)
+        case "frozen":
+            node, by = ID(facts["node"]), facts["frozen"]
+            return problems.Frozen(code=code, message=message, path=path, node=node, frozen_by=by)
+        case "bad_lines":
+            return _bad_lines(message, facts["lines"], facts["count"])
         case "unknown_node":
             return unknown_node(facts["node"])
         case "idempotency_mismatch":
             return problems.IdempotencyMismatch(code=code, message=message, path=path)
     return problems.InvalidInput(code=code, message=message, path=path, field=field)
+
+
+def _bad_lines(message: str, lines: list[dict[str, Any]], count: int) -> problems.BadLines:
+    """Each with its code, a sentence, and its facts as they are."""
+    told = [
+        problems.BadLine(
+            line=bad["line"],
+            code=bad["code"],
+            message=message_of(bad["code"], bad["facts"]),
+            facts=Json({camel(name): _plain(fact) for name, fact in bad["facts"].items()}),
+        )
+        for bad in lines
+    ]
+    path = ["input", "lines"]
+    return problems.BadLines(code="bad_lines", message=message, path=path, count=count, lines=told)
+
+
+def message_of(code: str, facts: dict[str, Any]) -> str:
+    """A refusal as a sentence."""
+    return TOLD[code].message.format_map(_Facts(facts))
+
+
+def _plain(fact: Any) -> Any:
+    """Quantities as text, as everywhere."""
+    return str(fact) if isinstance(fact, int) and not isinstance(fact, bool) else fact
 
 
 def camel(name: str) -> str:
@@ -231,6 +298,8 @@ class _Facts(dict[str, Any]):
 
     def __getitem__(self, name: str) -> str:
         fact = self.get(name, "?")
+        if fact is None:
+            return "what is beyond your reach"
         return ", ".join(map(str, fact)) if isinstance(fact, list) else str(fact)
 
 

@@ -19,6 +19,20 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
 from . import life
+from .allocations import (
+    allocations,
+    apply_template,
+    bulk_transfer,
+    cancel_schedule,
+    define_template,
+    freeze_node,
+    return_unused,
+    schedule_allocation,
+    schedules,
+    set_cap,
+    templates,
+    thaw_node,
+)
 from .approvals import (
     approval_rules,
     approve_transfer,
@@ -98,6 +112,11 @@ class Query:
     usage = strawberry.field(usage, description="One usage record.")
     record_history = strawberry.field(record_history, description="What became of a usage record.")
     sessions = strawberry.field(sessions, description="Charging sessions, those that changed last first.")
+    allocations = strawberry.field(
+        allocations, description="What each has, hands down, may draw from above and has promised."
+    )
+    templates = strawberry.field(templates, description="The rules of allocation that have names.")
+    schedules = strawberry.field(schedules, description="Allocations that time carries out.")
     suspense = strawberry.field(suspense, description="Records that wait to be corrected.")
     invoice_preview = strawberry.field(invoice_preview, description="What a period costs so far.")
     offers = strawberry.field(offers, description="The board: what members offer each other, newest first.")
@@ -194,6 +213,20 @@ class Subscription:
     changed = strawberry.subscription(
         changed, description="That something changed at or below a node; what comes at once is told together."
     )
+    set_cap = strawberry.mutation(set_cap, description="Limit what a member draws from buckets above it.")
+    bulk_transfer = strawberry.mutation(bulk_transfer, description="Carry out many lines, all or none.")
+    define_template = strawberry.mutation(define_template, description="Keep a rule under a name.")
+    apply_template = strawberry.mutation(apply_template, description="Divide what a node has by a rule.")
+    return_unused = strawberry.mutation(return_unused, description="Give what is available back up.")
+    schedule_allocation = strawberry.mutation(
+        schedule_allocation,
+        description="Have lines carried out at a moment, again and again, or for each period.",
+    )
+    cancel_schedule = strawberry.mutation(cancel_schedule, description="Have a schedule carried out no more.")
+    freeze_node = strawberry.mutation(
+        freeze_node, description="Stop all usage and transfers of a member and below, but emergency calls."
+    )
+    thaw_node = strawberry.mutation(thaw_node, description="Let a frozen member go on.")
 
 
 class Schema(strawberry.Schema):

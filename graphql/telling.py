@@ -8,9 +8,12 @@ from typing import Any
 import msgspec
 
 from ..domain.bucket import Granted, Transferred
+from ..domain.cap import CapReached, CapSet
 from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
 from ..domain.contract import ContractEnded, ContractRenewed, ContractSigned, PeriodOpened
+from ..domain.freeze import NodeThawed
 from ..domain.granting import GrantChanged, ToppedUp
+from ..domain.hierarchy import NodeFrozen
 from ..domain.hold import Hold
 from ..domain.life import NodeChangePlanned, NodeRenamed
 from ..domain.limit import LimitSet, ThresholdCrossed
@@ -25,6 +28,7 @@ from ..domain.notice import (
 )
 from ..domain.offer import OfferMade
 from ..domain.rollover import RolledBucket, RolledOver
+from ..domain.schedule import AllocationScheduled, ScheduleCancelled, ScheduleCarriedOut, ScheduleSkipped
 from ..domain.session import (
     SessionDenied,
     SessionEvent,
@@ -34,6 +38,7 @@ from ..domain.session import (
     SessionUpdated,
 )
 from ..domain.tariff import TariffPublished
+from ..domain.template import TemplateDefined
 from ..domain.tenant import Event, Tenant, TenantOpened
 from ..domain.trading import TradingEvent
 from ..domain.usage import MONEY
@@ -45,16 +50,32 @@ from .scalars import Json, moment_text, money_text
 from .telling_hierarchy import BEYOND, HierarchyEvent, hierarchy_sentence
 from .telling_trade import TradeTeller, trade_fact
 
+AllocationEvent = (
+    CapSet
+    | CapReached
+    | NodeFrozen
+    | NodeThawed
+    | TemplateDefined
+    | AllocationScheduled
+    | ScheduleCancelled
+    | ScheduleCarriedOut
+    | ScheduleSkipped
+)
+
 _SEALED = ("sealed", "identities", "identity", "token", "subject", "address", "secret")
 _IDS = ("node", "source", "target", "parent", "resource", "successor")
-_MOMENTS = ("started_at", "since", "at", "starts_at", "ends_at", "valid_from", "expires_at", "before_until")
+_MOMENTS = (
+    *("started_at", "since", "at", "starts_at", "ends_at", "valid_from", "expires_at"),
+    *("before_until", "first_at", "until", "next_at"),
+)
 _ORDINALS = ("stopped_by",)
 _QUANTITIES = (
     *("quantity", "billed", "overage", "used", "limit", "amount"),
-    *("requested", "granted", "overrun", "counted_used"),
+    *("requested", "granted", "overrun", "counted_used", "drawn"),
     *("whole", "before", "after", "change", "commitment"),
     *("price", "left", "above"),
 )
+_CAUSES = {"limit_exceeded": "the limit", "cap_reached": "the cap", "frozen": "the freeze"}
 _VERBS = {"allocate": "allocated", "return": "returned", "trade": "traded", "undo": "gave back"}
 _OUTCOMES = UsageCharged | UsageRejected | UsageSuspended | SessionEvent
 
@@ -119,7 +140,7 @@ class Teller:
                 }
                 for one in self._buckets(event)
             ]
-        if name in ("drawn", "credit"):
+        if name in ("drawn", "credit") and not isinstance(value, int):
             return [[self._id(members[ordinal].id), str(part)] for ordinal, part in value]
         if name in _ORDINALS:
             return self._id(members[value].id)
@@ -143,7 +164,7 @@ class Teller:
             return told
         if name == "exact":
             return f"{value[0]}/{value[1]}"
-        if name == "rates":
+        if name in ("rates", "lines"):
             return len(value)
         return msgspec.to_builtins(value)
 
@@ -191,6 +212,35 @@ class Teller:
                 | WebhookEnabled()
             ):
                 return self._notice(event)
+            case _:
+                return self._allocation(event)
+
+    def _allocation(self, event: AllocationEvent) -> str:
+        """Caps, freezes, templates and schedules."""
+        match event:
+            case CapSet():
+                name, since = self.name(event.node), event.from_period
+                if event.quantity is None:
+                    return f"{name} may draw as much {event.usage_type} as there is from {since} on."
+                much = quantity_text(event.quantity, event.usage_type)
+                return f"{name} may draw {much} per period from above, from {since} on."
+            case CapReached():
+                much = quantity_text(event.quantity, event.usage_type)
+                return f"{self.name(event.node)} reached its cap for {event.period}: {much} from above."
+            case NodeFrozen():
+                return f"{self.name(event.node)} was frozen."
+            case NodeThawed():
+                return f"{self.name(event.node)} was thawed."
+            case TemplateDefined():
+                return f"The template {event.template} was defined for {event.usage_type}."
+            case AllocationScheduled():
+                return f"The schedule {event.schedule} was made, with {len(event.lines)} lines."
+            case ScheduleCancelled():
+                return f"The schedule {event.schedule} was cancelled."
+            case ScheduleCarriedOut():
+                return f"The schedule {event.schedule} was carried out: {event.count} changes."
+            case ScheduleSkipped():
+                return f"The schedule {event.schedule} was skipped, with nothing done: {event.code}."
 
     def _transferred(self, event: Transferred) -> str:
         much = quantity_text(event.quantity, event.usage_type)
@@ -264,7 +314,7 @@ class Teller:
         stopper = self.member_name(event.stopped_by)
         if event.reason == "suspended":
             return f"{who} was denied {much}: it is suspended."
-        cause = "the limit" if event.reason == "limit_exceeded" else "the allowance"
+        cause = _CAUSES.get(event.reason, "the allowance")
         return f"{who} was denied {much} by {cause} of {stopper}: {event.used} of {event.limit} used."
 
     def _session(self, event: SessionEvent) -> str:
@@ -278,7 +328,7 @@ class Teller:
             case SessionDenied():
                 if event.reason == "suspended":
                     return f"{who} was denied more in {session}: it is suspended."
-                cause = "the limit" if event.reason == "limit_exceeded" else "the allowance"
+                cause = _CAUSES.get(event.reason, "the allowance")
                 stopper = self.member_name(event.stopped_by)
                 told = f"{event.counted_used} of {event.limit} used"
                 return f"{who} was denied more in {session} by {cause} of {stopper}: {told}."

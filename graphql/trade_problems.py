@@ -8,7 +8,7 @@ from strawberry import ID
 from ..domain.refusals import Refused
 from ..tenants import access
 from . import context
-from .problems import Problem, ProblemType
+from .problems import BadLines, OneProblem, Problem
 from .refusals import TOLD, problem_of
 from .scalars import Moment, Quantity
 
@@ -58,16 +58,17 @@ class ProposalGone(Problem):
     outcome: str = strawberry.field(description="approved, declined, withdrawn or expired.")
 
 
-OfTransfers = ReservedQuantity | TradedTooOften | ProblemType
+OfTransfers = ReservedQuantity | TradedTooOften | OneProblem
 """What a transfer that no offer is about may come to."""
 TradeProblem = (
-    ReservedQuantity | OfferGone | ExpiredOffer | UnevenQuantity | TradedTooOften | ProposalGone | ProblemType
+    ReservedQuantity | OfferGone | ExpiredOffer | UnevenQuantity | TradedTooOften | ProposalGone | OneProblem
 )
 
 
 def trade_problem_of(error: Refused | context.TryAgain | access.NotPermitted) -> TradeProblem:
     """The API's word for why a trade was not made."""
     told = problem_of(error)
+    assert not isinstance(told, BadLines)
     if not isinstance(error, Refused):
         return told
     about = {"code": error.code, "message": told.message, "path": told.path}

@@ -19,10 +19,12 @@ from .context import Context, Info
 from .hierarchy import Member
 from .offers import DRY, KEY, NOTE, REPEATED
 from .problems import (
+    Frozen,
     IdempotencyMismatch,
     InsufficientAllowance,
     InvalidInput,
     NotPermitted,
+    OverCommitted,
     TryAgain,
     UnknownNode,
 )
@@ -69,6 +71,8 @@ UndoTransferPayload = Annotated[
     | ProposalGone
     | ReservedQuantity
     | InsufficientAllowance
+    | OverCommitted
+    | Frozen
     | InvalidInput
     | UnknownNode
     | NotPermitted

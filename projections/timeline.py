@@ -10,9 +10,11 @@ from typing import get_args
 
 from ..domain.approval import ApprovalRuleSet
 from ..domain.bucket import Granted, Transferred
+from ..domain.cap import CapReached, CapSet
 from ..domain.events import Recorded
+from ..domain.freeze import NodeThawed
 from ..domain.granting import GrantChanged, ToppedUp
-from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from ..domain.hierarchy import NodeAdded, NodeFrozen, ResourceAdded, ResourceEnded, ResourceMoved
 from ..domain.life import (
     IdentityAdded,
     IdentityRemoved,
@@ -73,6 +75,7 @@ _NAMED: dict[type, tuple[str, ...]] = {
     **dict.fromkeys(
         (Granted, ToppedUp, GrantChanged, LimitSet, ThresholdCrossed, ApprovalRuleSet), ("node",)
     ),
+    **dict.fromkeys((CapSet, CapReached, NodeFrozen, NodeThawed), ("node",)),
 }
 """The fields of an event that name members by their ids."""
 

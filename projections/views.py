@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from msgspec import Struct
 
 from . import (
+    allocations,
     approvals,
     balances,
     consumption,
@@ -38,6 +39,13 @@ VIEWS = (
     View("members", members.VERSION, members.TABLES, members.apply),
     View("balances", balances.VERSION, balances.TABLES, balances.apply, ("members",)),
     View("limits", limits.VERSION, limits.TABLES, limits.apply, ("members", "balances")),
+    View(
+        "allocations",
+        allocations.VERSION,
+        allocations.TABLES,
+        allocations.apply,
+        ("members", "balances"),
+    ),
     View("usages", usages.VERSION, usages.TABLES, usages.apply, ("members",)),
     View("invoices", invoices.VERSION, invoices.TABLES, invoices.apply, ("members", "balances")),
     View("contracts", contracts.VERSION, contracts.TABLES, contracts.apply),

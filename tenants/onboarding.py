@@ -128,6 +128,7 @@ class ContractDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     commitment: str = "0"
     """In the tenant's currency: "1000.00"."""
     overage_prices: dict[str, PriceDefinition] = {}
+    over_commitment_percent: int = 0
     note: str = ""
 
 
@@ -243,6 +244,7 @@ def contract_command(contract: ContractDefinition) -> SignContract:
         *(contract.rolls_to_enterprise, contract.settle_after_hours),
         _money("contracts.commitment", contract.commitment),
         tuple(OveragePrice(name, one.price, one.per) for name, one in contract.overage_prices.items()),
+        contract.over_commitment_percent,
     )
     agreed = None if terms == USUAL else terms
     return SignContract(contract.id, contract.starts_on, grants, contract.overage, agreed, contract.note)

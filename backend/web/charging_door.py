@@ -341,6 +341,10 @@ def _denial(told: SessionDenied) -> str:
         return "the line is suspended: only emergency calls are authorised"
     if told.reason == "insufficient_allowance":
         return f"the allowance of {told.usage_type} is used up, and the contract allows no more"
+    if told.reason == "cap_reached":
+        return f"a cap on {told.usage_type} from above is reached: {told.counted_used} of {told.limit}"
+    if told.reason == "frozen":
+        return "the line is frozen"
     return f"a limit on {told.counted} is reached: {told.counted_used} of {told.limit}"
 
 

@@ -361,6 +361,25 @@ def _asked(address: str, token: str, query: str) -> Any:
             time.sleep(0.1)
 
 
+def test_a_sheet_of_allocations_goes_in_whole_and_comes_out_again(allotment, acme):
+    rows = allotment("allocation", "export", "--tenant", acme).stdout.splitlines()
+    assert rows[0] == "action,source,target,usage_type,quantity,period,note"
+    _, root, target, usage_type = rows[1].split(",")[:4]
+    sheet = (
+        f"action;source;target;usage_type;quantity\nallocate;{root};{target};{usage_type};5\n"
+        f"cap;;{target};{usage_type};7 s\n"
+    )
+    done = allotment.json("allocation", "import", "-", "--tenant", acme, stdin=sheet)
+    assert (done["repeated"], done["transfers"], done["caps"]) == (False, 1, 1)
+    dry = allotment(
+        "allocation", "import", "-", "--tenant", acme, "--dry-run", stdin=sheet + "cap;;nowhere\n"
+    )
+    assert (dry.returncode, "Traceback" in dry.stderr) == (1, False)
+    assert "line 3: bad_row" in dry.stderr
+    after = allotment("allocation", "export", "--tenant", acme).stdout
+    assert f"cap,,{target},{usage_type},7,," in after.splitlines()
+
+
 def test_a_definition_file_is_read_before_anything_is_made(allotment, tmp_path):
     file = Path(tmp_path, "broken.json")
     file.write_text('{"nodes": [{"id": "acme"}]}', encoding="utf-8")

@@ -27,6 +27,7 @@ from allotment.domain.approval import (
 from allotment.domain.bucket import Granted, Transferred
 from allotment.domain.calendar import Calendar
 from allotment.domain.canonical import lines
+from allotment.domain.cap import CapReached, CapSet
 from allotment.domain.charging import UsageCharged, UsageRejected, UsageSuspended
 from allotment.domain.contract import (
     ContractEnded,
@@ -36,8 +37,16 @@ from allotment.domain.contract import (
     PeriodOpened,
 )
 from allotment.domain.events import decode, encode
+from allotment.domain.freeze import NodeThawed
 from allotment.domain.granting import GrantChanged, ToppedUp
-from allotment.domain.hierarchy import Identity, NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from allotment.domain.hierarchy import (
+    Identity,
+    NodeAdded,
+    NodeFrozen,
+    ResourceAdded,
+    ResourceEnded,
+    ResourceMoved,
+)
 from allotment.domain.hold import NO_HOLD, Hold
 from allotment.domain.life import (
     IdentityAdded,
@@ -65,6 +74,13 @@ from allotment.domain.offer import NOTHING_ASKED, Ask, OfferAccepted, OfferClose
 from allotment.domain.quiet import QuietHours
 from allotment.domain.reservation import Leg, Reservation
 from allotment.domain.rollover import RolledBucket, RolledOver
+from allotment.domain.running import Line
+from allotment.domain.schedule import (
+    AllocationScheduled,
+    ScheduleCancelled,
+    ScheduleCarriedOut,
+    ScheduleSkipped,
+)
 from allotment.domain.session import (
     SessionDenied,
     SessionExpired,
@@ -73,6 +89,7 @@ from allotment.domain.session import (
     SessionUpdated,
 )
 from allotment.domain.tariff import Rate, TariffPublished
+from allotment.domain.template import Rule, TemplateDefined
 from allotment.domain.tenant import Event, Tenant, TenantOpened
 from allotment.domain.terms import OveragePrice, RollOverRule, Terms
 from allotment.domain.trade_rules import TradeRulesSet
@@ -362,6 +379,68 @@ SAMPLES: dict[str, list[Event]] = {
     "notice.webhook_secret_rotated/v1": [WebhookSecretRotated("wh-1", "acme", b"secret 2", NOON, "leaked")],
     "notice.webhook_disabled/v1": [WebhookDisabled("wh-1", "acme", "failing", "404")],
     "notice.webhook_enabled/v1": [WebhookEnabled("wh-1", "acme", "")],
+    "contract.signed/v3": [
+        ContractSigned(
+            *("frame", 4, "2026-01-01", (Grant("voice", BIG),), True),
+            Terms(over_commitment_percent=150),
+            "promised by half more",
+        ),
+        ContractSigned("frame", 5, "2026-01-01", (), overage=False),
+    ],
+    "session.reserved/v2": [
+        SessionReserved(
+            source="pbx-1",
+            session="c-8",
+            rating_group=1,
+            number=0,
+            path=(4, 2, 1, 0),
+            usage_type="voice",
+            period="2026-11",
+            started_at=NOON,
+            direction="outbound",
+            tariff=1,
+            rate=3,
+            requested=0,
+            granted=181,
+            final=True,
+            held=HELD,
+            expires_at=NOON + 600_000_000,
+            subject=bytes(range(16)),
+            sealed=b"\x00sealed\xff",
+            emergency=True,
+        )
+    ],
+    "allocation.cap_set/v1": [
+        CapSet("sales", "voice", BIG, "2026-11", "for the trade fair", (("2026-11", 61), ("2026-12", 1))),
+        CapSet("sales", "data", None, "2026-12"),
+        CapSet("r-1", "data", 0, "2026-12"),
+    ],
+    "allocation.cap_reached/v1": [CapReached("sales", "voice", "2026-11", 500, 490)],
+    "allocation.node_frozen/v1": [NodeFrozen("sales", "a theft"), NodeFrozen("r-1")],
+    "allocation.node_thawed/v1": [NodeThawed("sales", "found")],
+    "allocation.template_defined/v1": [
+        TemplateDefined("Zürich", "data", Rule("per_device", 2_000_000_000, "cost_centre"), "2 GB each"),
+        TemplateDefined("five", "voice", Rule("percent", 500)),
+    ],
+    "allocation.scheduled/v1": [
+        AllocationScheduled(
+            "weekly",
+            (
+                Line("allocate", "acme", "emea", "voice", BIG, "", "a note"),
+                Line("template", "acme", "five", ""),
+                Line("cap", "", "sales", "data"),
+            ),
+            "week",
+            NOON,
+            NOON + 1,
+            "each Monday",
+        )
+    ],
+    "allocation.schedule_cancelled/v1": [ScheduleCancelled("weekly", "over")],
+    "allocation.schedule_carried_out/v1": [ScheduleCarriedOut("weekly", NOON, "2026-11", 3, NOON + 1)],
+    "allocation.schedule_skipped/v1": [
+        ScheduleSkipped("weekly", NOON, "2026-11", "insufficient_allowance", 2, 0)
+    ],
     "usage.suspended/v1": [
         UsageSuspended(
             source="pbx-1",

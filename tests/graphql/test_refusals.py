@@ -30,7 +30,8 @@ def test_every_refusal_in_the_source_is_told_and_none_besides():
 
 def test_every_refusal_is_a_problem_with_a_path_and_a_sentence():
     for code, facts in _codes():
-        told = problem_of(Refused(code, **dict.fromkeys(facts, "x")))
+        given = {fact: [] if fact == "lines" else "x" for fact in facts}
+        told = problem_of(Refused(code, **given))
         assert told.code == code
         assert told.path[0] == "input"
         assert len(told.path) == 2

@@ -1,0 +1,131 @@
+"""`allotment allocation ...`: allocations, transfers and caps as sheets, in and out."""
+
+from collections import Counter
+from collections.abc import Sequence
+from hashlib import sha256
+from zoneinfo import ZoneInfo
+
+import rich_click as click
+from click.exceptions import Exit
+
+from ...domain.allocation import TransferMany
+from ...domain.contract import name_of
+from ...domain.refusals import Refused
+from ...domain.running import Line
+from ...domain.sheet import csv_of, lines_of
+from ...graphql.refusals import TOLD, message_of
+from ...projections.allocations import as_lines
+from ...projections.balances import period_at
+from ...tenants.onboarding import TenantEntry, find_tenant
+from ..deciding import Answer
+from ..engine import wall_clock
+from ..following import catch_up
+from ..running import Product, running
+from ..stopping import complete
+from .input import InputError, check_readable, opened
+from .output import note, say, settings_for_command, tell_json
+
+ACTOR = "telecoms_manager:command-line"
+
+
+@click.group()
+def allocation() -> None:
+    """Allocations, transfers and caps as sheets (CSV)."""
+
+
+@allocation.command(name="import")
+@click.argument("file", metavar="FILE")
+@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@click.option("--period", default="", help="Of lines that name none: 2026-11. Else what runs.")
+@click.option("--note", "about", default="", help="For the history, of lines that have none.")
+@click.option("--key", default="", help="Another key carries out a sheet again that was carried out before.")
+@click.option("--dry-run", is_flag=True, help="Say what would happen; store nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def allocation_import(
+    file: str, slug: str, period: str, about: str, key: str, dry_run: bool, as_json: bool
+) -> None:
+    """Carry out the lines of FILE ("-" reads stdin) in their order: all of them, or none.
+
+    The first row names the columns: action,source,target,usage_type,quantity,period,note. An action is
+    allocate, return, trade, cap, template or return_unused. A quantity may have a unit: 2 GB, 90 min.
+
+    \b
+    allotment allocation import november.csv --tenant acme --dry-run
+    allotment allocation import november.csv --tenant acme --period 2026-11
+    """
+    settings = settings_for_command()
+    check_readable(file)
+    text = _text(file)
+    try:
+        command = TransferMany(lines_of(text, period), about)
+        with running(settings) as product:
+            entry = find_tenant(product.isolation, slug)
+            idempotency_key = f"sheet:{key or sha256(f'{period} {about} {text}'.encode()).hexdigest()}"
+            answer = complete(_carry_out(product, entry, command, idempotency_key, dry=dry_run))
+    except Refused as refusal:
+        _tell_refusal(refusal, as_json=as_json)
+        raise Exit(1) from None
+    _tell(entry, answer, as_json=as_json)
+
+
+def _text(file: str) -> str:
+    with opened(file) as stream:
+        try:
+            return stream.read().decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{file}: byte {error.start} is no UTF-8: save the sheet as UTF-8") from error
+
+
+async def _carry_out(
+    product: Product, entry: TenantEntry, command: TransferMany, key: str, *, dry: bool
+) -> Answer:
+    async with product.engine(following=not dry) as engine:
+        return await engine.submit(entry.tenant_id, command, key, ACTOR, dry=dry)
+
+
+def _tell(entry: TenantEntry, answer: Answer, *, as_json: bool) -> None:
+    counts = Counter(event.topic for event in answer.events)
+    told = {"transfers": counts["bucket.transferred"], "caps": counts["allocation.cap_set"]}
+    if as_json:
+        about = {"tenant": entry.slug, "dry_run": answer.dry, "repeated": answer.repeated, **told}
+        tell_json({**about, "first_seq": answer.first_seq, "last_seq": answer.last_seq})
+        return
+    did = "would be" if answer.dry else "were"
+    if answer.repeated:
+        note("This sheet had been carried out before: --key NAME carries it out again.")
+    say(f"{told['transfers']:,} transfers and {told['caps']:,} caps {did} carried out for {entry.slug}.")
+
+
+def _tell_refusal(refusal: Refused, *, as_json: bool) -> None:
+    bad = refusal.facts["lines"] if refusal.code == "bad_lines" else []
+    if as_json:
+        facts = {name: fact for name, fact in refusal.facts.items() if name != "lines"}
+        tell_json({"refused": refusal.code, **facts, "lines": bad})
+    for one in bad:
+        note(f"line {one['line']}: {one['code']}: {message_of(one['code'], one['facts'])}")
+    field = TOLD[refusal.code].field
+    note(f"allotment: refused, nothing was done: {field}: {message_of(refusal.code, refusal.facts)}")
+
+
+@allocation.command(name="export")
+@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@click.option("--period", default="", help="Such as 2026-11; else what runs.")
+def allocation_export(slug: str, period: str) -> None:
+    """Print what everybody has, and every cap, as a sheet that gives it to them in another period.
+
+    \b
+    allotment allocation export --tenant acme --period 2026-11 > november.csv
+    allotment allocation import november.csv --tenant acme --period 2026-12
+    """
+    with running(settings_for_command()) as product:
+        entry = find_tenant(product.isolation, slug)
+        catch_up(product.isolation, entry.tenant_id)
+        with product.isolation.transaction(entry.tenant_id) as db:
+            wanted = period or period_at(db, wall_clock()) or _month(entry)
+            lines: Sequence[Line] = as_lines(db, wanted)
+    for row in csv_of(lines):
+        say(row.rstrip("\n"))
+
+
+def _month(entry: TenantEntry) -> str:
+    return name_of(wall_clock(), ZoneInfo(entry.time_zone))

@@ -35,6 +35,8 @@ COMMANDS = {
     "invoice": "reading:invoice",
     "explain": "reading:explain",
     "webhook": "webhooks:webhook",
+    "limit": "rules:limit",
+    "policy": "rules:policy",
     "review": "reviewing:review",
     "sizing": "proposing:sizing",
     "dump": "auditing:dump_command",
@@ -55,7 +57,7 @@ _UNUSABLE = {
 }  # fmt: skip
 _REFUSED = {
     "Refused", "Unavailable", "Halted", "Busy", "LogUnavailable", "Fenced", "DidNotStart", "NewerView",
-    "NotServing", "NotPermitted", "InvariantBroken", "UnknownEvent",
+    "NotServing", "NotPermitted", "TooLong", "InvariantBroken", "UnknownEvent",
 }  # fmt: skip
 """By name: what a command does not use need not be imported to know its errors."""
 

@@ -23,6 +23,7 @@ from ..domain.snapshot import COUNTED
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trading import TradingCommand
 from ..domain.usage import UnreadableRecord, UsageRecord, pack_personal
+from ..domain.window import PERIOD
 from ..tenants.lines import Unsealed
 from ..tenants.sealing import DIGEST_BYTES, Sealer
 from .authorising import StartSession, record_of, records_of, resealed, session_of
@@ -323,16 +324,28 @@ class Decider:
         return UsageOutcome("charged", "", seq)
 
     def _stop(self, told: UsageRejected) -> str:
-        member = self.state.hierarchy.members[told.stopped_by].id
-        if told.reason == "suspended":
-            return f"{member} is suspended: resume it, or look for who uses it"
-        if told.reason == "limit_exceeded":
-            return f"the limit of {member}: {told.used} of {told.limit} {told.counted} used"
-        if told.reason == "cap_reached":
-            return f"the cap of {member}: {told.used} of {told.limit} {told.counted} drawn from above"
-        if told.reason == "frozen":
-            return f"{member} is frozen: thaw it"
+        member, what = self.state.hierarchy.members[told.stopped_by].id, f"{told.limit} {told.counted}"
+        if told.ruling is not None:
+            rule = f"policy {told.ruling.policy} ({told.ruling.action}) at {member}"
+            return f"{rule}: {told.used} used, beyond {what} per {told.window}"
+        match told.reason:
+            case "suspended":
+                return f"{member} is suspended: resume it, or look for who uses it"
+            case "limit_exceeded":
+                per = "" if told.window == PERIOD else f" per {told.window}"
+                return f"the limit of {member}{per}: {told.used} of {what} used{self._raisers(told)}"
+            case "cap_reached":
+                return f"the cap of {member}: {told.used} of {what} drawn from above"
+            case "frozen":
+                return f"{member} is frozen: thaw it"
         return f"{told.limit} left for it on the way up to {member}, and the contract allows no overage"
+
+    def _raisers(self, told: UsageRejected) -> str:
+        """Who may raise the limit, where it has a rule about that."""
+        limits, period = self.state.limits, told.period
+        limit = limits.of(told.stopped_by, told.counted, period, None, told.window)
+        roles = sorted({rule.role for rule in limit.may_raise}) if limit is not None else []
+        return f"; {', '.join(roles)} may raise it" if roles else ""
 
     def _decide_order(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
         if order.dry:

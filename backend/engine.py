@@ -20,6 +20,7 @@ from ..domain.charging import UsageRejected, UsageSuspended
 from ..domain.contract import SignContract
 from ..domain.events import Recorded
 from ..domain.limit import SetLimit
+from ..domain.policy import SetPolicy
 from ..domain.refusals import Refused
 from ..domain.session import ReleaseSession, UpdateSession
 from ..domain.tenant import Command, OpenTenant, Tenant
@@ -39,6 +40,7 @@ from ..tenants.onboarding import (
 from ..tenants.sealing import RootKey, Sealer, load_sealer
 from .authorising import StartSession
 from .deciding import Answer, Order, Usage, UsageOutcome, command_key, session_key, usage_key
+from .in_force import is_limited, is_ruled, turn_of
 from .intake.numbers import is_region, normal_number
 from .keeping_up import Follower, Keeper, Watcher
 from .leases import LeasedLog
@@ -517,25 +519,20 @@ def _together(todo: Sequence[Step]) -> Iterator[Sequence[Step]]:
 
 
 def _is_done(step: Step, state: Tenant, now: int) -> bool:
-    """Whether a limit asks for what is in force: a file may be applied again."""
-    limit = step.command
-    if not isinstance(limit, SetLimit) or limit.node not in state.hierarchy.by_id:
-        return False
-    ordinal = state.hierarchy.by_id[limit.node].ordinal
-    since = limit.from_period or state.contracts.name_at(now)
-    every = state.limits.by_type.get(limit.usage_type, {}).get(ordinal, ())
-    given = [one for one in every if one.from_period == since]
-    wanted = (limit.quantity, tuple(sorted(set(limit.thresholds))))
-    return bool(given) and (given[-1].quantity, given[-1].thresholds) == wanted
+    """Whether a limit or policy asks for what is in force: a file may be applied again."""
+    match step.command:
+        case SetPolicy():
+            return is_ruled(step.command, state, now)
+        case SetLimit():
+            return is_limited(step.command, state, now)
+    return False
 
 
 def _key_of(step: Step, state: Tenant, now: int) -> str:
     """A limit may be set back to what it was; an allocation of the running period comes each month."""
     match step.command:
-        case SetLimit(node, usage_type):
-            member = state.hierarchy.by_id.get(node)
-            times_set = len(state.limits.by_type.get(usage_type, {}).get(member.ordinal, ())) if member else 0
-            return f"{step.key}:{times_set}"
+        case SetLimit() | SetPolicy():
+            return f"{step.key}:{turn_of(step.command, state)}"
         case Allocate(period=""):
             return f"{step.key}:{state.contracts.name_at(now)}"
         case _:

@@ -56,7 +56,10 @@ query Explain($id: ID!) {
     amount payable currency
     limits { node { id name } usageType quantity setBy }
     crossings { node { id name } usageType percent used limit seq }
-    stop { reason node { id name } counted used limit billed mayRaise { id name } }
+    stop {
+      reason window node { id name } counted used limit billed mayRaise { id name } raisers { role upTo }
+    }
+    ruling { policy version action limitOf { id name } counted window percent threshold kbps above price per }
     suspension { reason field detail position }
     eventSeqs recordedAt actor
   }

@@ -5,6 +5,7 @@ again, one charge per record, and every projection against its rebuild. The firs
 does not hold is named. `dump` prints the state as canonical bytes, for `sha256sum`.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from uuid import UUID
 
@@ -12,10 +13,10 @@ from msgspec import Struct, field
 
 from ..domain import canonical, proof
 from ..domain.bucket import Transferred
-from ..domain.charging import UsageCharged
+from ..domain.charging import CORPORATE, UsageCharged, rated_again
 from ..domain.events import Recorded
 from ..domain.hold import NO_HOLD, Hold
-from ..domain.limit import ThresholdCrossed
+from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.offer import OfferAccepted
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.reservation import Leg
@@ -23,6 +24,7 @@ from ..domain.session import SessionEvent, SessionExpired, SessionReleased
 from ..domain.tenant import Tenant
 from ..domain.trading import TransferUndone
 from ..domain.usage import MONEY
+from ..domain.window import PERIOD
 from ..projections.allocations import drawn_from_above
 from ..projections.balances import balances_under
 from ..projections.invoices import Invoice, invoice
@@ -105,7 +107,8 @@ def dump(isolation: Isolation, tenant: UUID, as_of: int | None = None) -> Iterat
 def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> Tenant:
     state, peaks, keys = Tenant(), list[bytes](), set[bytes]()
     counts = report.checks = {"events": 0, "charges": 0, "transfers": 0, "thresholds": 0}
-    fired: set[tuple[str, str, str, int, int]] = set()
+    fired: set[tuple[object, ...]] = set()
+    times_set: Counter[tuple[str, str, str]] = Counter()
     moved: dict[int, Transferred | OfferAccepted] = {}
     recorded_at, held = 0, NO_HOLD
     for row in follow(log, upto=head.seq):
@@ -123,8 +126,10 @@ def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> Tenant:
             moved[told.seq] = told.event
         elif isinstance(told.event, TransferUndone):
             _check_undone(told.seq, told.event, moved)
+        elif isinstance(told.event, LimitSet):
+            times_set[told.event.node, told.event.usage_type, told.event.window] += 1
         elif isinstance(told.event, ThresholdCrossed):
-            _check_once(state, told, fired)
+            _check_once(told, fired, times_set)
             counts["thresholds"] += 1
         # A charge may follow that a session had leave for.
         held = told.event.before if isinstance(told.event, SessionReleased | SessionExpired) else NO_HOLD
@@ -183,7 +188,7 @@ def _check_charge(state: Tenant, told: Recorded, keys: set[bytes], held: Hold) -
     rate = state.contracts.rate_of(period, charge.usage_type, rates[charge.rate])
     if (charge.prefix, charge.zone) != (rate.prefix, rate.zone):
         raise Broken(told.seq, f"prefix and zone are not those of rate {charge.rate}")
-    rated = rate.rate(charge.overage)
+    rated = rated_again(rate, charge)
     again = (rate.billed(charge.quantity), rated.amount, rated.exact)
     if again != (charge.billed, charge.amount, charge.exact):
         raise Broken(
@@ -191,6 +196,8 @@ def _check_charge(state: Tenant, told: Recorded, keys: set[bytes], held: Hold) -
         )
     if charge.payable < 0:
         raise Broken(told.seq, f"credit of {charge.amount - charge.payable} pays more than {charge.amount}")
+    if charge.payer != CORPORATE:
+        return
     if charge.billed > held.billed:
         _check_limits(state, told.seq, charge, charge.usage_type)
     if charge.amount > held.amount:
@@ -206,11 +213,15 @@ def _check_hold(state: Tenant, seq: int, told: SessionEvent) -> None:
 
 
 def _check_limits(state: Tenant, seq: int, charge: UsageCharged | SessionEvent, counted: str) -> None:
-    used = state.families[counted, charge.period].used
+    """Hard limits hold in every window, as raised for when it happened."""
+    limits, family, at = state.limits, state.families[counted, charge.period], charge.started_at
     for ordinal in charge.path:
-        limit = state.limits.of(ordinal, counted, charge.period)
-        if limit is not None and used[ordinal] > limit.quantity:
-            raise Broken(seq, f"{limit.node} passed its limit: {used[ordinal]} of {limit.quantity} {counted}")
+        for window in (PERIOD, *limits.windows.get(counted, {}).get(ordinal, ())):
+            limit = limits.of(ordinal, counted, charge.period, at, window)
+            used = limits.used(family, ordinal, window, at)
+            if limit is not None and limit.kind == "hard" and used > limit.quantity:
+                told = f"{used} of {limit.quantity} {counted} per {window}"
+                raise Broken(seq, f"{limit.node} passed its limit: {told}")
 
 
 def _check_undone(seq: int, undone: TransferUndone, moved: Mapping[int, Transferred | OfferAccepted]) -> None:
@@ -225,18 +236,21 @@ def _check_undone(seq: int, undone: TransferUndone, moved: Mapping[int, Transfer
         raise Broken(seq, f"what is undone is not what event {undone.seq} has moved")
 
 
-def _check_once(state: Tenant, told: Recorded, fired: set[tuple[str, str, str, int, int]]) -> None:
-    """A threshold fires once per crossing and period, for each time its limit was set."""
+def _check_once(
+    told: Recorded, fired: set[tuple[object, ...]], times_set: Mapping[tuple[str, str, str], int]
+) -> None:
+    """A threshold fires once per crossing and window, for each time its limit was set."""
     crossing = told.event
     assert isinstance(crossing, ThresholdCrossed)
-    ordinal = state.hierarchy.by_id[crossing.node].ordinal
-    times_set = len(state.limits.by_type.get(crossing.usage_type, {}).get(ordinal, ()))
-    if not times_set:
+    times = times_set.get((crossing.node, crossing.usage_type, crossing.window), 0)
+    if not times:
         raise Broken(told.seq, f"{crossing.node} has no limit that a threshold could be of")
-    about = (crossing.node, crossing.usage_type, crossing.period, crossing.percent, times_set)
-    if about in fired:
+    threshold = (crossing.percent, crossing.at, crossing.policy, crossing.version)
+    about = (crossing.node, crossing.usage_type, crossing.window, crossing.of or crossing.period, *threshold)
+    # The same percentage is another threshold while the limit is raised.
+    if (*about, crossing.limit, times) in fired:
         raise Broken(told.seq, f"the {crossing.percent} % threshold of {crossing.node} fired twice")
-    fired.add(about)
+    fired.add((*about, crossing.limit, times))
 
 
 def _check_end(state: Tenant, peaks: list[bytes], head: Head, report: VerifyReport) -> None:

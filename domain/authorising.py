@@ -11,13 +11,14 @@ from msgspec.structs import replace
 
 from .bucket import Drawn, Family
 from .cap import CapReached
-from .charging import FUTURE_MAX, Stop, UsageCharged, charged
+from .charging import CORPORATE, FUTURE_MAX, UsageCharged, charged
 from .contract import QUANTITY_MAX, Contracts
 from .emergency import is_emergency
 from .freeze import frozen_on
 from .hierarchy import Hierarchy, Path
-from .hold import NO_HOLD, Hold, Terms, give_back, keep
-from .limit import Limits, ThresholdCrossed
+from .hold import NO_HOLD, QUOTA_OF_OTHERS, QUOTAS, STOPPING, Hold, Terms, give_back, keep
+from .limit import Limits, Stop, ThresholdCrossed
+from .policy import EMERGENCY, PERSONAL, Asked, Ruling
 from .refusals import InvariantBroken, Refused
 from .session import (
     EXPIRED_MAX,
@@ -39,7 +40,7 @@ from .session import (
     SessionUpdated,
     UpdateSession,
 )
-from .tariff import CompiledRate, Tariffs
+from .tariff import CompiledRate, Rated, Tariffs
 from .usage import MONEY, UsageRecord
 
 CALLS = ("voice", "video")
@@ -99,30 +100,28 @@ class Sessions:
 
     def _reserve(self, command: ReserveUnits, now: int) -> list[Told]:
         session, rate = self._opened(command, now)
-        terms = self._terms(session, 0, rate)
+        terms = self._terms(session, 0, rate, spared=session.emergency)
         asked = _checked(command.record.quantity)
-        if self._hierarchy.is_suspended(session.path[0], session.started_at) and not is_emergency(
-            command.record
-        ):
+        suspended = self._hierarchy.is_suspended(session.path[0], session.started_at)
+        if suspended and not session.emergency:
             return [self._denied(session, terms, command.number, 0, asked, NO_HOLD, 0, suspended=True)]
         granted = terms.grant(asked)
         if not granted.quantity:
             denied = self._denied(session, terms, command.number, 0, asked, NO_HOLD, 0)
+            payer = EMERGENCY if session.emergency else PERSONAL
+            if payer == EMERGENCY or denied.reason == "redirected":
+                return [
+                    _reserved(
+                        replace(session, payer=payer), asked, _free(session, asked), NO_HOLD, denied.ruling
+                    )
+                ]
             return [denied, *self._capped(terms, 1)]
-        reserved = SessionReserved(
-            *_of(session, command.number),
-            session.tariff,
-            session.rate,
-            asked,
-            granted.quantity,
-            granted.final,
-            granted.hold,
-            session.expires_at,
-            session.subject,
-            session.sealed,
-            session.emergency,
-        )
-        return [reserved, *terms.crossed(granted.hold), *self._capped(terms, granted.hold.total)]
+        ruling = terms.ruling_of(granted.hold)
+        return [
+            _reserved(session, asked, granted.quantity, granted.hold, ruling, final=granted.final),
+            *terms.crossed(granted.hold),
+            *self._capped(terms, granted.hold.total),
+        ]
 
     def _opened(self, command: ReserveUnits, now: int) -> tuple[Session, CompiledRate]:
         """The session as it would begin, holding nothing; refuses what nobody can authorise."""
@@ -151,12 +150,16 @@ class Sessions:
         session = Session(
             *(*ident, command.number, path, record.usage_type, period.period, at, record.direction),
             *(rate.version, rate.index, 0, NO_HOLD, _until(now), command.token, command.sealed),
-            is_emergency(record),
+            *(is_emergency(record), CORPORATE, self._limits.policies.place_of(record.counterpart)),
         )
         return session, rate
 
     def _update(self, session: Session, command: UpdateSession, used: int, now: int) -> list[Told]:
         terms, requested = self._terms(session, used), command.requested
+        if session.payer != CORPORATE:
+            quantity = _free(session, _checked(requested)) if requested is not None else 0
+            of = _of(session, command.number)
+            return [SessionUpdated(*of, used, requested, quantity, False, NO_HOLD, NO_HOLD, _until(now))]
         suspended = requested is not None and self._is_cut_off(session, now)
         if requested is None or suspended:
             held, _ = terms.priced(terms.largest(used))
@@ -173,7 +176,8 @@ class Sessions:
             )
             return [denied, *crossed]
         updated = SessionUpdated(
-            *_of(session, command.number), used, requested, quantity, final, session.hold, held, _until(now)
+            *(*_of(session, command.number), used, requested, quantity, final, session.hold, held),
+            *(_until(now), terms.ruling_of(held)),
         )
         return [updated, *crossed]
 
@@ -195,15 +199,17 @@ class Sessions:
     ) -> SessionDenied:
         stop = terms.stop(held.total + 1)
         if suspended:
-            stop = Stop("suspended", session.path[0], terms.family, 0)
+            family, by = terms.family, session.path[0]
+            stop = Stop("suspended", by, family.usage_type, family.used[by], 0)
         assert stop is not None, "what is denied is stopped by somebody"
+        _, _, ruling = terms.ruled(held.total + 1)
         return SessionDenied(
             *_of(session, number),
             used,
             requested,
             stop.reason,
             stop.ordinal,
-            stop.counter.usage_type,
+            stop.counted,
             stop.used,
             stop.limit,
             session.hold,
@@ -211,6 +217,8 @@ class Sessions:
             expires_at,
             session.subject,
             session.sealed,
+            stop.window,
+            ruling if stop.reason in STOPPING.values() else None,
         )
 
     # --- ending -------------------------------------------------------------------------------
@@ -245,20 +253,18 @@ class Sessions:
     ) -> tuple[int, list[UsageCharged | ThresholdCrossed | CapReached]]:
         """How much of what was used is charged, the charge of it, and the thresholds it crosses."""
         rate = self._rate(session)
+        if session.payer != CORPORATE:
+            return used, [_usage_of_another(session, rate, used, record_id, sealed)] if used else []
         terms = self._terms(session, used, rate)
         total = terms.largest(used)
         if not total:
             return 0, []
-        hold, rated = terms.priced(total)
-        record = UsageRecord(
-            *(session.source, record_id, "", session.usage_type),  # its line is known sealed only
-            *(total, session.started_at, session.direction),
-        )
+        hold, rated, ruling = terms.ruled(total)
+        if ruling is not None and ruling.action in STOPPING:
+            ruling = None
         # Money is not held back for sessions: what is there at the end pays.
         credit, _ = terms.money.draw(session.path, hold.amount)
-        told = charged(
-            *(record, sealed, session.path, session.period, hold.billed, rate, hold.drawn, rated, credit)
-        )
+        told = _usage(session, rate, hold, rated, record_id, sealed, CORPORATE, ruling, credit)
         return total, [told, *terms.crossed(hold), *self._capped(terms, total)]
 
     def _capped(self, terms: Terms, total: int) -> list[CapReached]:
@@ -269,9 +275,17 @@ class Sessions:
         period = self._contracts.periods[session.period]
         return self._contracts.rate_of(period, session.usage_type, rate)
 
-    def _terms(self, session: Session, used: int, rate: CompiledRate | None = None) -> Terms:
+    def _terms(
+        self, session: Session, used: int, rate: CompiledRate | None = None, spared: bool = False
+    ) -> Terms:
+        """`spared`: no policy is asked."""
         families = self._families
         counters = families[session.usage_type, session.period], families[MONEY, session.period]
+        kind = self._hierarchy.members[session.path[0]].kind
+        asked = Asked(
+            *(session.path, session.usage_type, session.direction, session.started_at),
+            *(kind, "", session.place),
+        )
         return Terms(
             rate or self._rate(session),
             session.path,
@@ -279,8 +293,10 @@ class Sessions:
             self._limits,
             session.hold,
             used,
+            asked,
             frozen=None if session.emergency else frozen_on(session.path, self._hierarchy),
             overage=self._contracts.periods[session.period].overage,
+            spared=spared,
         )
 
     # --- applied ------------------------------------------------------------------------------
@@ -294,6 +310,8 @@ class Sessions:
         at = (event.usage_type, event.period)
         give_back(self._families, at, event.path, event.before)
         keep(self._families, at, event.path, event.held)
+        if self._limits.gauges:
+            self._count_windows(event)
         match event:
             case SessionReserved():
                 self.open[ident] = _begun(event)
@@ -307,6 +325,27 @@ class Sessions:
                 self.expired[ident] = replace(session, hold=NO_HOLD)
                 if len(self.expired) > EXPIRED_MAX:
                     del self.expired[next(iter(self.expired))]
+
+    def _count_windows(self, event: SessionEvent) -> None:
+        """Holds count in the windows that the session began in."""
+        before, held, limits = event.before, event.held, self._limits
+        for counted, less, more in (
+            (event.usage_type, before.billed, held.billed),
+            (MONEY, before.amount, held.amount),
+        ):
+            # Taken back before more is counted: on the way a window never stands higher than in the end.
+            for quantity in (-less, more):
+                if quantity:
+                    limits.count(counted, event.path, quantity, event.started_at)
+
+    def held_at(self, ordinal: int, counted: str) -> list[tuple[int, int]]:
+        """What sessions hold at and below a member: when each began, and how much of it."""
+        holds = [
+            (session.started_at, session.hold.amount if counted == MONEY else session.hold.billed)
+            for session in self.open.values()
+            if ordinal in session.path and counted in (MONEY, session.usage_type)
+        ]
+        return [hold for hold in holds if hold[1]]
 
     def held_amount(self, period: str) -> int:
         """Money held in a period, counted in `used` and not charged yet."""
@@ -362,7 +401,7 @@ def _begun(event: SessionReserved) -> Session:
     return Session(
         *(event.source, event.session, event.number, event.path, event.usage_type, event.period),
         *(event.started_at, event.direction, event.tariff, event.rate, 0, event.held),
-        *(event.expires_at, event.subject, event.sealed, event.emergency),
+        *(event.expires_at, event.subject, event.sealed, event.emergency, event.payer, event.place),
     )
 
 
@@ -391,3 +430,58 @@ def _checked(quantity: int) -> int:
 
 def _until(now: int) -> int:
     return now + VALIDITY_SECONDS * 1_000_000
+
+
+def _reserved(
+    session: Session, asked: int, quantity: int, hold: Hold, ruling: Ruling | None, *, final: bool = False
+) -> SessionReserved:
+    return SessionReserved(
+        *_of(session, session.number),
+        session.tariff,
+        session.rate,
+        asked,
+        quantity,
+        final,
+        hold,
+        session.expires_at,
+        session.subject,
+        session.sealed,
+        session.emergency,
+        session.payer,
+        session.place,
+        ruling,
+    )
+
+
+def _free(session: Session, requested: int) -> int:
+    """A slice that the enterprise does not pay for: as asked for."""
+    return requested or QUOTAS.get(session.usage_type, QUOTA_OF_OTHERS).usual
+
+
+def _usage_of_another(
+    session: Session, rate: CompiledRate, used: int, record_id: str, sealed: bytes
+) -> UsageCharged:
+    """What somebody else pays for is rated as a whole; a call for help costs nothing."""
+    billed = rate.billed(used)
+    rated = Rated(billed, 0, (0, 1)) if session.payer == EMERGENCY else rate.rate(billed)
+    hold = Hold(used, billed, (), rated.overage, rated.amount)
+    return _usage(session, rate, hold, rated, record_id, sealed, session.payer, None)
+
+
+def _usage(
+    session: Session,
+    rate: CompiledRate,
+    hold: Hold,
+    rated: Rated,
+    record_id: str,
+    sealed: bytes,
+    payer: str,
+    ruling: Ruling | None,
+    credit: Drawn = (),
+) -> UsageCharged:
+    record = UsageRecord(
+        *(session.source, record_id, "", session.usage_type),  # its line is known sealed only
+        *(hold.total, session.started_at, session.direction),
+    )
+    about = (record, sealed, session.path, session.period, hold.billed, rate)
+    return charged(*about, hold.drawn, rated, credit, payer, ruling)

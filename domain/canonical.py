@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from .bucket import Family
+from .gauge import Gauge
 from .hierarchy import Hierarchy, Member
 from .member import Spell
 from .notice import Notices
@@ -49,7 +50,7 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
     for usage_type in sorted(tenant.limits.by_type):
         for ordinal in sorted(tenant.limits.by_type[usage_type]):
             for limit in tenant.limits.by_type[usage_type][ordinal]:
-                yield {"is": "limit", **msgspec.structs.asdict(limit)}
+                yield {"is": "limit", **msgspec.to_builtins(msgspec.structs.asdict(limit))}
     for (usage_type, period, ordinal), percent in sorted(tenant.limits.fired.items()):
         member_id = tenant.hierarchy.members[ordinal].id
         yield {
@@ -61,6 +62,7 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
         }
     yield from _notices(tenant.notices)
     yield from _allocation(tenant)
+    yield from _rules(tenant)
     for key in sorted(tenant.families, key=lambda key: (key[1], key[0])):
         yield from _family(tenant.families[key], tenant.hierarchy)
     for ident in sorted(tenant.sessions.open):
@@ -88,6 +90,33 @@ def _builtins(told: msgspec.Struct) -> dict[str, Any]:
         name: value.hex() if isinstance(value, bytes) else msgspec.to_builtins(value)
         for name, value in fields.items()
     }
+
+
+def _rules(tenant: Tenant) -> Iterator[dict[str, Any]]:
+    """What limits and policies have beside the limits per period."""
+    limits, members = tenant.limits, tenant.hierarchy.members
+    for (usage_type, period, ordinal), told in sorted(limits.told.items()):
+        about = {"usage_type": usage_type, "period": period, "node": members[ordinal].id}
+        yield {"is": "told", **about, "thresholds": sorted(map(list, told))}
+    for key in sorted(limits.raises):
+        for raised in limits.raises[key]:
+            yield {"is": "raised", **msgspec.structs.asdict(raised)}
+    for usage_type in sorted(limits.windows):
+        for ordinal in sorted(limits.windows[usage_type]):
+            for window, limit in sorted(limits.windows[usage_type][ordinal].items()):
+                yield {"is": "limit", **msgspec.to_builtins(msgspec.structs.asdict(limit))}
+                yield {"is": "gauge", **_gauge(limits.gauges[usage_type][ordinal][window])}
+    for policy in sorted(limits.policies.versions):
+        for version in limits.policies.versions[policy]:
+            yield {"is": version.topic, **msgspec.to_builtins(msgspec.structs.asdict(version))}
+        for approved in limits.policies.approved.get(policy, ()):
+            yield {"is": approved.topic, **msgspec.structs.asdict(approved)}
+
+
+def _gauge(gauge: Gauge) -> dict[str, Any]:
+    told = {str(number): sorted(map(list, told)) for number, told in gauge.told.items()}
+    bins = {str(number): used for number, used in gauge.bins.items()}
+    return {"first": gauge.first, "latest": gauge.latest, "bins": bins, "told": told}
 
 
 def _member(member: Member) -> dict[str, Any]:

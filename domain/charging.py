@@ -8,8 +8,8 @@ be guided or rated waits in suspense with its reason. A record always ends in an
 from collections.abc import Mapping
 from typing import ClassVar
 
-import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .bucket import NEVER, Drawn, Family
 from .cap import CapReached, count_drawn, held_back, reached
@@ -18,7 +18,8 @@ from .contract import Contracts
 from .emergency import is_emergency
 from .freeze import frozen_on
 from .hierarchy import Hierarchy, Path
-from .limit import Limits, ThresholdCrossed
+from .limit import Limits, Stop, ThresholdCrossed
+from .policy import EMERGENCY, PERSONAL, Asked, Ruling, priced_above
 from .refusals import InvariantBroken
 from .tariff import EXACT_MAX, NOTHING, CompiledRate, Rated, Tariffs
 from .usage import MONEY, UsageRecord
@@ -27,6 +28,7 @@ FUTURE_MAX = 86_400_000_000
 """A record may be up to a day ahead of our clock; more is a wrong clock."""
 
 CORPORATE = "corporate"
+"""The enterprise pays. What anybody else pays for draws no allowance and counts in no limit."""
 STEERING_DEFAULT = "default"
 """The steering rule in force while a tenant has none of its own: the enterprise pays."""
 
@@ -63,6 +65,8 @@ class UsageCharged(Struct, frozen=True, array_like=True, gc=False):
     """The line and the other party, under the line's own key."""
     credit: tuple[tuple[int, int], ...] = ()
     """What money buckets paid of `amount`, in the order of consumption; the rest is payable."""
+    ruling: Ruling | None = None
+    """What a policy ruled, where one did."""
 
     @property
     def payable(self) -> int:
@@ -83,8 +87,9 @@ class UsageRejected(Struct, frozen=True, array_like=True, gc=False):
     quantity: int
     billed: int
     reason: str
-    """"limit_exceeded", "suspended", or "insufficient_allowance": then `limit` is what the path still had.
-    "cap_reached": `used` of `limit` was drawn from above; "frozen": it stood below a frozen member."""
+    """"limit_exceeded", "suspended"; "insufficient_allowance": then `limit` is what the path still had;
+    "blocked_by_policy" or "approval_required": then it is the threshold. "cap_reached": `used` of `limit`
+    was drawn from above; "frozen": it stood below a frozen member."""
     stopped_by: int
     """The ordinal of the member whose limit, or bucket, stopped it; of a resource that is suspended."""
     counted: str
@@ -92,6 +97,9 @@ class UsageRejected(Struct, frozen=True, array_like=True, gc=False):
     used: int
     limit: int
     sealed: bytes
+    window: str = "period"
+    """What the limit counts in."""
+    ruling: Ruling | None = None
 
 
 class UsageSuspended(Struct, frozen=True, array_like=True, gc=False):
@@ -139,19 +147,16 @@ class SuspendUsage(Struct, frozen=True, gc=False):
     started_at: int = 0
 
 
-class Stop(Struct, frozen=True, gc=False):
-    """What stops a charge: whose limit or bucket, what it counts, how far it is."""
+class Use(Struct, frozen=True, gc=False):
+    """A record with what it would be charged with: as the enterprise's, without any policy."""
 
-    reason: str
-    ordinal: int
-    counter: Family
-    limit: int
-    drawn: int = NOBODY
-    """Where a cap stops it: what was drawn from above."""
-
-    @property
-    def used(self) -> int:
-        return self.counter.used[self.ordinal] if self.drawn == NOBODY else self.drawn
+    command: ChargeUsage
+    path: Path
+    family: Family
+    billed: int
+    rate: CompiledRate
+    overage: bool
+    """Whether the contract lets usage go beyond the allowance."""
 
 
 Charged = UsageCharged | UsageRejected | UsageSuspended | ThresholdCrossed | CapReached
@@ -171,7 +176,7 @@ class Charging:
         self._hierarchy = hierarchy
         self._contracts = contracts
         self._tariffs = tariffs
-        self._limits = limits
+        self.limits = limits
         self._families = families
         self.counts = dict.fromkeys(("charged", "rejected", "suspended"), 0)
         self.amount_total = 0
@@ -190,7 +195,8 @@ class Charging:
         if isinstance(told, UsageRejected):
             concerned = told.reason == "cap_reached"
         else:
-            concerned = told.overage > 0 and self._tariffs.versions[told.tariff - 1].rates[told.rate].included
+            rate = self._tariffs.versions[told.tariff - 1].rates[told.rate]
+            concerned = told.overage > 0 and told.payer == CORPORATE and rate.included
         return reached(family, told.path, told.billed, self._hierarchy.members) if concerned else []
 
     def _decide(self, command: ChargeUsage, now: int) -> list[Charged]:
@@ -212,59 +218,124 @@ class Charging:
             return [_suspended(command, "no_rate")]
         rate = self._contracts.rate_of(period, record.usage_type, rate)
         family = self._families[record.usage_type, period.period]
-        billed = rate.billed(record.quantity)
-        if self._hierarchy.is_suspended(path[0], at) and not is_emergency(record):
-            return [_rejected(command, path, family, billed, Stop("suspended", path[0], family, 0))]
-        frozen = frozen_on(path, self._hierarchy)
-        if frozen is not None and not is_emergency(record):
-            return [_rejected(command, path, family, billed, Stop("frozen", frozen, family, 0))]
+        use = Use(command, path, family, rate.billed(record.quantity), rate, period.overage)
+        barred = self._barred(use)
+        if barred is not None:
+            return [_rejected(use, barred)]
+        return self.decide_use(use, self._families[MONEY, period.period])
+
+    def _barred(self, use: Use) -> Stop | None:
+        """Who is suspended, or stands below somebody who is frozen, uses nothing but emergency calls."""
+        record, path, family = use.command.record, use.path, use.family
+        suspended = self._hierarchy.is_suspended(path[0], record.started_at)
+        by = path[0] if suspended else frozen_on(path, self._hierarchy)
+        if by is None or is_emergency(record):
+            return None
+        return Stop("suspended" if suspended else "frozen", by, family.usage_type, family.used[by], 0)
+
+    def decide_use(self, use: Use, money: Family) -> list[Charged]:
+        """The same for a record that has been guided and has its rate."""
+        family, path, billed, rate = use.family, use.path, use.billed, use.rate
         drawn, taken = family.draw(path, billed) if billed and rate.included else ((), 0)
         rated = rate.rate(billed - taken) if taken < billed else NOTHING
-        if rated.overage and rate.included and not period.overage:
-            stop = uncovered(family, path, billed, taken)
-            return [_rejected(command, path, family, billed, stop)]
-        told = charged(record, command.sealed, path, family.period, billed, rate, drawn, rated)
-        if not billed:
-            return [told]
-        money: Family | None = None
-        if rated.amount:
-            money = self._families[MONEY, period.period]
-            if max(rated.exact) >= EXACT_MAX:
-                return [_suspended(command, "beyond_counting")]
-            credit, _ = money.draw(path, rated.amount)
-            told = msgspec.structs.replace(told, credit=credit) if credit else told
-        if not family.is_near(path, billed) and (money is None or not money.is_near(path, rated.amount)):
-            return [told]
-        return self._decide_near(told, command, family, money)
+        if self._is_near(use, money, rated.amount):
+            return self._decide_near(use, money, drawn, rated)
+        if _is_short(use, rated):
+            return self._stopped(use, _shortage(use, rated))
+        if rated.amount and max(rated.exact) >= EXACT_MAX:
+            return [_suspended(use.command, "beyond_counting")]
+        return [_charged(use, drawn, rated, money)]
 
-    def _decide_near(
-        self, told: UsageCharged, command: ChargeUsage, family: Family, money: Family | None
+    def _is_near(self, use: Use, money: Family, amount: int) -> bool:
+        """Whether a threshold, a limit or a policy is to be asked about it."""
+        path, billed, limits = use.path, use.billed, self.limits
+        if not billed:
+            return False
+        if use.family.is_near(path, billed) or (amount and money.is_near(path, amount)):
+            return True
+        at, counted = use.command.record.started_at, use.family.usage_type
+        return bool(limits.gauges) and (
+            limits.is_near(counted, path, billed, at)
+            or (amount > 0 and limits.is_near(MONEY, path, amount, at))
+        )
+
+    def _decide_near(self, use: Use, money: Family, drawn: Drawn, rated: Rated) -> list[Charged]:
+        """What a policy rules of it first, then whether a hard limit stops it, then what it crosses."""
+        asked, ruling = self._asked(use), None
+        if self.limits.policies and not is_emergency(use.command.record):
+            ruling = self._ruled(use, money, rated, asked)
+        match ruling.action if ruling else "":
+            case "block" | "approval":
+                assert ruling is not None
+                return [_rejected(use, self._stop_of(ruling, use, money), ruling)]
+            case "redirect":
+                return [_of_another(use, use.rate.rate(use.billed), PERSONAL, ruling)]
+            case "overage":
+                assert ruling is not None
+                drawn, rated, ruling = self.priced(use, ruling)
+        if _is_short(use, rated):
+            return self._stopped(use, _shortage(use, rated))
+        if rated.amount and max(rated.exact) >= EXACT_MAX:
+            return [_suspended(use.command, "beyond_counting")]
+        return self._decide_limited(use, money, drawn, rated, asked, ruling)
+
+    def _decide_limited(
+        self, use: Use, money: Family, drawn: Drawn, rated: Rated, asked: Asked, ruling: Ruling | None
     ) -> list[Charged]:
-        """A charge that crosses a threshold, or would pass a limit: the first on its path stops it."""
-        counted = [(family, told.billed)]
-        if money is not None:
-            counted.append((money, told.amount))
+        """A charge that crosses a threshold, or would pass a hard limit: the tightest stops it."""
+        path, counted = use.path, [(use.family, use.billed)]
+        if rated.amount:
+            counted.append((money, rated.amount))
         for counter, quantity in counted:
-            if counter.used[told.path[-1]] + quantity >= NEVER:
-                return [_suspended(command, "beyond_counting")]
-            stop = self._stop(counter, told.path, quantity)
+            if counter.used[path[-1]] + quantity >= NEVER:
+                return [_suspended(use.command, "beyond_counting")]
+            stop = self.limits.stop(counter, path, quantity, asked.at)
             if stop is not None:
-                return [_rejected(command, told.path, family, told.billed, stop)]
+                return self._stopped(use, stop)
         crossings = [
             crossing
             for counter, quantity in counted
-            for crossing in self._limits.crossed(counter, told.path, quantity)
+            for crossing in self.limits.crossed(counter, path, quantity, asked)
         ]
-        return [told, *crossings]
+        return [_charged(use, drawn, rated, money, ruling), *crossings]
 
-    def _stop(self, counter: Family, path: Path, quantity: int) -> Stop | None:
-        for ordinal in path:
-            if counter.used[ordinal] + quantity < counter.mark[ordinal]:
-                continue
-            limit = self._limits.of(ordinal, counter.usage_type, counter.period)
-            if limit is not None and counter.used[ordinal] + quantity > limit.quantity:
-                return Stop("limit_exceeded", ordinal, counter, limit.quantity)
-        return None
+    def _stopped(self, use: Use, stop: Stop) -> list[Charged]:
+        """Rejected, but for a call for help: that goes through, free of charge and counted nowhere."""
+        if is_emergency(use.command.record):
+            return [_of_another(use, Rated(use.billed, 0, (0, 1)), EMERGENCY)]
+        return [_rejected(use, stop)]
+
+    def _asked(self, use: Use) -> Asked:
+        record, kind = use.command.record, self._hierarchy.members[use.path[0]].kind
+        role = next((value for name, value in record.attributes if name == "role"), "")
+        return Asked(
+            use.path, record.usage_type, record.direction, record.started_at, kind, role, record.counterpart
+        )
+
+    def _ruled(self, use: Use, money: Family, rated: Rated, asked: Asked) -> Ruling | None:
+        reached = [*self.limits.reached(use.family, use.path, use.billed, asked.at)]
+        if rated.amount:
+            reached += self.limits.reached(money, use.path, rated.amount, asked.at)
+        return self.limits.policies.decide(asked, reached)
+
+    def _stop_of(self, ruling: Ruling, use: Use, money: Family) -> Stop:
+        """The threshold that a policy stops at, with what was used below it."""
+        counter = money if ruling.counted == MONEY else use.family
+        used = self.limits.used(counter, ruling.limit_of, ruling.window, use.command.record.started_at)
+        reason = "approval_required" if ruling.action == "approval" else "blocked_by_policy"
+        return Stop(reason, ruling.limit_of, ruling.counted, used, ruling.at, ruling.window)
+
+    def priced(self, use: Use, ruling: Ruling) -> tuple[Drawn, Rated, Ruling]:
+        """What is beyond the threshold costs the policy's price, and no allowance covers it."""
+        above = use.billed
+        if ruling.counted != MONEY:
+            at = use.command.record.started_at
+            used = self.limits.used(use.family, ruling.limit_of, ruling.window, at)
+            above = min(above, used + use.billed - ruling.at)
+        rest = use.billed - above
+        drawn, taken = use.family.draw(use.path, rest) if rest and use.rate.included else ((), 0)
+        rated = priced_above(use.rate, rest - taken, above, ruling.price, ruling.per)
+        return drawn, rated, replace(ruling, above=above)
 
     def apply(self, event: UsageCharged | UsageRejected | UsageSuspended) -> None:
         if isinstance(event, UsageCharged):
@@ -283,6 +354,11 @@ class Charging:
             raise InvariantBroken(
                 "the parts of a charge add up", taken=taken, overage=event.overage, billed=event.billed
             )
+        self.counts["charged"] += 1
+        if event.payer != CORPORATE:
+            if taken:
+                raise InvariantBroken("the enterprise's allowance pays for nobody else", payer=event.payer)
+            return
         if event.billed:
             family.count(event.path, event.billed)
         if event.amount:
@@ -291,17 +367,44 @@ class Charging:
                 raise InvariantBroken("credit pays no more than the amount", amount=event.amount)
             money.count(event.path, event.amount)
             self.amount_total += event.amount
-        self.counts["charged"] += 1
+        if self.limits.gauges:
+            self.count_windows(event.usage_type, event.path, event.started_at, event.billed, event.amount)
+
+    def count_windows(self, usage_type: str, path: Path, at: int, billed: int, amount: int) -> None:
+        """The same in every window other than the period."""
+        if billed:
+            self.limits.count(usage_type, path, billed, at)
+        if amount:
+            self.limits.count(MONEY, path, amount, at)
+
+
+def rated_again(rate: CompiledRate, charge: UsageCharged) -> Rated:
+    """What the overage of a charge costs, by the tariff or by the policy that ruled it."""
+    if charge.payer == EMERGENCY:
+        return Rated(charge.overage, 0, (0, 1))
+    ruling = charge.ruling
+    if ruling is not None and ruling.action == "overage":
+        return priced_above(rate, charge.overage - ruling.above, ruling.above, ruling.price, ruling.per)
+    return rate.rate(charge.overage)
+
+
+def _shortage(use: Use, rated: Rated) -> Stop:
+    """The allowance is at its end, and the contract lets nobody go beyond."""
+    return uncovered(use.family, use.path, use.billed, use.billed - rated.overage)
+
+
+def _is_short(use: Use, rated: Rated) -> bool:
+    return bool(rated.overage) and use.rate.included and not use.overage
 
 
 def uncovered(
     family: Family, path: Path, billed: int, taken: int, held: Mapping[int, int] | None = None
 ) -> Stop:
     """Why buckets do not pay for all of it: a cap below them, or there is no more."""
-    ordinal = held_back(family, path, billed, held)
+    ordinal, counted, root = held_back(family, path, billed, held), family.usage_type, path[-1]
     if ordinal == NOBODY or family.caps is None:
-        return Stop("insufficient_allowance", path[-1], family, taken)
-    return Stop("cap_reached", ordinal, family, family.caps.quantity[ordinal], family.caps.drawn[ordinal])
+        return Stop("insufficient_allowance", root, counted, family.used[root], taken)
+    return Stop("cap_reached", ordinal, counted, family.caps.drawn[ordinal], family.caps.quantity[ordinal])
 
 
 def suspended_unreadable(command: SuspendUsage) -> UsageSuspended:
@@ -359,25 +462,44 @@ def _suspended(command: ChargeUsage, reason: str) -> UsageSuspended:
     )
 
 
-def _rejected(command: ChargeUsage, path: Path, family: Family, billed: int, stop: Stop) -> UsageRejected:
-    record = command.record
+def _rejected(use: Use, stop: Stop, ruling: Ruling | None = None) -> UsageRejected:
+    record = use.command.record
     return UsageRejected(
         record.source,
         record.record_id,
-        path,
+        use.path,
         record.usage_type,
-        family.period,
+        use.family.period,
         record.started_at,
         record.direction,
         record.quantity,
-        billed,
+        use.billed,
         stop.reason,
         stop.ordinal,
-        stop.counter.usage_type,
+        stop.counted,
         stop.used,
         stop.limit,
-        command.sealed,
+        use.command.sealed,
+        stop.window,
+        ruling,
     )
+
+
+def _charged(
+    use: Use, drawn: Drawn, rated: Rated, money: Family, ruling: Ruling | None = None
+) -> UsageCharged:
+    """The enterprise pays, out of its money buckets as far as they go."""
+    command = use.command
+    credit, _ = money.draw(use.path, rated.amount)
+    about = (command.record, command.sealed, use.path, use.family.period, use.billed, use.rate)
+    return charged(*about, drawn, rated, credit, CORPORATE, ruling)
+
+
+def _of_another(use: Use, rated: Rated, payer: str, ruling: Ruling | None = None) -> UsageCharged:
+    """Somebody else pays: no bucket of the enterprise does."""
+    command = use.command
+    about = (command.record, command.sealed, use.path, use.family.period, use.billed, use.rate)
+    return charged(*about, (), rated, (), payer, ruling)
 
 
 def charged(
@@ -390,6 +512,8 @@ def charged(
     drawn: Drawn,
     rated: Rated,
     credit: Drawn = (),
+    payer: str = CORPORATE,
+    ruling: Ruling | None = None,
 ) -> UsageCharged:
     """A record's charge, however it was decided."""
     return UsageCharged(
@@ -406,12 +530,13 @@ def charged(
         rate.index,
         rate.prefix,
         rate.zone,
-        CORPORATE,
-        STEERING_DEFAULT,
+        payer,
+        STEERING_DEFAULT if payer == CORPORATE else payer,
         drawn,
         rated.overage,
         rated.amount,
         rated.exact,
         sealed,
         credit,
+        ruling,
     )

@@ -8,12 +8,14 @@ buckets and count as used at every member of the path, so consumed + reserved pa
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from .bucket import NEVER, Drawn, Family
 from .cap import CapReached, count_drawn, reached
-from .charging import Stop, uncovered
+from .charging import uncovered
 from .hierarchy import Member, Path
-from .limit import Limits, ThresholdCrossed
+from .limit import Limits, Stop, ThresholdCrossed
+from .policy import Asked, Ruling, priced_above
 from .refusals import InvariantBroken
 from .tariff import EXACT_MAX, NOTHING, CompiledRate, Rated
 from .usage import MONEY
@@ -81,12 +83,16 @@ class Terms:
         limits: Limits,
         own: Hold,
         used: int,
+        asked: Asked,
         *,
         overage: bool,
         frozen: int | None = None,
+        spared: bool = False,
     ) -> None:
         self.rate = rate
         self.path = path
+        self.asked = asked
+        self._policies = bool(limits.policies) and not spared
         self.family, self.money = families
         self.limits = limits
         self.own = own
@@ -116,7 +122,7 @@ class Terms:
         """The largest total, up to `most`, that fits."""
         if self.fits(most):
             return most
-        fits, too_much = self._safe, most
+        fits, too_much = 0 if self._policies else self._safe, most
         while too_much - fits > 1:
             middle = (fits + too_much) // 2
             if self.fits(middle):
@@ -130,28 +136,71 @@ class Terms:
 
     def priced(self, total: int) -> tuple[Hold, Rated]:
         """What so much costs as one whole usage, were nothing held."""
+        hold, rated, _ = self.ruled(total)
+        return hold, rated
+
+    def ruled(self, total: int) -> tuple[Hold, Rated, Ruling | None]:
+        """The same, and what a policy rules of it."""
         billed = self.rate.billed(total)
-        drawn, taken = self._draw(billed) if self.rate.included else ((), 0)
-        rated = self.rate.rate(billed - taken) if taken < billed else NOTHING
+        hold, rated = self._priced(total, billed, billed)
+        ruling = self._ruling(hold) if self._policies else None
+        if ruling is None or ruling.action != "overage":
+            return hold, rated, ruling
+        above = billed if ruling.counted == MONEY else min(billed, self._beyond(ruling, billed))
+        hold, rated = self._priced(total, billed, billed - above, ruling)
+        return hold, rated, replace(ruling, above=above)
+
+    def ruling_of(self, hold: Hold) -> Ruling | None:
+        """What a policy rules of a hold that it does not stop."""
+        ruling = self.ruled(hold.total)[2] if self._policies else None
+        return None if ruling is None or ruling.action in STOPPING else ruling
+
+    def _priced(self, total: int, billed: int, rest: int, ruling: Ruling | None = None) -> tuple[Hold, Rated]:
+        """Of what is billed the rest is charged as usual, and what is above it as a policy says."""
+        drawn, taken = self._draw(rest) if self.rate.included else ((), 0)
+        rated = self.rate.rate(rest - taken) if taken < rest else NOTHING
+        if ruling is not None:
+            rated = priced_above(self.rate, rest - taken, billed - rest, ruling.price, ruling.per)
         return Hold(total, billed, drawn, rated.overage, rated.amount), rated
+
+    def _ruling(self, hold: Hold) -> Ruling | None:
+        reached = [
+            one
+            for counter, more in self._more(hold)
+            for one in self.limits.reached(counter, self.path, more, self.asked.at)
+        ]
+        return self.limits.policies.decide(self.asked, reached)
+
+    def _beyond(self, ruling: Ruling, billed: int) -> int:
+        used = self.limits.used(self.family, ruling.limit_of, ruling.window, self.asked.at)
+        return used - self.own.billed + billed - ruling.at
 
     def stop(self, total: int) -> Stop | None:
         """What stops so much from being used."""
         if total <= self._safe:
-            return None
+            return self._dearer(total) if self._policies else None
         if self._frozen is not None:
-            return Stop("frozen", self._frozen, self.family, 0)
-        hold, rated = self.priced(total)
+            used = self.family.used[self._frozen]
+            return Stop("frozen", self._frozen, self.family.usage_type, used, 0)
+        hold, rated, ruling = self.ruled(total)
+        if ruling is not None and ruling.action in STOPPING:
+            return self._stop_of(ruling)
         if hold.overage and not self._overage:
             taken = hold.billed - hold.overage
             return uncovered(self.family, self.path, hold.billed, taken, self._held)
         if max(rated.exact) >= EXACT_MAX:
-            return Stop("limit_exceeded", self.path[-1], self.money, NEVER)
+            return _uncountable(self.money, self.path[-1])
         for counted, (counter, more) in zip((hold.billed, hold.amount), self._more(hold), strict=True):
             stop = self._stopped(counter, more) if counted else None
             if stop is not None:
                 return stop
         return None
+
+    def _dearer(self, total: int) -> Stop | None:
+        """What was held before may cost more by now, where a policy prices it: money still has its limits."""
+        hold, _, _ = self.ruled(total)
+        more = hold.amount - self.own.amount
+        return self._stopped(self.money, more) if more > 0 else None
 
     def crossed(self, hold: Hold) -> list[ThresholdCrossed]:
         """The thresholds that are reached when this is held, or charged, in place of the own hold."""
@@ -159,7 +208,7 @@ class Terms:
             crossing
             for counter, more in self._more(hold)
             if more > 0
-            for crossing in self.limits.crossed(counter, self.path, more)
+            for crossing in self.limits.crossed(counter, self.path, more, self.asked)
         ]
 
     def capped(self, total: int, members: Sequence[Member]) -> list[CapReached]:
@@ -174,16 +223,15 @@ class Terms:
         return (self.family, hold.billed - own.billed), (self.money, hold.amount - own.amount)
 
     def _stopped(self, counter: Family, more: int) -> Stop | None:
-        for ordinal in self.path:
-            total = counter.used[ordinal] + more
-            if total < counter.mark[ordinal]:
-                continue
-            limit = self.limits.of(ordinal, counter.usage_type, counter.period)
-            if limit is not None and total > limit.quantity:
-                return Stop("limit_exceeded", ordinal, counter, limit.quantity)
-            if total >= NEVER:
-                return Stop("limit_exceeded", ordinal, counter, NEVER)
-        return None
+        if counter.used[self.path[-1]] + more >= NEVER:
+            return _uncountable(counter, self.path[-1])
+        return self.limits.stop(counter, self.path, more, self.asked.at)
+
+    def _stop_of(self, ruling: Ruling) -> Stop:
+        counter = self.money if ruling.counted == MONEY else self.family
+        used = self.limits.used(counter, ruling.limit_of, ruling.window, self.asked.at)
+        reason = STOPPING[ruling.action]
+        return Stop(reason, ruling.limit_of, ruling.counted, used, ruling.at, ruling.window)
 
     def _free(self, ordinal: int) -> int:
         return self.family.available(ordinal) + self._held.get(ordinal, 0)
@@ -203,6 +251,14 @@ class Terms:
                 drawn.append((ordinal, part))
                 left -= part
         return tuple(drawn), quantity - left
+
+
+STOPPING = {"block": "blocked_by_policy", "approval": "approval_required", "redirect": "redirected"}
+"""What a policy does that ends what the enterprise pays for, and what it is called."""
+
+
+def _uncountable(counter: Family, ordinal: int) -> Stop:
+    return Stop("limit_exceeded", ordinal, counter.usage_type, counter.used[ordinal], NEVER)
 
 
 # --- applied ---------------------------------------------------------------------------------

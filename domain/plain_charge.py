@@ -2,7 +2,8 @@
 
 It gives what `Charging.decide` gives and leaves what `Charging.count` leaves, at a fifth of the cost:
 period, tariff and family of a moment are put together when configuration changes, and the path is
-walked once. Whatever is not plain is left to them, and then nothing has changed.
+walked once. Whatever is not plain is left to them, and then nothing has changed: so is every use of a
+type that is limited by day, week or in a rolling window.
 """
 
 from .bucket import Drawn, Family
@@ -59,7 +60,7 @@ class PlainCharges:
         self._windows: list[_Window] = []
 
     def forget(self) -> None:
-        """Contracts, periods or tariffs have changed."""
+        """Contracts, periods or tariffs have changed, or what is counted by day or week."""
         self._window = None
         self._windows.clear()
 
@@ -136,6 +137,6 @@ class PlainCharges:
         # Where the contract has a price of its own for overage, `Charging.decide` applies it.
         priced = {price.usage_type for price in self._contracts.terms_of(opened).overage_prices}
         for (usage_type, direction), deck in tariff.decks.items():
-            if usage_type not in priced:
+            if usage_type not in priced and not self._charging.limits.counts_windows(usage_type):
                 window.lanes[usage_type + direction] = _Lane(deck, self._families[usage_type, opened.period])
         return window

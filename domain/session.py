@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from .hierarchy import Path
 from .hold import NO_HOLD, Hold
+from .policy import Ruling
 from .usage import UsageRecord
 
 VALIDITY_SECONDS = 600
@@ -53,6 +54,12 @@ class SessionReserved(Struct, frozen=True, array_like=True, gc=False):
     """The line and the other party, under the line's own key."""
     emergency: bool = False
     """A call for help: whoever is frozen may make it."""
+    payer: str = "corporate"
+    """Who pays for all of it. What the enterprise does not pay for holds nothing of its own."""
+    place: str = ""
+    """Of the other party's number, the longest prefix that a policy names: it tells country groups."""
+    ruling: Ruling | None = None
+    """What a policy ruled, where one did: with the rate to throttle to."""
 
     @property
     def before(self) -> Hold:
@@ -81,6 +88,7 @@ class SessionUpdated(Struct, frozen=True, array_like=True, gc=False):
     """What was held until now."""
     held: Hold
     expires_at: int
+    ruling: Ruling | None = None
 
 
 class SessionDenied(Struct, frozen=True, array_like=True, gc=False):
@@ -99,7 +107,7 @@ class SessionDenied(Struct, frozen=True, array_like=True, gc=False):
     used: int
     requested: int
     reason: str
-    """"limit_exceeded", or "insufficient_allowance": then `limit` is what the path still had."""
+    """As of a usage record that is rejected; "redirected": a new session is the user's own to pay."""
     stopped_by: int
     """The ordinal of the member whose limit, or bucket, stopped it."""
     counted: str
@@ -113,6 +121,9 @@ class SessionDenied(Struct, frozen=True, array_like=True, gc=False):
     """0 for a session that never began."""
     subject: bytes
     sealed: bytes
+    window: str = "period"
+    """What the limit counts in."""
+    ruling: Ruling | None = None
 
 
 class SessionReleased(Struct, frozen=True, array_like=True, gc=False):
@@ -230,6 +241,8 @@ class Session(Struct, frozen=True, array_like=True, gc=False):
     subject: bytes
     sealed: bytes
     emergency: bool = False
+    payer: str = "corporate"
+    place: str = ""
 
 
 SessionCommand = ReserveUnits | UpdateSession | ReleaseSession | ExpireSession

@@ -16,13 +16,16 @@ from msgspec import Raw, Struct
 from .brief import Charged
 from .bucket import NEVER, Family, Granted, Transferred
 from .cap import CapReached, CapSet, count_drawn
-from .charging import UsageCharged, UsageRejected, UsageSuspended
+from .charging import CORPORATE, UsageCharged, UsageRejected, UsageSuspended
 from .contract import ContractSigned, Ending, PeriodOpened
+from .gauge import Gauge, Told
 from .granting import GrantChanged, ToppedUp
 from .hierarchy import Identity, Member, NodeFrozen, Path
 from .kept_life import KeptLife, keep_life, restore_life
 from .limit import LimitSet, ThresholdCrossed
 from .notice import RecipientSet, Webhook
+from .policy import PolicySet, PolicyWithdrawn, UsageApproved
+from .raising import LimitRaised
 from .refusals import InvariantBroken
 from .rollover import RolledOver
 from .schedule import AllocationScheduled, ScheduleCarriedOut, ScheduleSkipped
@@ -41,6 +44,7 @@ from .trading import TradingEvent
 from .trading_kept import NO_TRADING, KeptTrading, keep_trading, restore_trading
 from .usage import MONEY
 from .usage_type import UsageTypeDefined
+from .window import window_of
 
 BLOCK = 2_000
 """Members, or limits, encoded in one call: others get their turn in between."""
@@ -86,6 +90,21 @@ class FamilyCounters(Struct, array_like=True):
     """Whose cap was told to be reached."""
 
 
+class GaugeCounters(Struct, array_like=True):
+    """As in `Gauge`, with whose it is."""
+
+    usage_type: str
+    ordinal: int
+    window: str
+    first: int
+    latest: int
+    total: int
+    mark: int
+    ceiling: int
+    bins: dict[int, int]
+    told: dict[int, tuple[Told, ...]]
+
+
 class Counters(Struct, array_like=True):
     opened: TenantOpened | None
     periods: list[PeriodOpened]
@@ -102,6 +121,9 @@ class Counters(Struct, array_like=True):
     trading: KeptTrading = NO_TRADING
     next_at: dict[str, int] = {}
     """When what is scheduled is due."""
+    told: list[tuple[str, str, int, tuple[Told, ...]]] = []
+    """Usage type, period, ordinal, and the thresholds."""
+    gauges: list[GaugeCounters] = []
 
 
 class KeptMember(Struct, array_like=True, gc=False):
@@ -138,6 +160,11 @@ class Structure(Struct, array_like=True):
     frozen: list[NodeFrozen] = []
     templates: list[TemplateDefined] = []
     schedules: list[AllocationScheduled] = []
+    windows: list[LimitSet] = []
+    raises: list[LimitRaised] = []
+    policies: list[tuple[PolicySet | None, PolicyWithdrawn | None]] = []
+    """One of the two, in the order in which they came."""
+    approved: list[UsageApproved] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -172,6 +199,8 @@ def copy_counters(tenant: Tenant) -> CountersCopy:
         [(*at, count) for at, count in tenant.rollovers.turns.items()],
         keep_trading(tenant.trading),
         dict(tenant.schedules.next_at),
+        [(*key, told) for key, told in tenant.limits.told.items()],
+        _copy_gauges(tenant),
     )
     return CountersCopy(told, [_copy_family(family) for family in tenant.families.values()])
 
@@ -183,7 +212,7 @@ def encode_counters(copied: CountersCopy) -> bytes:
     return _encode(
         [
             *(told.opened, told.periods, families, told.fired, told.counts, told.amount_total),
-            *(told.sessions, told.expired, told.turns, told.trading, told.next_at),
+            *(told.sessions, told.expired, told.turns, told.trading, told.next_at, told.told, told.gauges),
         ]
     )
 
@@ -211,6 +240,15 @@ def encode_structure(tenant: Tenant) -> bytes:
             frozen=[*tenant.hierarchy.frozen.values()],
             templates=list(tenant.templates.by_name.values()),
             schedules=list(tenant.schedules.by_id.values()),
+            windows=[
+                limit
+                for by_ordinal in tenant.limits.windows.values()
+                for limits_there in by_ordinal.values()
+                for limit in limits_there.values()
+            ],
+            raises=list(chain.from_iterable(tenant.limits.raises.values())),
+            policies=[*map(_keep_version, chain.from_iterable(tenant.limits.policies.versions.values()))],
+            approved=list(chain.from_iterable(tenant.limits.policies.approved.values())),
         )
     )
 
@@ -242,6 +280,7 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     _restore_members(tenant, kept.ways, chain.from_iterable(map(_decode_members, kept.members)))
     restore_life(tenant, kept.life)
     _restore_allocation(tenant, kept)
+    _restore_rules(tenant, kept, counted)
     for family in counted.families:
         restored = tenant.families[family.usage_type, family.period] = _restore_family(family)
         _restore_caps(tenant, restored, family)
@@ -263,6 +302,7 @@ def count_all(tenant: Tenant, charges: Sequence[Charged]) -> None:
     """
     charging, runs = tenant.charging, _Runs(tenant.families)
     of_period, by_type = "", runs.of("")
+    gauges = tenant.limits.gauges
     for envelope in charges:
         event = envelope.event
         billed, amount, path = event.billed, event.amount, event.path
@@ -280,6 +320,10 @@ def count_all(tenant: Tenant, charges: Sequence[Charged]) -> None:
             raise InvariantBroken(
                 "the parts of a charge add up", taken=taken, overage=event.overage, billed=billed
             )
+        if event.payer != CORPORATE:
+            continue
+        if gauges:
+            charging.count_windows(event.usage_type, path, event.started_at, billed, amount)
         # A node has one way up, but many resources: its charges go on together.
         foot[path[0]] += billed
         above[path[1:]] += billed
@@ -377,6 +421,49 @@ def _restore_members(tenant: Tenant, ways: list[Path], kept: Iterable[KeptMember
     for member, parent in zip(members, parents, strict=True):
         if parent != NOBODY:
             member.parent = members[parent]
+
+
+def _keep_version(
+    version: PolicySet | PolicyWithdrawn,
+) -> tuple[PolicySet | None, PolicyWithdrawn | None]:
+    return (version, None) if isinstance(version, PolicySet) else (None, version)
+
+
+def _copy_gauges(tenant: Tenant) -> list[GaugeCounters]:
+    return [
+        GaugeCounters(
+            *(usage_type, ordinal, window, gauge.first, gauge.latest, gauge.total, gauge.mark, gauge.ceiling),
+            *(gauge.bins.copy(), gauge.told.copy()),
+        )
+        for usage_type, by_ordinal in tenant.limits.gauges.items()
+        for ordinal, gauges in by_ordinal.items()
+        for window, gauge in gauges.items()
+    ]
+
+
+def _restore_rules(tenant: Tenant, kept: Structure, counted: Counters) -> None:
+    """What limits and policies have beside the limits per period."""
+    limits, by_id = tenant.limits, tenant.hierarchy.by_id
+    limits.begin(period.starts_at for period in counted.periods)
+    for usage_type, period, ordinal, told in counted.told:
+        limits.told[usage_type, period, ordinal] = told
+    for limit in kept.windows:
+        by_ordinal = limits.windows.setdefault(limit.usage_type, {})
+        by_ordinal.setdefault(by_id[limit.node].ordinal, {})[limit.window] = limit
+    for raised in kept.raises:
+        key = (raised.usage_type, raised.window, by_id[raised.node].ordinal)
+        limits.raises[key] = (*limits.raises.get(key, ()), raised)
+    for pair in kept.policies:
+        limits.policies.apply(pair[0] or pair[1], tenant.hierarchy)  # type: ignore[arg-type]
+    for approved in kept.approved:
+        limits.policies.apply(approved, tenant.hierarchy)
+    for one in counted.gauges:
+        window = window_of(one.window)
+        assert window is not None
+        gauge = Gauge(window, one.first)
+        gauge.latest, gauge.total = one.latest, one.total
+        gauge.mark, gauge.ceiling, gauge.bins, gauge.told = one.mark, one.ceiling, one.bins, one.told
+        limits.gauges.setdefault(one.usage_type, {}).setdefault(one.ordinal, {})[one.window] = gauge
 
 
 def _limits(tenant: Tenant) -> Iterator[KeptLimits]:

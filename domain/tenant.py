@@ -75,10 +75,12 @@ from .life import (
     ResumeResource,
     SuspendResource,
 )
-from .limit import Limits, LimitSet, SetLimit, ThresholdCrossed, check_limit
+from .limit import Limits, LimitSet, SetAnyLimit, SetLimit, ThresholdCrossed, check_limit
 from .living import Life
 from .notice import NoticeCommand, NoticeEvent, Notices
 from .plain_charge import PlainCharges
+from .policy import ApproveUsage, PolicySet, PolicyWithdrawn, SetPolicy, UsageApproved, WithdrawPolicy
+from .raising import LimitRaised, RaiseLimit
 from .refusals import InvariantBroken, Refused, check_text
 from .rollover import RolledOver, RollOver, RollOvers
 from .schedule import (
@@ -107,6 +109,7 @@ from .template import ApplyTemplate, DefineTemplate, TemplateDefined, Templates
 from .trading import Trading, TradingCommand, TradingEvent
 from .usage import MONEY
 from .usage_type import DefineUsageType, UsageTypeDefined, UsageTypes
+from .window import PERIOD
 
 TIME_ZONE = re.compile(r"UTC|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+){1,2}")
 CURRENCY = re.compile(r"[A-Z]{3}")
@@ -179,6 +182,10 @@ Event = (
     | ScheduleCancelled
     | ScheduleCarriedOut
     | ScheduleSkipped
+    | LimitRaised
+    | PolicySet
+    | PolicyWithdrawn
+    | UsageApproved
 )
 
 AgreementCommand = (
@@ -236,6 +243,11 @@ Command = (
     | AgreementCommand
     | HierarchyCommand
     | NoticeCommand
+    | SetAnyLimit
+    | RaiseLimit
+    | SetPolicy
+    | WithdrawPolicy
+    | ApproveUsage
 )
 
 _TOPICS = frozenset(event.topic for event in get_args(Event))
@@ -319,6 +331,8 @@ class Tenant:
                 return self.trading.settled(self._transfer(command, now), now, by)
             case SetLimit():
                 return self._limit(command, now)
+            case RaiseLimit() | SetPolicy() | WithdrawPolicy() | ApproveUsage():
+                return self._rule(command, now)
             case SuspendUsage():
                 return [suspended_unreadable(command)]
             case OpenTenant():
@@ -402,11 +416,34 @@ class Tenant:
     def _limit(self, command: SetLimit, now: int) -> list[Event]:
         if command.from_period:
             self.contracts.check(command.from_period)
-        check_limit(command, self.hierarchy, self.types)
+        member = check_limit(command, self.hierarchy, self.types)
         if command.from_period:
             self.contracts.require(command.from_period)
-        running = self.contracts.name_at(now)
-        return [*self.limits.decide(command, self.hierarchy, running, list(self.families.values()))]
+        running, families = self.contracts.name_at(now), list(self.families.values())
+        held: list[tuple[int, int]] = []
+        if isinstance(command, SetAnyLimit):
+            held = self.sessions.held_at(member.ordinal, command.usage_type)
+        return [*self.limits.decide(command, self.hierarchy, running, families, held, now)]
+
+    def _rule(
+        self, command: RaiseLimit | SetPolicy | WithdrawPolicy | ApproveUsage, now: int
+    ) -> Sequence[Event]:
+        policies = self.limits.policies
+        match command:
+            case RaiseLimit():
+                self.types.check(command.usage_type, money=True)
+                running, families = self.contracts.name_at(now), list(self.families.values())
+                return self.limits.decide_raise(command, self.hierarchy, running, families, now)
+            case SetPolicy():
+                self.hierarchy.member(command.node)
+                self.types.check(command.counted, money=True)
+                for usage_type in command.selector.usage_types:
+                    self.types.check(usage_type)
+                return [policies.set(command, self.hierarchy, now)]
+            case WithdrawPolicy():
+                return [policies.withdraw(command, now)]
+            case ApproveUsage():
+                return [policies.approve(command, self.hierarchy, now)]
 
     # --- apply ----------------------------------------------------------------------------
 
@@ -423,7 +460,7 @@ class Tenant:
         match event:
             case TenantOpened():
                 self.opened = event
-                self.contracts.zone = ZoneInfo(event.time_zone)
+                self.contracts.zone = self.limits.calendar.zone = ZoneInfo(event.time_zone)
             case NodeAdded() | ResourceAdded() | ResourceMoved() | ResourceEnded():
                 self._apply_to_hierarchy(event)
             case (
@@ -446,8 +483,15 @@ class Tenant:
                 self._apply_granted(event)
             case Transferred():
                 self._move(event)
-            case LimitSet() | ThresholdCrossed():
-                self.limits.apply(event, self.hierarchy, list(self.families.values()))
+            case (
+                LimitSet()
+                | LimitRaised()
+                | ThresholdCrossed()
+                | PolicySet()
+                | PolicyWithdrawn()
+                | UsageApproved()
+            ):
+                self._apply_rule(event)
             case TariffPublished():
                 self.tariffs.apply(event)
                 self.plain.forget()
@@ -495,6 +539,20 @@ class Tenant:
                 self.life.changed(event)
                 self.caps.follow(event, self.families)
 
+    def _apply_rule(
+        self,
+        event: LimitSet | LimitRaised | ThresholdCrossed | PolicySet | PolicyWithdrawn | UsageApproved,
+    ) -> None:
+        if isinstance(event, PolicySet | PolicyWithdrawn | UsageApproved):
+            self.limits.policies.apply(event, self.hierarchy)
+            self.limits.arm_all(self.families.values())
+            return
+        held: list[tuple[int, int]] = []
+        if isinstance(event, LimitSet) and event.window != PERIOD:
+            held = self.sessions.held_at(self.hierarchy.by_id[event.node].ordinal, event.usage_type)
+            self.plain.forget()
+        self.limits.apply(event, self.hierarchy, list(self.families.values()), held)
+
     def _apply_agreed(
         self, event: ContractSigned | ContractEnded | ContractRenewed | PeriodOpened | UsageTypeDefined
     ) -> None:
@@ -506,6 +564,7 @@ class Tenant:
             return
         self.contracts.apply(event)
         if isinstance(event, PeriodOpened):
+            self.limits.begin(period.starts_at for period in self.contracts.periods.values())
             for usage_type in (*self.types, MONEY):
                 self._found(usage_type, event.period)
 
@@ -546,6 +605,7 @@ class Tenant:
         self.trading.check_whole()
         self.life.check_whole()
         self.notices.check_whole(self.hierarchy)
+        self.limits.check_whole()
         at_root = sum(family.used[0] for family in self.families.values() if family.usage_type == MONEY)
         held = sum(session.hold.amount for session in self.sessions.open.values())
         if at_root != self.charging.amount_total + held:

@@ -100,6 +100,12 @@ async def foreseen(context: Context, reach: Reach, answer: Answer) -> list[Fores
     ]
 
 
+def roles_of(context: Context) -> tuple[str, ...]:
+    """The roles that a rule about raising or approving is asked with; a carrier is above such rules."""
+    roles = context.principal.roles
+    return () if "carrier" in roles else tuple(sorted(roles))
+
+
 def seqs_of(answer: Answer) -> list[Seq]:
     return [Seq(seq) for seq in range(answer.first_seq, answer.last_seq + 1)]
 

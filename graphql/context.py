@@ -11,7 +11,10 @@ from uuid import UUID
 from strawberry.types import Info as StrawberryInfo
 
 from ..domain.events import Recorded
+from ..domain.limit import SetLimit
+from ..domain.policy import SetPolicy
 from ..domain.tenant import Command, Event, Tenant
+from ..domain.trying import Trial
 from ..tenants.identity import Principal
 from ..tenants.isolation import Connection
 from ..tenants.lines import Unsealed
@@ -152,6 +155,15 @@ class Context(Protocol):
         """Carry out a command once and let later reads see it; raises Refused or TryAgain.
 
         `dry`: only tell what it would lead to.
+        """
+        ...
+
+    async def try_policy(
+        self, policy: SetPolicy, limits: Sequence[SetLimit], starts_at: int, ends_at: int
+    ) -> tuple[int, Trial]:
+        """Decide the usage of a past time again, without and with a policy; the seq that was looked up to.
+
+        Raises Refused for what could not be set, or where the log is too long for one request.
         """
         ...
 

@@ -11,7 +11,8 @@ from fractions import Fraction
 import strawberry
 from strawberry import ID
 
-from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
+from ..domain import policy
+from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended, rated_again
 from ..domain.events import Recorded
 from ..domain.hierarchy import Path
 from ..domain.limit import LimitSet, ThresholdCrossed
@@ -19,10 +20,14 @@ from ..domain.refusals import InvariantBroken
 from ..domain.tariff import MICRO, CompiledRate, Rate, TariffPublished
 from ..domain.tenant import Tenant
 from ..domain.usage import MONEY, unpack_personal
+from ..domain.window import PERIOD
 from ..projections import timeline
 from ..tenants.access import may
 from .asking import Reach, permit, usage_id_of
 from .context import Context, Info
+from .limit_problems import Raiser
+from .limits import raisers
+from .policies import PolicyAction
 from .scalars import Moment, Money, Quantity, Seq
 from .telling import Teller
 from .usage import Place, UsageStatus
@@ -112,11 +117,29 @@ class Crossing:
     seq: Seq
 
 
+@strawberry.type(description="What a policy ruled of the record.")
+class Ruling:
+    policy: str
+    version: int
+    action: PolicyAction
+    limit_of: Place | None = strawberry.field(description="Whose limit it was; null beyond your reach.")
+    counted: str
+    window: str
+    percent: int | None
+    threshold: Quantity = strawberry.field(description="What was passed.")
+    kbps: int | None
+    above: Quantity = strawberry.field(description="Billed units at the price of the policy.")
+    price: str | None
+    per: Quantity
+
+
 @strawberry.type(description="What stopped the record.")
 class Stop:
     reason: str = strawberry.field(
-        description="`limit_exceeded`, `cap_reached`, `frozen`, `suspended` or `insufficient_allowance`."
+        description="`limit_exceeded`, `cap_reached`, `frozen`, `suspended`, `insufficient_allowance`, "
+        "`blocked_by_policy` or `approval_required`."
     )
+    window: str = strawberry.field(description="What the limit counts in: period, day, week, last_7_days.")
     node: Place | None = strawberry.field(description="Whose limit or bucket; null beyond your reach.")
     counted: str = strawberry.field(description="What the limit counts: a usage type, or money.")
     used: Quantity
@@ -124,6 +147,9 @@ class Stop:
     billed: Quantity = strawberry.field(description="What the record would have added, before money.")
     may_raise: list[Place] = strawberry.field(
         description="Managers of these nodes may raise it, nearest first."
+    )
+    raisers: list[Raiser] = strawberry.field(
+        description="By the limit's own rule; empty: whoever may set limits there."
     )
 
 
@@ -164,6 +190,7 @@ class Explanation:
     limits: list[LimitChecked] = strawberry.field(description="Those in force on the path then.")
     crossings: list[Crossing]
     stop: Stop | None
+    ruling: Ruling | None = strawberry.field(description="Which policy decided, where one did.")
     suspension: Suspension | None
     event_seqs: list[Seq]
     recorded_at: Moment
@@ -237,6 +264,7 @@ class _Explaining:
             limits=await self._limits(path),
             crossings=self._crossings(),
             stop=self._stop(event) if isinstance(event, UsageRejected) else None,
+            ruling=None if isinstance(event, UsageSuspended) else self._ruling(event.ruling),
             suspension=_suspension(event) if isinstance(event, UsageSuspended) else None,
             event_seqs=[Seq(told.seq) for told in self.answer],
             recorded_at=Moment(self.recorded.recorded_at),
@@ -312,12 +340,12 @@ class _Explaining:
         period = self.state.contracts.periods[event.period]
         compiled = self.state.contracts.rate_of(period, event.usage_type, tariffs)
         billed = compiled.billed(event.quantity)
-        rated = compiled.rate(billed - sum(part for _, part in event.drawn))
+        rated = rated_again(compiled, event)
         stored = (
             event.tariff,
             event.prefix,
             event.billed,
-            event.overage,
+            billed - sum(part for _, part in event.drawn),
             event.amount,
             Fraction(*event.exact),
         )
@@ -354,6 +382,8 @@ class _Explaining:
         above = self.state.hierarchy.members[event.stopped_by].path
         return Stop(
             reason=event.reason,
+            window=event.window,
+            raisers=self._raisers(event),
             node=self._place(event.stopped_by),
             counted=event.counted,
             used=Quantity(event.used),
@@ -365,6 +395,32 @@ class _Explaining:
                 if self.state.hierarchy.members[ordinal].is_node
                 and (place := self._place(ordinal)) is not None
             ],
+        )
+
+    def _raisers(self, event: UsageRejected) -> list[Raiser]:
+        """By the rule of the limit as it is now: it is now that somebody would raise it."""
+        limits, period = self.state.limits, event.period
+        limit = limits.of(event.stopped_by, event.counted, period, None, event.window)
+        if limit is None or not self.reach.sees(event.stopped_by):
+            return []
+        return raisers(limit.may_raise, limit.quantity)
+
+    def _ruling(self, ruling: policy.Ruling | None) -> Ruling | None:
+        if ruling is None:
+            return None
+        return Ruling(
+            policy=ruling.policy,
+            version=ruling.version,
+            action=PolicyAction(ruling.action),
+            limit_of=self._place(ruling.limit_of),
+            counted=ruling.counted,
+            window=ruling.window,
+            percent=ruling.percent or None,
+            threshold=Quantity(ruling.at),
+            kbps=ruling.kbps or None,
+            above=Quantity(ruling.above),
+            price=ruling.price or None,
+            per=Quantity(ruling.per),
         )
 
     async def _limits(self, path: Path) -> list[LimitChecked]:
@@ -403,6 +459,7 @@ class _Explaining:
             and limit.usage_type == usage_type
             and not isinstance(self.event, UsageSuspended)
             and limit.from_period <= self.event.period
+            and limit.window == PERIOD
         )
 
 

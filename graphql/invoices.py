@@ -1,11 +1,13 @@
 """Invoices: what a period costs so far, by cost centre. Preview and invoice are one computation."""
 
 import functools
+from collections.abc import Mapping
 
 import strawberry
 from strawberry import ID
 
 from ..projections import invoices as views
+from ..tenants.isolation import Connection
 from .asking import AsOf, Reach, looking, period_of, permit, reach_of
 from .context import Info
 from .scalars import Money, Quantity, Seq
@@ -40,6 +42,20 @@ class InvoiceNode:
     lines: list[InvoiceLine]
 
 
+@strawberry.type(description="What a user pays personally: no part of the enterprise's total.")
+class PersonalCharge:
+    resource_id: ID
+    node_id: ID
+    usage_type: str
+    unit: str
+    direction: str
+    zone: str
+    records: Quantity
+    quantity: Quantity
+    billed: Quantity
+    amount: Money
+
+
 @strawberry.type(description="A period's invoice as it stands, of the part of the enterprise in your reach.")
 class Invoice:
     seq: Seq = strawberry.field(description="The last event that is counted in.")
@@ -57,6 +73,8 @@ class Invoice:
         description="What `payable` misses to the commitment, owed all the same; null as that is."
     )
     nodes: list[InvoiceNode]
+    personal_total: Money = strawberry.field(description="What users pay personally, beside `total`.")
+    personal: list[PersonalCharge]
 
 
 async def invoice_preview(info: Info, period: str | None = None, as_of: AsOf | None = None) -> Invoice:
@@ -65,12 +83,20 @@ async def invoice_preview(info: Info, period: str | None = None, as_of: AsOf | N
     permit(context, "read")
     from_where = await looking(context, as_of)
     wanted = period_of(await context.state(), period, from_where.at)
-    query = functools.partial(views.invoice, period=wanted)
-    seq, found = await context.read(query, ("invoices",), as_of=from_where.seq)
-    return _told(seq, found, await reach_of(context))
+    query = functools.partial(_both, period=wanted)
+    seq, (found, own) = await context.read(query, ("invoices",), as_of=from_where.seq)
+    ids = [member.id for member in (await context.state()).hierarchy.members]
+    return _told(seq, found, own, ids, await reach_of(context))
 
 
-def _told(seq: int, found: views.Invoice, reach: Reach) -> Invoice:
+def _both(db: Connection, *, period: str) -> tuple[views.Invoice, list[views.PersonalLine]]:
+    return views.invoice(db, period), views.personal(db, period)
+
+
+def _told(
+    seq: int, found: views.Invoice, own: list[views.PersonalLine], ids: list[str], reach: Reach
+) -> Invoice:
+    personal = [line for line in own if reach.sees(line.node)]
     nodes = [node for node in found.nodes if reach.sees(node.ordinal)]
     return Invoice(
         seq=Seq(seq),
@@ -95,6 +121,23 @@ def _told(seq: int, found: views.Invoice, reach: Reach) -> Invoice:
             )
             for node in nodes
         ],
+        personal_total=Money(sum(line.amount for line in personal)),
+        personal=[_personal(line, ids, reach.units) for line in personal],
+    )
+
+
+def _personal(line: views.PersonalLine, ids: list[str], units: Mapping[str, str]) -> PersonalCharge:
+    return PersonalCharge(
+        resource_id=ID(line.id),
+        node_id=ID(ids[line.node]),
+        usage_type=line.usage_type,
+        unit=units[line.usage_type],
+        direction=line.direction,
+        zone=line.zone,
+        records=Quantity(line.records),
+        quantity=Quantity(line.quantity),
+        billed=Quantity(line.billed),
+        amount=Money(line.amount),
     )
 
 

@@ -1,14 +1,27 @@
-"""Limits: how much may be used at and below a member, per period."""
+"""Limits: how much may be used at and below a member, per period, day, week or rolling window."""
 
+import functools
+from collections.abc import Mapping
+from enum import Enum
 from typing import Annotated
 
 import strawberry
 from strawberry import ID
 
-from ..domain.limit import THRESHOLDS, LimitSet, SetLimit, ThresholdCrossed
-from .changing import DryRun, change, changed, seqs_of
-from .context import Info
-from .hierarchy import Member
+from ..domain.limit import THRESHOLDS, Kind, LimitSet, SetAnyLimit, SetLimit, ThresholdCrossed
+from ..domain.policy import quantity_at
+from ..domain.raising import LimitRaised, MayRaise, RaiseLimit, bound_of
+from ..domain.tenant import Tenant
+from ..domain.usage import MONEY
+from ..domain.window import PERIOD
+from ..projections import members, rules
+from ..tenants.access import in_scope
+from ..tenants.isolation import Connection
+from .asking import PAGE_USUAL, AsOf, PageInfo, cursor_of, looking, page_size, period_of, permit, seq_before
+from .changing import DryRun, changed, roles_of, seqs_of
+from .context import Context, Info
+from .hierarchy import MEMBERS_MAX, UNITS, Member
+from .limit_problems import MayNotRaise, Raiser, limit_change
 from .problems import (
     IdempotencyMismatch,
     InsufficientAllowance,
@@ -19,8 +32,29 @@ from .problems import (
     TryAgain,
     UnknownNode,
 )
-from .refusals import invalid
-from .scalars import Quantity, Seq
+from .refusals import QueryRefused, invalid
+from .scalars import Moment, Quantity, Seq
+
+VIEWS = ("members", "balances", "rules")
+WINDOWS = "period, day, week, or a rolling one: last_7_days, last_24_hours."
+
+
+@strawberry.enum
+class LimitKind(Enum):
+    HARD = strawberry.enum_value("hard", description="Stops.")
+    SOFT = strawberry.enum_value("soft", description="Only tells.")
+
+
+KINDS: dict[LimitKind, Kind] = {LimitKind.HARD: "hard", LimitKind.SOFT: "soft"}
+
+
+@strawberry.input(
+    description="Who may raise a limit: up to a percentage of it, a quantity, or without bound."
+)
+class MayRaiseInput:
+    role: str
+    percent: int | None = None
+    quantity: Quantity | None = None
 
 
 @strawberry.input(description="A limit on a node or resource.")
@@ -32,12 +66,23 @@ class SetLimitInput:
     usage_type: str = strawberry.field(description="data, voice, messaging, video or money (in micro-units).")
     quantity: Quantity | None = strawberry.field(
         default=strawberry.UNSET,
-        description="Per period; 0 stops all usage, an explicit null lifts the limit.",
+        description="Per window; 0 stops all usage, an explicit null lifts the limit.",
     )
     thresholds: list[int] = strawberry.field(
-        default_factory=lambda: list(THRESHOLDS), description="Percentages at which somebody is told."
+        default_factory=lambda: list(THRESHOLDS),
+        description="Percentages at which somebody is told; above 100 where the limit is soft.",
     )
     from_period: str | None = strawberry.field(default=None, description='Such as "2026-11"; else what runs.')
+    window: str = strawberry.field(default=PERIOD, description=WINDOWS)
+    kind: LimitKind | None = strawberry.field(default=None, description="Hard, where nothing is said.")
+    quantities: list[Quantity] = strawberry.field(
+        default_factory=list, description="Further thresholds, as quantities."
+    )
+    may_raise: list[MayRaiseInput] | None = strawberry.field(
+        default=None,
+        description="Who may raise it; left out, the rule stays; empty: whoever may set limits there.",
+    )
+    note: str = ""
     dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
 
 
@@ -52,9 +97,51 @@ class SetLimitDone:
     )
 
 
+@strawberry.input(description="A limit that holds is raised for a time.")
+class RaiseLimitInput:
+    idempotency_key: ID
+    node: ID
+    usage_type: str
+    window: str = strawberry.field(default=PERIOD, description=WINDOWS)
+    to: Quantity | None = strawberry.field(default=None, description="The quantity to raise to, or ...")
+    by: Quantity | None = strawberry.field(default=None, description="... how much to add.")
+    until: Moment = strawberry.field(description="From then on the old limit holds again, by itself.")
+    note: str = ""
+    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
+
+
+@strawberry.type(description="The limit is raised, durably.")
+class RaiseLimitDone:
+    node_id: ID
+    window: str
+    quantity: Quantity
+    since: Moment
+    until: Moment
+    event_seqs: list[Seq]
+    repeated: bool
+
+
 SetLimitPayload = Annotated[
-    SetLimitDone | DryRun | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain,
+    SetLimitDone
+    | DryRun
+    | InvalidInput
+    | UnknownNode
+    | NotPermitted
+    | MayNotRaise
+    | IdempotencyMismatch
+    | TryAgain,
     strawberry.union("SetLimitPayload"),
+]
+RaiseLimitPayload = Annotated[
+    RaiseLimitDone
+    | DryRun
+    | InvalidInput
+    | UnknownNode
+    | NotPermitted
+    | MayNotRaise
+    | IdempotencyMismatch
+    | TryAgain,
+    strawberry.union("RaiseLimitPayload"),
 ]
 
 
@@ -63,18 +150,9 @@ async def set_limit(info: Info, input: SetLimitInput) -> SetLimitPayload:
     if input.quantity is strawberry.UNSET:
         # Left out by mistake it must not lift a limit.
         return invalid("quantity", "give a quantity, or an explicit null to lift the limit")
-    command = SetLimit(
-        input.node, input.usage_type, input.quantity, tuple(input.thresholds), input.from_period or ""
-    )
-    answer = await change(
-        context,
-        "set_limit",
-        command,
-        input.idempotency_key,
-        {"node": str(input.node)},
-        dry_run=input.dry_run,
-    )
-    if isinstance(answer, DryRun | ProblemType):
+    command = _command(input, await context.state(), context)
+    answer = await limit_change(context, command, input.idempotency_key, dry_run=input.dry_run)
+    if isinstance(answer, DryRun | MayNotRaise | ProblemType):
         assert not isinstance(answer, InsufficientAllowance | OfAllocation)
         return answer
     limit = next(event for event in answer.events if isinstance(event, LimitSet))
@@ -88,4 +166,228 @@ async def set_limit(info: Info, input: SetLimitInput) -> SetLimitPayload:
         crossed=[event.percent for event in answer.events if isinstance(event, ThresholdCrossed)],
         event_seqs=seqs_of(answer),
         repeated=answer.repeated,
+    )
+
+
+def _command(input: SetLimitInput, state: Tenant, context: Context) -> SetLimit:
+    """The plain command where nothing else is asked for: it is the same question as ever."""
+    plain = (input.node, input.usage_type, input.quantity, tuple(input.thresholds), input.from_period or "")
+    rule = _rule_now(input, state, context)
+    more = (input.window, input.kind, input.quantities, input.may_raise, input.note)
+    if more == (PERIOD, None, [], None, "") and not rule:
+        return SetLimit(*plain)
+    if input.may_raise is not None:
+        rule = tuple(MayRaise(one.role, one.percent or 0, one.quantity or 0) for one in input.may_raise)
+    return SetAnyLimit(
+        *(*plain, input.window, KINDS[input.kind or LimitKind.HARD], tuple(input.quantities)),
+        *(rule, roles_of(context), input.note),
+    )
+
+
+def _rule_now(input: SetLimitInput, state: Tenant, context: Context) -> tuple[MayRaise, ...]:
+    member = state.hierarchy.by_id.get(input.node)
+    period = input.from_period or state.contracts.name_at(context.now())
+    limits = state.limits
+    known = limits.of(member.ordinal, input.usage_type, period, None, input.window) if member else None
+    return known.may_raise if known is not None else ()
+
+
+async def raise_limit(info: Info, input: RaiseLimitInput) -> RaiseLimitPayload:
+    context = info.context
+    command = RaiseLimit(
+        *(input.node, input.usage_type, input.until, input.to, input.by, input.window),
+        *(roles_of(context), input.note),
+    )
+    answer = await limit_change(context, command, input.idempotency_key, dry_run=input.dry_run)
+    if isinstance(answer, DryRun | MayNotRaise | ProblemType):
+        assert not isinstance(answer, InsufficientAllowance | OfAllocation)
+        return answer
+    raised = next(event for event in answer.events if isinstance(event, LimitRaised))
+    return RaiseLimitDone(
+        node_id=ID(raised.node),
+        window=raised.window,
+        quantity=Quantity(raised.quantity),
+        since=Moment(raised.since),
+        until=Moment(raised.until),
+        event_seqs=seqs_of(answer),
+        repeated=answer.repeated,
+    )
+
+
+# --- asked -----------------------------------------------------------------------------------
+
+
+@strawberry.type(description="A raise of a limit.")
+class LimitRaise:
+    quantity: Quantity
+    since: Moment
+    until: Moment
+    note: str
+    seq: Seq
+
+
+@strawberry.type(description="Where somebody is told.")
+class LimitThreshold:
+    percent: int | None
+    quantity: Quantity = strawberry.field(description="What has to be reached, as the limit stands.")
+    crossed: bool
+    crossed_at: Moment | None
+    seq: Seq | None
+
+
+@strawberry.type(description="A limit in force, in its window that runs.")
+class LimitInForce:
+    node_id: ID
+    node_name: str
+    usage_type: str
+    unit: str
+    window: str
+    of: str = strawberry.field(
+        description="The period, the day or the week; the last day or hour of a rolling window."
+    )
+    kind: LimitKind
+    quantity: Quantity = strawberry.field(description="As raised, where it is.")
+    set_to: Quantity = strawberry.field(description="Without any raise.")
+    used: Quantity = strawberry.field(
+        description="Charged so far. A limit that is no limit per period counts from when it was set; "
+        "what sessions hold counts as well, and is told in a period only."
+    )
+    remaining: Quantity
+    thresholds: list[LimitThreshold]
+    may_raise: list[Raiser] = strawberry.field(description="Empty: whoever may set limits there.")
+    raises: list[LimitRaise] = strawberry.field(description="Since it was set, the newest last.")
+    from_period: str
+    set_by: Seq
+    set_at: Moment
+
+
+@strawberry.type
+class LimitConnection:
+    seq: Seq = strawberry.field(description="The last event that is counted in.")
+    nodes: list[LimitInForce]
+    page_info: PageInfo
+
+
+async def limits(
+    info: Info,
+    node: ID,
+    below: Annotated[bool, strawberry.argument(description="With those of everybody below it.")] = False,
+    usage_type: str | None = None,
+    window: str | None = None,
+    first: int = PAGE_USUAL,
+    after: str | None = None,
+    as_of: AsOf | None = None,
+) -> LimitConnection | None:
+    """Those set last first; null where there is no such node in reach."""
+    context = info.context
+    permit(context, "read")
+    size, before, from_where = page_size(first), seq_before(after), await looking(context, as_of)
+    period = period_of(await context.state(), None, from_where.at)
+    query = functools.partial(
+        _limits, context=context, node=node, below=below, period=period, at=from_where.at
+    )
+    seq, found = await context.read(query, VIEWS, as_of=from_where.seq)
+    if found is None:
+        return None
+    names, held = found
+    wanted = [
+        limit
+        for limit in held
+        if (before is None or limit.seq < before)
+        and usage_type in (None, limit.usage_type)
+        and window in (None, limit.in_force.window)
+    ]
+    page, units = wanted[:size], (await context.state()).types.units
+    return LimitConnection(
+        seq=Seq(seq),
+        nodes=[_told(limit, names, units) for limit in page],
+        page_info=PageInfo(
+            has_next_page=len(wanted) > size, end_cursor=cursor_of(page[-1].seq) if page else None
+        ),
+    )
+
+
+def _limits(
+    db: Connection, *, context: Context, node: str, below: bool, period: str, at: int
+) -> tuple[dict[int, tuple[str, str]], list[rules.Limit]] | None:
+    above = [member.id for member in members.ancestors(db, node)]
+    if not in_scope(context.principal, [*above, node]):
+        return None
+    listed = members.tree(db, node, None if below else 0, resources=True)
+    if len(listed) > MEMBERS_MAX:
+        raise QueryRefused("too_many_members", f"more than {MEMBERS_MAX} members: ask for a lower node")
+    if not listed:
+        return None
+    names = {member.ordinal: (member.id, member.name or member.id) for member in listed}
+    used = rules.used_in(db, [*names], period)
+    return names, rules.limits_at(db, [*names], period, at, used)
+
+
+def _told(limit: rules.Limit, names: Mapping[int, tuple[str, str]], units: Mapping[str, str]) -> LimitInForce:
+    ident, name = names[limit.ordinal]
+    held = limit.in_force
+    base = held.quantity if held.set_to is None else held.set_to
+    return LimitInForce(
+        node_id=ID(ident),
+        node_name=name,
+        usage_type=limit.usage_type,
+        unit=units.get(limit.usage_type, UNITS[MONEY]),
+        window=held.window,
+        of=limit.of,
+        kind=LimitKind(held.kind),
+        quantity=Quantity(held.quantity),
+        set_to=Quantity(base),
+        used=Quantity(limit.used),
+        remaining=Quantity(max(0, held.quantity - limit.used)),
+        thresholds=_thresholds(limit),
+        may_raise=raisers(held.may_raise, base),
+        raises=[_raise(one) for one in limit.raises],
+        from_period=held.from_period,
+        set_by=Seq(limit.seq),
+        set_at=Moment(limit.recorded_at),
+    )
+
+
+def raisers(rules_of: tuple[MayRaise, ...], quantity: int) -> list[Raiser]:
+    """Who may raise a limit of this quantity, and how far."""
+    told = []
+    for rule in rules_of:
+        bound = bound_of([rule], [rule.role], quantity)
+        told.append(Raiser(role=rule.role, up_to=None if bound is None else Quantity(bound)))
+    return told
+
+
+def _thresholds(limit: rules.Limit) -> list[LimitThreshold]:
+    held = limit.in_force
+    wanted = [(percent, 0) for percent in held.thresholds] + [(0, at) for at in held.quantities]
+    crossed = {}
+    for told in limit.crossed:
+        event = told.event
+        assert isinstance(event, ThresholdCrossed)
+        if event.limit == held.quantity and not event.policy:
+            crossed[event.percent, event.at] = told
+    thresholds = []
+    for percent, at in wanted:
+        when = crossed.get((percent, at))
+        thresholds.append(
+            LimitThreshold(
+                percent=percent or None,
+                quantity=Quantity(max(1, quantity_at(percent, at, held.quantity))),
+                crossed=when is not None,
+                crossed_at=Moment(when.recorded_at) if when is not None else None,
+                seq=Seq(when.seq) if when is not None else None,
+            )
+        )
+    return sorted(thresholds, key=lambda threshold: threshold.quantity)
+
+
+def _raise(told: rules.Told) -> LimitRaise:
+    event = told.event
+    assert isinstance(event, LimitRaised)
+    return LimitRaise(
+        quantity=Quantity(event.quantity),
+        since=Moment(event.since),
+        until=Moment(event.until),
+        note=event.note,
+        seq=Seq(told.seq),
     )

@@ -176,6 +176,23 @@ TOLD: dict[str, Told] = {
     "bad_digest": Told("digest", "{digest} is no digest: use one of {known}, or none"),
     "bad_hours": Told("quiet", "quiet hours go from one time of the day to another one"),
     "bad_overlap": Told("overlapSeconds", "the overlap must be 0 to {seconds_max} seconds"),
+    "bad_window": Told("window", "{window} is no window: use one such as {examples}"),
+    "bad_kind": Told("kind", "{value} is no kind of limit: use one of {known}"),
+    "bad_quantities": Told("quantities", "thresholds are quantities from 1 to {quantity_max}"),
+    "bad_rule": Told("mayRaise", "{value} is no rule for raising: {remedy}"),
+    "begins_now": Told("fromPeriod", "a limit per {window} holds from now on: leave fromPeriod out"),
+    "no_limit": Told("node", "{node} has no limit on {usage_type} per {window} that could be raised"),
+    "bad_raise": Told("to", "the limit is {quantity}: {remedy}"),
+    "bad_end": Told("until", "the end must lie in the future, and not too far: it is {now} now"),
+    "may_not_raise": Told("quantity", "you may raise this limit of {node} to {up_to}; others: {roles}"),
+    # policies
+    "bad_policy": Told("", "{field} cannot be used: {remedy}"),
+    "unknown_policy": Told("policy", "there is no policy {policy}"),
+    "policy_withdrawn": Told("policy", "the policy {policy} is withdrawn already"),
+    "nothing_to_approve": Told("policy", "{policy} lets nobody at {node} wait for an approval"),
+    "may_not_approve": Told("policy", "only {roles} may approve what {policy} lets wait"),
+    "begins_in_the_past": Told("", "{field} lies in the past: what was charged then stays as it is"),
+    "too_many_policies": Told("policy", "there may be {policies_max} policies: set one of them anew"),
     # sessions: they come by a door of their own, which says the same
     "unknown_session": Told("session", "no session {session} is running: it has ended, or never began"),
     "session_exists": Told("session", "the session {session} is running: report on it, or take another id"),
@@ -256,6 +273,8 @@ def _refused(code: str, facts: dict[str, Any]) -> ProblemType:
             return problems.Frozen(code=code, message=message, path=path, node=node, frozen_by=by)
         case "bad_lines":
             return _bad_lines(message, facts["lines"], facts["count"])
+        case "may_not_approve":
+            return problems.NotPermitted(code=code, message=message, path=path, verb="approve_usage")
         case "unknown_node":
             return unknown_node(facts["node"])
         case "idempotency_mismatch":
@@ -286,6 +305,11 @@ def message_of(code: str, facts: dict[str, Any]) -> str:
 def _plain(fact: Any) -> Any:
     """Quantities as text, as everywhere."""
     return str(fact) if isinstance(fact, int) and not isinstance(fact, bool) else fact
+
+
+def facts_told(facts: dict[str, Any]) -> "_Facts":
+    """Facts for a sentence of `TOLD`."""
+    return _Facts(facts)
 
 
 def camel(name: str) -> str:

@@ -63,7 +63,7 @@ from .hierarchy import hierarchy, node
 from .history import node_history, record_history
 from .inventory import inventory
 from .invoices import invoice_preview
-from .limits import set_limit
+from .limits import limits, raise_limit, set_limit
 from .live import changed, noticed
 from .notices import (
     create_webhook,
@@ -78,12 +78,14 @@ from .notices import (
     webhooks,
 )
 from .offers import accept_offer, counter_offer, offer_history, offer_trade, offers, withdraw_offer
+from .policies import approve_usage, policies, set_policy, withdraw_policy
 from .problems import Problem
 from .review import review
 from .scalars import SCALARS
 from .sessions import sessions
 from .sizing import sizing
 from .tenant import me, periods, tenant
+from .trying import try_policy
 from .undoing import undo_transfer
 from .usage import suspense, usage, usages
 
@@ -117,6 +119,9 @@ class Query:
     )
     templates = strawberry.field(templates, description="The rules of allocation that have names.")
     schedules = strawberry.field(schedules, description="Allocations that time carries out.")
+    limits = strawberry.field(limits, description="The limits in force at a node, in every window.")
+    policies = strawberry.field(policies, description="What happens at thresholds of limits.")
+    try_policy = strawberry.field(try_policy, description="What a policy would have done to past usage.")
     suspense = strawberry.field(suspense, description="Records that wait to be corrected.")
     invoice_preview = strawberry.field(invoice_preview, description="What a period costs so far.")
     offers = strawberry.field(offers, description="The board: what members offer each other, newest first.")
@@ -180,6 +185,12 @@ class Mutation:
     )
     label_resource = strawberry.mutation(
         life.label_resource, description="Say who or what a resource is for; sealed."
+    )
+    raise_limit = strawberry.mutation(raise_limit, description="Raise a limit for a time.")
+    set_policy = strawberry.mutation(set_policy, description="Set what happens beyond thresholds of limits.")
+    withdraw_policy = strawberry.mutation(withdraw_policy, description="End a policy.")
+    approve_usage = strawberry.mutation(
+        approve_usage, description="Let be used for a time what a policy lets wait."
     )
     sign_contract = strawberry.mutation(sign_contract, description="Sign a contract, or its next version.")
     end_contract = strawberry.mutation(end_contract, description="Let a contract end on a day.")

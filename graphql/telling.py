@@ -9,7 +9,7 @@ import msgspec
 
 from ..domain.bucket import Granted, Transferred
 from ..domain.cap import CapReached, CapSet
-from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
+from ..domain.charging import CORPORATE, UsageCharged, UsageRejected, UsageSuspended
 from ..domain.contract import ContractEnded, ContractRenewed, ContractSigned, PeriodOpened
 from ..domain.freeze import NodeThawed
 from ..domain.granting import GrantChanged, ToppedUp
@@ -27,6 +27,8 @@ from ..domain.notice import (
     WebhookSecretRotated,
 )
 from ..domain.offer import OfferMade
+from ..domain.policy import PolicySet, PolicyWithdrawn, Ruling, UsageApproved
+from ..domain.raising import LimitRaised
 from ..domain.rollover import RolledBucket, RolledOver
 from ..domain.schedule import AllocationScheduled, ScheduleCancelled, ScheduleCarriedOut, ScheduleSkipped
 from ..domain.session import (
@@ -43,6 +45,7 @@ from ..domain.tenant import Event, Tenant, TenantOpened
 from ..domain.trading import TradingEvent
 from ..domain.usage import MONEY
 from ..domain.usage_type import UsageTypeDefined
+from ..domain.window import PERIOD
 from .asking import Reach
 from .hierarchy import UNITS
 from .refusals import camel
@@ -75,7 +78,7 @@ _QUANTITIES = (
     *("whole", "before", "after", "change", "commitment"),
     *("price", "left", "above"),
 )
-_CAUSES = {"limit_exceeded": "the limit", "cap_reached": "the cap", "frozen": "the freeze"}
+_CAUSES = {"insufficient_allowance": "the allowance", "cap_reached": "the cap", "frozen": "the freeze"}
 _VERBS = {"allocate": "allocated", "return": "returned", "trade": "traded", "undo": "gave back"}
 _OUTCOMES = UsageCharged | UsageRejected | UsageSuspended | SessionEvent
 
@@ -152,7 +155,9 @@ class Teller:
             return value if seen or named or not value else None
         if name in ("name", "note") and isinstance(event, NodeRenamed):
             return value if self._reach.sees_id(event.node) else None
-        if name in _MOMENTS and isinstance(value, int):
+        if isinstance(value, Ruling):
+            return self._ruling(value)
+        if name in _MOMENTS and isinstance(value, int) and not isinstance(event, ThresholdCrossed):
             return moment_text(value) if value else None
         if name in _QUANTITIES and isinstance(value, int):
             return str(value)
@@ -170,6 +175,12 @@ class Teller:
 
     def sees_id(self, ident: str) -> bool:
         return self._reach.sees_id(ident)
+
+    def _ruling(self, ruling: Ruling) -> dict[str, Any]:
+        """With the limit's member by id, where the reader may see it."""
+        member = self._tenant.hierarchy.members[ruling.limit_of].id
+        told = {camel(name): value for name, value in msgspec.structs.asdict(ruling).items()}
+        return {**told, "limitOf": self._id(member), "at": str(ruling.at), "above": str(ruling.above)}
 
     def _id(self, ident: str) -> str | None:
         return ident if self._reach.sees_id(ident) else None
@@ -190,13 +201,15 @@ class Teller:
                 return f"Tariff {event.tariff} was published as version {event.version}."
             case Transferred():
                 return self._transferred(event)
-            case LimitSet():
-                return self._limit_set(event)
-            case ThresholdCrossed():
-                return (
-                    f"{self.name(event.node)} reached {event.percent} % of its limit for {event.period}: "
-                    f"{quantity_text(event.used, event.usage_type)} of {event.limit}."
-                )
+            case (
+                LimitSet()
+                | ThresholdCrossed()
+                | LimitRaised()
+                | PolicySet()
+                | PolicyWithdrawn()
+                | UsageApproved()
+            ):
+                return self._rule(event)
             case UsageCharged() | UsageRejected() | UsageSuspended():
                 return self._usage(event)
             case (
@@ -299,9 +312,41 @@ class Teller:
     def _limit_set(self, event: LimitSet) -> str:
         name = self.name(event.node)
         if event.quantity is None:
-            return f"The limit of {name} for {event.usage_type} was lifted from {event.from_period} on."
+            what = f"The limit of {name} for {event.usage_type}{_per(event.window)}"
+            return f"{what} was lifted from {event.from_period} on."
         much = quantity_text(event.quantity, event.usage_type)
-        return f"{name} was limited to {much} per period from {event.from_period} on."
+        if event.window != PERIOD:
+            return f"{name} was limited to {much}{_per(event.window)}{_softly(event.kind)}."
+        return f"{name} was limited to {much} per period from {event.from_period} on{_softly(event.kind)}."
+
+    def _crossed(self, event: ThresholdCrossed) -> str:
+        when = event.of or event.period
+        reached = f"{event.percent} %" if event.percent else f"the mark of {event.at}"
+        much = quantity_text(event.used, event.usage_type)
+        limit = f"its limit{_per(event.window)} for {when}"
+        return f"{self.name(event.node)} reached {reached} of {limit}: {much} of {event.limit}."
+
+    def _rule(
+        self, event: LimitSet | ThresholdCrossed | LimitRaised | PolicySet | PolicyWithdrawn | UsageApproved
+    ) -> str:
+        name = self.name(event.node)
+        match event:
+            case LimitSet():
+                return self._limit_set(event)
+            case ThresholdCrossed():
+                return self._crossed(event)
+            case LimitRaised():
+                much = quantity_text(event.quantity, event.usage_type)
+                until = moment_text(event.until)
+                return f"The limit of {name}{_per(event.window)} was raised to {much} until {until}."
+            case PolicySet():
+                since = moment_text(event.valid_from)
+                return f"Policy {event.policy} (version {event.version}) holds at {name} from {since} on."
+            case PolicyWithdrawn():
+                return f"Policy {event.policy} at {name} ends on {moment_text(event.valid_from)}."
+            case UsageApproved():
+                until = moment_text(event.until)
+                return f"Usage that {event.policy} lets wait was approved at {name} until {until}."
 
     def _usage(self, event: UsageCharged | UsageRejected | UsageSuspended) -> str:
         if isinstance(event, UsageSuspended):
@@ -309,12 +354,15 @@ class Teller:
             return f"Record {event.record_id} of {event.source} waits in suspense: {why}."
         who = self.member_name(event.path[0])
         much = quantity_text(event.quantity, event.usage_type)
+        if isinstance(event, UsageCharged) and event.payer != CORPORATE:
+            amount = money_text(event.amount)
+            return f"{who} used {much}; {event.billed} billed, {amount} charged, paid by: {event.payer}."
         if isinstance(event, UsageCharged):
             return f"{who} used {much}; {event.billed} billed, {money_text(event.amount)} charged."
         stopper = self.member_name(event.stopped_by)
         if event.reason == "suspended":
             return f"{who} was denied {much}: it is suspended."
-        cause = _CAUSES.get(event.reason, "the allowance")
+        cause = _cause(event.reason, event.window)
         return f"{who} was denied {much} by {cause} of {stopper}: {event.used} of {event.limit} used."
 
     def _session(self, event: SessionEvent) -> str:
@@ -328,7 +376,7 @@ class Teller:
             case SessionDenied():
                 if event.reason == "suspended":
                     return f"{who} was denied more in {session}: it is suspended."
-                cause = _CAUSES.get(event.reason, "the allowance")
+                cause = _cause(event.reason, event.window)
                 stopper = self.member_name(event.stopped_by)
                 told = f"{event.counted_used} of {event.limit} used"
                 return f"{who} was denied more in {session} by {cause} of {stopper}: {told}."
@@ -360,6 +408,21 @@ _DISABLED = {
     "failing": "it has not taken what it was told",
     "gone": "it says that it is gone",
 }
+
+
+def _per(window: str) -> str:
+    return "" if window == PERIOD else f" per {window.replace('_', ' ')}"
+
+
+def _softly(kind: str) -> str:
+    return ", softly" if kind == "soft" else ""
+
+
+def _cause(reason: str, window: str) -> str:
+    if reason in _CAUSES:
+        return _CAUSES[reason]
+    limit = f"the limit{_per(window)}"
+    return limit if reason == "limit_exceeded" else f"a policy on {limit}"
 
 
 def noted(note: str) -> str:

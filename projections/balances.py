@@ -13,6 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..domain.bucket import Granted, Transferred
+from ..domain.charging import CORPORATE
 from ..domain.contract import PeriodOpened
 from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hold import Hold
@@ -211,6 +212,8 @@ def _charges(chunk: Chunk, sums: dict[Any, list[int]]) -> None:
     """Counted at their foot one by one; those of one node are added up before they go on up."""
     above: dict[Any, list[int]] = {}
     for charge in chunk.charges.events:
+        if charge.payer != CORPORATE:
+            continue
         path, period, usage_type = charge.path, charge.period, charge.usage_type
         foot, way = path[0], path[1:]
         _count(_of(sums, period, usage_type, foot), charge.billed, charge.overage, 1)

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 from msgspec import Struct
 
 from ..domain.brief import Charge
-from ..domain.charging import UsageCharged
+from ..domain.charging import CORPORATE, UsageCharged
 from ..domain.days import Days, day_of
 from ..domain.events import decode
 from ..domain.tenant import TenantOpened
@@ -78,6 +78,8 @@ def _charges(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
     ways: dict[Any, _Way] = {}
     day, starts_at, ends_at = days.around(0)
     for charge in chunk.charges.events:
+        if charge.payer != CORPORATE:
+            continue
         at = charge.started_at
         if not starts_at <= at < ends_at:
             day, starts_at, ends_at = days.around(at)

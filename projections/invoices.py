@@ -4,7 +4,8 @@ A line adds up the charges of one node, usage type, direction and rate; the invo
 lines. So it is the sum of its rated events, exactly. What money buckets paid of an amount is its
 credit; the rest is payable, and so is what is missing to the spend that was agreed. The node is
 the one that the resource was
-on when it happened. Amounts are micro-units of the tenant's currency.
+on when it happened. Amounts are micro-units of the tenant's currency. What a policy has redirected
+to personal accounts is in no line of the enterprise: it is told apart.
 """
 
 from collections.abc import Sequence
@@ -13,6 +14,9 @@ from typing import Any
 
 from msgspec import Struct
 
+from ..domain.brief import Charge
+from ..domain.charging import CORPORATE
+from ..domain.policy import PERSONAL as PERSONAL_ACCOUNT
 from ..domain.tariff import TariffPublished
 from ..domain.tenant import TenantOpened
 from .chunk import Chunk
@@ -34,6 +38,20 @@ LINES = Table(
         ("records", "quantity", "billed", "from_allowance", "overage", "amount", "credit"), "bigint"
     ),
 )
+PERSONAL = Table(
+    "personal_lines",
+    {
+        "period": "text",
+        "node": "integer",
+        "ordinal": "integer",
+        "usage_type": "text",
+        "direction": "text",
+        "zone": "text",
+        "tariff": "integer",
+        "rate": "integer",
+    },
+    dict.fromkeys(("records", "quantity", "billed", "amount"), "bigint"),
+)
 FACTS = Table(
     "tenant_facts",
     {"seq": "bigint"},
@@ -44,8 +62,8 @@ TARIFFS = Table(
     {"version": "integer"},
     {"tariff": "text", "valid_from": "bigint", "currency": "text", "seq": "bigint"},
 )
-TABLES = (LINES, FACTS, TARIFFS)
-VERSION = 2
+TABLES = (LINES, PERSONAL, FACTS, TARIFFS)
+VERSION = 3
 
 
 class Facts(Struct, frozen=True):
@@ -105,6 +123,25 @@ class InvoiceNode(Struct, frozen=True):
         return self.amount - self.credit
 
 
+class PersonalLine(Struct, frozen=True):
+    """What a user has to pay personally, by rate: no part of the enterprise's invoice."""
+
+    ordinal: int
+    """The resource that used it ..."""
+    id: str
+    node: int
+    """... and the node it was on."""
+    usage_type: str
+    direction: str
+    zone: str
+    tariff: int
+    rate: int
+    records: int
+    quantity: int
+    billed: int
+    amount: int
+
+
 class Invoice(Struct, frozen=True):
     name: str
     currency: str
@@ -130,7 +167,11 @@ class Invoice(Struct, frozen=True):
 
 def apply(chunk: Chunk, db: Connection) -> None:
     sums: dict[Any, list[int]] = {}
+    own: dict[Any, list[int]] = {}
     for charge in chunk.charges.events:
+        if charge.payer != CORPORATE:
+            _add_personal(own, charge)
+            continue
         node, billed, overage = charge.path[1], charge.billed, charge.overage
         kind, way = charge.usage_type, charge.direction
         key = (charge.period, node, kind, way, charge.zone, charge.tariff, charge.rate)
@@ -146,12 +187,23 @@ def apply(chunk: Chunk, db: Connection) -> None:
         for _, part in charge.credit:
             line[6] += part
     LINES.add(db, sums)
+    PERSONAL.add(db, own)
     for told in chunk.others:
         match told.event:
             case TenantOpened(name, time_zone, currency, carrier):
                 FACTS.insert(db, [(told.seq, name, time_zone, currency, carrier)])
             case TariffPublished(tariff, version, valid_from, currency):
                 TARIFFS.insert(db, [(version, tariff, valid_from, currency, told.seq)])
+
+
+def _add_personal(sums: dict[Any, list[int]], charge: Charge) -> None:
+    """A call for help is nobody's to pay."""
+    if charge.payer == PERSONAL_ACCOUNT:
+        foot, node = charge.path[:2]
+        key = (charge.period, node, foot, charge.usage_type, charge.direction, charge.zone)
+        line = sums.setdefault((*key, charge.tariff, charge.rate), [0, 0, 0, 0])
+        for place, much in enumerate((1, charge.quantity, charge.billed, charge.amount)):
+            line[place] += much
 
 
 # --- queries ---------------------------------------------------------------------------------
@@ -189,6 +241,18 @@ def invoice(db: Connection, period: str) -> Invoice:
         sum(node.credit for node in nodes),
         agreed[0] if agreed else 0,
     )
+
+
+def personal(db: Connection, period: str) -> list[PersonalLine]:
+    """What users pay personally in a period, by node and resource."""
+    kinds = "l.usage_type, l.direction, l.zone, l.tariff, l.rate"
+    found = db.execute(
+        f"SELECT l.ordinal, m.id, l.node, {kinds}, l.records, l.quantity, l.billed, l.amount "
+        f"FROM personal_lines l CROSS JOIN {each('members', 'ordinal = l.ordinal')} AS m "
+        f"WHERE l.period = %s ORDER BY l.node, l.ordinal, {kinds}",
+        (period,),
+    )
+    return [PersonalLine(*row) for row in found]
 
 
 def _node(rows: Sequence[tuple[Any, ...]]) -> InvoiceNode:

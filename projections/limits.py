@@ -2,6 +2,7 @@
 
 In force is the one that holds from the latest period on, as in `domain/limit.py`. A threshold counts
 as crossed when it was crossed for a limit of this quantity, even by what a session held and gave back.
+Limits in other windows, and what else there is to tell of a limit, are in `rules.py`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ THRESHOLDS = Table(
     {"percent": "integer", "used": "bigint", "of": "bigint", "recorded_at": "bigint"},
 )
 TABLES = (LIMITS, THRESHOLDS)
-VERSION = 1
+VERSION = 2
 
 Counted = tuple[int, str]
 """The ordinal of a member, and a usage type."""
@@ -67,11 +68,11 @@ def apply(chunk: Chunk, db: Connection) -> None:
     crossings = []
     for told in chunk.others:
         match told.event:
-            case LimitSet(node, usage_type, quantity, thresholds, from_period):
+            case LimitSet(node, usage_type, quantity, thresholds, from_period, window="period"):
                 ordinal = chunk.ordinals.of[node]
                 row = (quantity, thresholds, told.seq, told.recorded_at)
                 limits[ordinal, usage_type, from_period] = row
-            case ThresholdCrossed(node, usage_type, period, percent, used, limit):
+            case ThresholdCrossed(node, usage_type, period, percent, used, limit, window="period"):
                 ordinal = chunk.ordinals.of[node]
                 crossings.append(
                     (ordinal, usage_type, period, told.seq, percent, used, limit, told.recorded_at)

@@ -28,6 +28,8 @@ from ..domain.life import (
     ResourceSuspended,
 )
 from ..domain.limit import LimitSet, ThresholdCrossed
+from ..domain.policy import PolicySet, PolicyWithdrawn, UsageApproved
+from ..domain.raising import LimitRaised
 from ..domain.rollover import RolledOver
 from ..domain.trade_rules import TradeRulesSet
 from ..domain.trading import Reserving, TransferUndone
@@ -76,6 +78,7 @@ _NAMED: dict[type, tuple[str, ...]] = {
         (Granted, ToppedUp, GrantChanged, LimitSet, ThresholdCrossed, ApprovalRuleSet), ("node",)
     ),
     **dict.fromkeys((CapSet, CapReached, NodeFrozen, NodeThawed), ("node",)),
+    **dict.fromkeys((LimitRaised, PolicySet, PolicyWithdrawn, UsageApproved), ("node",)),
 }
 """The fields of an event that name members by their ids."""
 

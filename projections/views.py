@@ -18,6 +18,7 @@ from . import (
     limits,
     members,
     offers,
+    rules,
     sessions,
     timeline,
     usages,
@@ -50,6 +51,7 @@ VIEWS = (
     View("invoices", invoices.VERSION, invoices.TABLES, invoices.apply, ("members", "balances")),
     View("contracts", contracts.VERSION, contracts.TABLES, contracts.apply),
     View("sessions", sessions.VERSION, sessions.TABLES, sessions.apply, ("members",)),
+    View("rules", rules.VERSION, rules.TABLES, rules.apply, ("members", "balances")),
     View("offers", offers.VERSION, offers.TABLES, offers.apply, ("members",)),
     View("approvals", approvals.VERSION, approvals.TABLES, approvals.apply, ("members",)),
     View(

@@ -22,11 +22,15 @@ from ..domain.bucket import Allocate
 from ..domain.calendar import Calendar, CalendarKind
 from ..domain.contract import Grant, SignContract, first_form, midnight
 from ..domain.hierarchy import AddNode, AddResource, Identity
-from ..domain.limit import THRESHOLDS, SetLimit
+from ..domain.limit import THRESHOLDS, SetAnyLimit, SetLimit
+from ..domain.policy import Action, Group, Selector, SetPolicy
+from ..domain.policy import Step as PolicyStep
+from ..domain.raising import MayRaise
 from ..domain.tariff import MICRO, Method, PublishTariff, Rate
 from ..domain.tenant import Command
 from ..domain.terms import USUAL, OveragePrice, RollOverRule, Terms
 from ..domain.usage_type import DefineUsageType
+from ..domain.window import PERIOD
 from .isolation import Isolation
 from .sealing import RootKey, Sealer, create_tenant_key
 
@@ -160,12 +164,84 @@ class TariffDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     rounding: Rounding = Rounding()
 
 
+class RaiserDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    """Who may raise a limit: to so many per cent of it, to a quantity, or without bound."""
+
+    role: str
+    percent: int = 0
+    quantity: int = 0
+
+
 class LimitDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     node: str
     usage_type: str
     quantity: int
     thresholds: tuple[int, ...] = THRESHOLDS
     from_period: str = ""
+    window: str = PERIOD
+    kind: Literal["hard", "soft"] = "hard"
+    quantities: tuple[int, ...] = ()
+    may_raise: tuple[RaiserDefinition, ...] = ()
+
+    def command(self) -> SetLimit:
+        plain = (self.node, self.usage_type, self.quantity, self.thresholds, self.from_period)
+        more = (self.window, self.kind, self.quantities)
+        if more == (PERIOD, "hard", ()) and not self.may_raise:
+            return SetLimit(*plain)
+        rules = tuple(MayRaise(*msgspec.structs.astuple(rule)) for rule in self.may_raise)
+        return SetAnyLimit(*plain, *more, rules)
+
+
+class StepDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    """As `domain.policy.Step`, by name."""
+
+    action: Action
+    percent: int = 0
+    at: int = 0
+    kbps: int = 0
+    price: str = ""
+    per: int = 1
+    approvers: tuple[str, ...] = ()
+
+
+class SelectorDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    """As `domain.policy.Selector`, by name."""
+
+    usage_types: tuple[str, ...] = ()
+    directions: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    countries: tuple[str, ...] = ()
+    weekdays: tuple[int, ...] = ()
+    from_minute: int = 0
+    to_minute: int = 1_440
+
+
+class PolicyDefinition(Struct, frozen=True, forbid_unknown_fields=True):
+    """A policy, as in a definition and in a file of its own."""
+
+    id: str
+    node: str
+    counted: str
+    steps: tuple[StepDefinition, ...]
+    window: str = PERIOD
+    selector: SelectorDefinition = SelectorDefinition()
+    groups: dict[str, tuple[str, ...]] = {}
+    """Countries by name: {"EU": ["+49", "+33"]}."""
+    note: str = ""
+
+    def command(self, valid_from: int = 0) -> SetPolicy:
+        return SetPolicy(
+            self.id,
+            self.node,
+            self.counted,
+            tuple(PolicyStep(*msgspec.structs.astuple(step)) for step in self.steps),
+            self.window,
+            valid_from,
+            Selector(*msgspec.structs.astuple(self.selector)),
+            tuple(Group(name, prefixes) for name, prefixes in self.groups.items()),
+            self.note,
+        )
 
 
 class AllocationDefinition(Struct, frozen=True, forbid_unknown_fields=True):
@@ -187,6 +263,7 @@ class Definition(Struct, frozen=True, forbid_unknown_fields=True):
     allocations: tuple[AllocationDefinition, ...] = ()
     usage_types: dict[str, str] = {}
     """Of the carrier's own: name and unit."""
+    policies: tuple[PolicyDefinition, ...] = ()
     region: str = field(default="")
     """The country ("DE") whose national numbers are meant where a line has no "+"."""
 
@@ -221,12 +298,10 @@ def steps(definition: Definition, zone: ZoneInfo, normalise: Callable[[str, str]
     for tariff in definition.tariffs:
         yield _step("tariff", tariff.id, tariff_command(tariff, zone))
     for limit in definition.limits:
-        about = f"{limit.node} {limit.usage_type}"
-        yield _step(
-            "limit",
-            about,
-            SetLimit(limit.node, limit.usage_type, limit.quantity, limit.thresholds, limit.from_period),
-        )
+        about = f"{limit.node} {limit.usage_type}{'' if limit.window == PERIOD else f' {limit.window}'}"
+        yield _step("limit", about, limit.command())
+    for policy in definition.policies:
+        yield _step("policy", policy.id, policy.command())
     for given in definition.allocations:
         yield _step(
             "allocation",

@@ -179,9 +179,13 @@ def say_explanation(told: dict[str, Any]) -> None:
         rows.append(
             (
                 "stopped by",
-                f"{(stop['node'] or {}).get('id', 'beyond reach')}: {stop['used']} used of {stop['limit']}",
+                f"{_id(stop['node'])}: {stop['used']} used of {stop['limit']} per {stop['window']}",
             )
         )
+    if ruling := told["ruling"]:
+        rule = f"{ruling['policy']} v{ruling['version']}: {ruling['action'].lower()}"
+        beyond = f"beyond {ruling['threshold']} of {ruling['counted']} per {ruling['window']}"
+        rows.append(("policy", f"{rule} {beyond}"))
     if waits := told["suspension"]:
         rows.append(("waits", f"{waits['reason']}: {waits['detail']} {waits['position']}".rstrip()))
     for crossing in told["crossings"]:
@@ -193,6 +197,10 @@ def say_explanation(told: dict[str, Any]) -> None:
     )
     for name, text in rows:
         say(f"  {name:<10} {text}")
+
+
+def _id(place: dict[str, Any] | None) -> str:
+    return place["id"] if place is not None else "beyond reach"
 
 
 def _rating_rows(told: dict[str, Any], rating: dict[str, Any]) -> list[tuple[str, str]]:

@@ -294,6 +294,11 @@ def _granted(
     if granted:
         unit["grantedUnit"] = {UNITS[told.usage_type]: granted}
         unit["validityTime"] = VALIDITY_SECONDS
+    ruling = told.ruling if isinstance(told, SessionReserved | SessionUpdated) else None
+    if ruling is not None and ruling.action == "throttle":
+        unit["throttleKbps"] = ruling.kbps
+    if isinstance(told, SessionReserved) and told.payer != "corporate":
+        unit["payer"] = told.payer
     if isinstance(told, SessionDenied):
         unit["resultCode"] = "QUOTA_LIMIT_REACHED"
     if isinstance(told, SessionReleased):
@@ -341,11 +346,21 @@ def _denial(told: SessionDenied) -> str:
         return "the line is suspended: only emergency calls are authorised"
     if told.reason == "insufficient_allowance":
         return f"the allowance of {told.usage_type} is used up, and the contract allows no more"
-    if told.reason == "cap_reached":
-        return f"a cap on {told.usage_type} from above is reached: {told.counted_used} of {told.limit}"
-    if told.reason == "frozen":
-        return "the line is frozen"
-    return f"a limit on {told.counted} is reached: {told.counted_used} of {told.limit}"
+    what = f"{told.counted} per {told.window.replace('_', ' ')}: {told.counted_used} of {told.limit}"
+    match told.reason:
+        case "cap_reached":
+            return f"a cap on {told.usage_type} from above is reached: {told.counted_used} of {told.limit}"
+        case "frozen":
+            return "the line is frozen"
+        case "blocked_by_policy":
+            return f"a policy stops it beyond a threshold of a limit on {what}"
+        case "approval_required":
+            return f"it needs somebody's approval beyond a threshold of a limit on {what}"
+        case "redirected":
+            return (
+                f"the enterprise pays no more beyond a threshold of a limit on {what}: begin anew, personally"
+            )
+    return f"a limit on {what} is reached"
 
 
 def reference(source: str, session: str) -> str:

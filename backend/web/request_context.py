@@ -8,7 +8,10 @@ from uuid import UUID
 import psycopg
 
 from ...domain.events import Recorded
+from ...domain.limit import SetLimit
+from ...domain.policy import SetPolicy
 from ...domain.tenant import Command, Tenant
+from ...domain.trying import Trial
 from ...graphql.context import TryAgain, Unreadable
 from ...tenants.access import NotPermitted
 from ...tenants.identity import Principal
@@ -20,6 +23,7 @@ from ..feeding import Feeds
 from ..log import COLUMNS, LogUnavailable, PostgresLog, Row, answer_of, recorded
 from ..looking_back import past, seq_at
 from ..notifying.queue import notice_id
+from ..trying_out import TooLong, limits_of, policy_of, rules_for, try_out
 from ..writer import Busy, Halted, Unavailable
 from .outlets import TenantOutlets
 
@@ -31,6 +35,9 @@ HALTED_RETRY_AFTER_MS = 60_000
 PRESENT_AT_ONCE = 8
 PAST_AT_ONCE = 2
 """Readings in threads. Commits need threads too, and looking far back takes long."""
+
+TRIED_EVENTS_MAX = 200_000
+"""A longer log is tried on the command line, which tells how far it is."""
 
 R = TypeVar("R")
 
@@ -137,6 +144,23 @@ class RequestContext:
                 return seq, query(db)
         except LookupError as error:
             raise Unreadable(str(error)) from error
+
+    async def try_policy(
+        self, policy: SetPolicy, limits: Sequence[SetLimit], starts_at: int, ends_at: int
+    ) -> tuple[int, Trial]:
+        state, now = await self.state(), self.now()
+        along = limits_of(state, limits, now)
+        trial = Trial(policy_of(state, policy, now), rules_for(state, along, now), starts_at, ends_at)
+        sealer = await self._engine.sealer(self.tenant_id)
+        isolation, tenant = self._engine.isolation, self.tenant_id
+        try:
+            seq = await self._in_thread(
+                lambda: try_out(isolation, tenant, sealer, trial, events_max=TRIED_EVENTS_MAX),
+                self._turns.past,
+            )
+        except TooLong as error:
+            raise Unreadable(str(error)) from error
+        return seq, trial
 
     async def seq_at(self, recorded_at: int) -> int:
         return await self._in_thread(lambda: seq_at(self._engine.isolation, self.tenant_id, recorded_at))

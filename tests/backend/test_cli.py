@@ -128,6 +128,41 @@ def call(ident: str, line: str = "+447700900123", **more: Any) -> str:
     )
 
 
+def test_limits_and_policies_are_set_tried_and_listed(allotment, acme, tmp_path):
+    policy = tmp_path / "policy.json"
+    policy.write_text(
+        json.dumps(
+            {
+                "policy": {
+                    "id": "p",
+                    "node": "london",
+                    "counted": "voice",
+                    "steps": [{"action": "redirect", "percent": 100}],
+                },
+                "limits": [{"node": "london", "usage_type": "voice", "quantity": 60, "kind": "soft"}],
+            }
+        ),
+        encoding="utf-8",
+    )
+    allotment.json("usage", "import", "-", "-t", acme, stdin=call("rules-1") + call("rules-2"))
+    tried = allotment.json(
+        *("policy", "try", str(policy), "-t", acme),
+        *("--from", "2026-10-01T00:00+01:00", "--to", "2026-11-01T00:00+00:00"),
+    )
+    assert tried["proposed"]["redirected"] == 2
+    assert [node["node"] for node in tried["nodes"]] == ["london"]
+    about = ("--window", "day", "--at", "50%", "--at", "90", "--raiser", "telecoms_manager:150%")
+    told = allotment.json("limit", "set", "london", "voice", "100", "-t", acme, *about)
+    assert [event["topic"] for event in told["events"]] == ["limit.set"]
+    allotment.json("policy", "set", str(policy), "-t", acme)
+    listed = allotment.json("limit", "list", "-t", acme, "--node", "london")
+    assert ("voice", "day", 100) in {(one["usage_type"], one["window"], one["quantity"]) for one in listed}
+    (version,) = allotment.json("policy", "list", "-t", acme)
+    assert (version["policy"], version["version"]) == ("p", 1)
+    ended = allotment("limit", "raise", "london", "voice", "--to", "90", "--until", "soon", "-t", acme)
+    assert (ended.returncode, "no moment with its zone" in ended.stderr) == (2, True)
+
+
 # --- without any server ---------------------------------------------------------------------------
 
 

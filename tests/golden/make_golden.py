@@ -71,7 +71,17 @@ from allotment.domain.notice import (
     WebhookSecretRotated,
 )
 from allotment.domain.offer import NOTHING_ASKED, Ask, OfferAccepted, OfferClosed, OfferMade
+from allotment.domain.policy import Group as PrefixGroup
+from allotment.domain.policy import (
+    PolicySet,
+    PolicyWithdrawn,
+    Ruling,
+    Selector,
+    Step,
+    UsageApproved,
+)
 from allotment.domain.quiet import QuietHours
+from allotment.domain.raising import LimitRaised, MayRaise
 from allotment.domain.reservation import Leg, Reservation
 from allotment.domain.rollover import RolledBucket, RolledOver
 from allotment.domain.running import Line
@@ -536,6 +546,62 @@ SAMPLES: dict[str, list[Event]] = {
     ],
 }
 
+RULING = Ruling("night", 3, "overage", 2, "voice", "last_7_days", 80, 400, 64, 30, "0.05", 60)
+SAMPLES |= {
+    "limit.set/v2": [
+        LimitSet(
+            "sales",
+            "voice",
+            BIG,
+            (80, 150),
+            "2026-11",
+            "last_7_days",
+            "soft",
+            (1, BIG),
+            (MayRaise("telecoms_manager", 150), MayRaise("carrier"), MayRaise("owner", 0, 7)),
+            "a note",
+        ),
+        LimitSet("sales", "voice", None, (), "2026-12"),
+    ],
+    "limit.threshold_crossed/v2": [
+        ThresholdCrossed("sales", "voice", "2026-11", 80, 410, 500, "day", "2026-11-15", 0, "night", 3),
+        ThresholdCrossed("sales", "voice", "2026-11", 0, 410, 500, "last_24_hours", "2026-11-15T13Z", 400),
+    ],
+    "limit.raised/v1": [LimitRaised("sales", "voice", "period", BIG, NOON, NOON + 1, "a note")],
+    "policy.set/v1": [
+        PolicySet(
+            "night",
+            3,
+            NOON,
+            "sales",
+            "voice",
+            "period",
+            (
+                Step("throttle", 80, kbps=64),
+                Step("overage", 0, 90, price="0.05", per=60),
+                Step("approval", 100, approvers=("owner",)),
+            ),
+            Selector(("voice",), ("outbound",), ("sip",), ("guest",), ("EU",), (5, 6), 1200, 360),
+            (PrefixGroup("EU", ("+41", "+49")),),
+            "a note",
+        )
+    ],
+    "policy.withdrawn/v1": [PolicyWithdrawn("night", 3, NOON, "sales", "a note")],
+    "policy.usage_approved/v1": [UsageApproved("night", "sales", NOON, NOON + 1, "a note")],
+}
+for topic, more in {
+    "usage.charged": {"payer": "personal", "ruling": RULING},
+    "usage.rejected": {"window": "day", "ruling": RULING},
+    "session.reserved": {"payer": "personal", "place": "+49", "ruling": RULING},
+    "session.updated": {"ruling": RULING},
+    "session.denied": {"window": "week", "ruling": RULING},
+}.items():
+    version = 3 if topic in ("usage.charged", "session.reserved") else 2
+    SAMPLES[f"{topic}/v{version}"] = [
+        *SAMPLES[f"{topic}/v1"],
+        msgspec.structs.replace(SAMPLES[f"{topic}/v1"][0], **more),
+    ]
+
 FIGURES = {
     "amount": 850_000,
     "counts": {"charged": 5, "rejected": 1, "suspended": 2},
@@ -620,7 +686,8 @@ def main() -> None:
         content: dict[str, Any] = {"topic": events[0].topic, "actor": ACTOR, "digest": DIGEST.hex()}
         content["samples"] = [sample(event) for event in events]
         write_new(HERE / "events" / f"{name}.json", content)
-    write_new(HERE / "logs" / "month.json", golden_log())
+    if not (HERE / "logs" / "month.json").exists():
+        write_new(HERE / "logs" / "month.json", golden_log())
     for path in (HERE / "logs").glob("*.json"):
         path.with_suffix(".state").write_text(state_of(path) + "\n", encoding="utf-8")
 

@@ -166,10 +166,15 @@ def test_without_the_right_to_read_no_query_answers(company, field):
         "node": '(id: "acme")',
         "contract": '(id: "main")',
         "nodeHistory": '(node: "acme")',
+        "limits": '(node: "acme")',
+        "review": '(node: "acme")',
+        "tryPolicy": (
+            '(policy: {policy: "p", node: "acme", counted: "voice", steps: []}, '
+            'startsAt: "2026-11-01T00:00:00Z", endsAt: "2026-11-02T00:00:00Z")'
+        ),
         "usage": '(id: "0")',
         "recordHistory": '(usageId: "0")',
         "explain": '(usageId: "0")',
-        "review": '(node: "acme")',
         "offerHistory": '(offer: "o-1")',
         "deliveries": '(to: "wh_0")',
     }

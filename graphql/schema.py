@@ -211,19 +211,6 @@ class Mutation:
     replay_webhook = strawberry.mutation(
         replay_webhook, description="Tell a webhook again what it was, or would have been, told."
     )
-
-
-@strawberry.type
-class Subscription:
-    counters = strawberry.subscription(
-        counters, description="What nodes have used and have left, told again whenever it changes."
-    )
-    noticed = strawberry.subscription(
-        noticed, description="Events of these kinds at and below a node, as they are committed."
-    )
-    changed = strawberry.subscription(
-        changed, description="That something changed at or below a node; what comes at once is told together."
-    )
     set_cap = strawberry.mutation(set_cap, description="Limit what a member draws from buckets above it.")
     bulk_transfer = strawberry.mutation(bulk_transfer, description="Carry out many lines, all or none.")
     define_template = strawberry.mutation(define_template, description="Keep a rule under a name.")
@@ -238,6 +225,19 @@ class Subscription:
         freeze_node, description="Stop all usage and transfers of a member and below, but emergency calls."
     )
     thaw_node = strawberry.mutation(thaw_node, description="Let a frozen member go on.")
+
+
+@strawberry.type
+class Subscription:
+    counters = strawberry.subscription(
+        counters, description="What nodes have used and have left, told again whenever it changes."
+    )
+    noticed = strawberry.subscription(
+        noticed, description="Events of these kinds at and below a node, as they are committed."
+    )
+    changed = strawberry.subscription(
+        changed, description="That something changed at or below a node; what comes at once is told together."
+    )
 
 
 class Schema(strawberry.Schema):

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
+import structlog
 
 from allotment.backend import cli
 
@@ -50,6 +51,8 @@ def acme(servers, tmp_path_factory):
         patch.setenv("DATABASE_URL", servers.database_url)
         patch.setenv("NATS_URL", servers.nats_url)
         patch.setenv("ALLOTMENT_HOME", str(folder))
+        # The commands run in this process: its logs go on where other tests expect them.
+        patch.setattr(structlog, "configure", lambda **_: None)
         slug = f"review-{uuid4().hex[:8]}"
         (folder / "acme.json").write_text(json.dumps(DEFINITION), encoding="utf-8")
         now = datetime.now(UTC) - timedelta(seconds=1)
@@ -85,7 +88,7 @@ def test_a_review_tells_people_and_programs_the_same(acme, capsys):
     document = told(capsys, "review", "--tenant", acme, "--type", "voice")
     assert (document["id"], document["used"], document["remaining"]) == ("acme", "600", "35400")
     assert document["days"][-1]["remaining"] in ("35400", "36000")
-    assert [one["id"] for one in document["topResources"]["consumers"]] == ["phone-apac", "phone-emea"]
+    assert [one["id"] for one in document["topResources"]["consumers"]] == ["phone-apac"]
     assert [one["whole"] for one in document["previous"]] == ["8000", "40000"]
     assert cli.run(["review", "--tenant", acme, "--type", "voice", "--node", "apac"]) == 0
     said = capsys.readouterr().out

@@ -21,9 +21,8 @@ from allotment.backend.demo.enterprises import example_definition
 from allotment.backend.running import newest_version
 from allotment.migrations.run import head_revision
 
-pytestmark = pytest.mark.timeout(
-    400
-)  # each command is a process: where cores are scarce, it takes long to start
+# Each command is a process: where cores are scarce, it takes long to start.
+pytestmark = pytest.mark.timeout(400)
 
 SECONDS_MAX = 60
 COUNTS = ("received", "charged", "duplicate", "suspended", "rejected")

@@ -113,7 +113,11 @@ def offline() -> Program:
 
 @pytest.fixture(scope="module")
 def acme(allotment, tmp_path_factory) -> str:
-    """A tenant made from the example definition."""
+    """A tenant made from the example definition, for tests that charge as it says."""
+    return made_from_example(allotment, tmp_path_factory)
+
+
+def made_from_example(allotment, tmp_path_factory) -> str:
     file = tmp_path_factory.mktemp("acme") / "acme.json"
     file.write_text(allotment("tenant", "example").stdout, encoding="utf-8")
     slug = f"acme-{uuid4().hex[:8]}"
@@ -131,7 +135,8 @@ def call(ident: str, line: str = "+447700900123", **more: Any) -> str:
     )
 
 
-def test_limits_and_policies_are_set_tried_and_listed(allotment, acme, tmp_path):
+def test_limits_and_policies_are_set_tried_and_listed(allotment, tmp_path, tmp_path_factory):
+    acme = made_from_example(allotment, tmp_path_factory)
     policy = tmp_path / "policy.json"
     policy.write_text(
         json.dumps(

@@ -67,6 +67,7 @@ def test_from_nothing_to_an_explained_and_verified_bill():
     assert all(one["ok"] for one in told["story"]), told["story"]
 
 
+@pytest.mark.soak
 def test_somebodys_own_file_is_played_instead_and_twice_on_the_same_database(servers, tmp_path):
     file = Path(tmp_path, "calls.json")
     calls = [{**call, **TIMES, "duration": "4", "status": "completed"} for call in CALLS["calls"]]

@@ -53,28 +53,7 @@ from .hierarchy import (
     ResourceMoved,
 )
 from .inventory import ChangeInventory, decide_inventory
-from .life import (
-    CancelPlan,
-    CarryOutPlan,
-    ChangeIdentities,
-    CloseNode,
-    IdentityAdded,
-    IdentityRemoved,
-    LabelResource,
-    LifeCommand,
-    MoveNode,
-    NodeChangePlanned,
-    NodeClosed,
-    NodeMoved,
-    NodePlanCancelled,
-    NodeRenamed,
-    RenameNode,
-    ResourceLabelled,
-    ResourceResumed,
-    ResourceSuspended,
-    ResumeResource,
-    SuspendResource,
-)
+from .life import LifeCommand, LifeEvent
 from .limit import Limits, LimitSet, SetAnyLimit, SetLimit, ThresholdCrossed, check_limit
 from .living import Life
 from .notice import NoticeCommand, NoticeEvent, Notices
@@ -83,16 +62,7 @@ from .policy import ApproveUsage, PolicySet, PolicyWithdrawn, SetPolicy, UsageAp
 from .raising import LimitRaised, RaiseLimit
 from .refusals import InvariantBroken, Refused, check_text
 from .rollover import RolledOver, RollOver, RollOvers
-from .schedule import (
-    AllocationScheduled,
-    CancelSchedule,
-    CarryOutSchedule,
-    ScheduleAllocation,
-    ScheduleCancelled,
-    ScheduleCarriedOut,
-    Schedules,
-    ScheduleSkipped,
-)
+from .schedule import ScheduleCommand, ScheduleEvent, Schedules
 from .session import (
     ExpireSession,
     ReleaseSession,
@@ -134,22 +104,15 @@ class OpenTenant(Struct, frozen=True, array_like=True):
     carrier: str
 
 
+AllocationEvent = CapSet | CapReached | NodeFrozen | NodeThawed | TemplateDefined | ScheduleEvent
+
 Event = (
     TenantOpened
     | NodeAdded
     | ResourceAdded
     | ResourceMoved
     | ResourceEnded
-    | NodeRenamed
-    | NodeMoved
-    | NodeClosed
-    | NodeChangePlanned
-    | NodePlanCancelled
-    | ResourceSuspended
-    | ResourceResumed
-    | IdentityAdded
-    | IdentityRemoved
-    | ResourceLabelled
+    | LifeEvent
     | ContractSigned
     | PeriodOpened
     | Granted
@@ -173,15 +136,7 @@ Event = (
     | UsageTypeDefined
     | TradingEvent
     | NoticeEvent
-    | CapSet
-    | CapReached
-    | NodeFrozen
-    | NodeThawed
-    | TemplateDefined
-    | AllocationScheduled
-    | ScheduleCancelled
-    | ScheduleCarriedOut
-    | ScheduleSkipped
+    | AllocationEvent
     | LimitRaised
     | PolicySet
     | PolicyWithdrawn
@@ -200,22 +155,7 @@ AgreementCommand = (
     | PublishTariff
 )
 
-HierarchyCommand = (
-    AddNode
-    | AddResource
-    | MoveResource
-    | EndResource
-    | RenameNode
-    | MoveNode
-    | CloseNode
-    | CancelPlan
-    | CarryOutPlan
-    | SuspendResource
-    | ResumeResource
-    | ChangeIdentities
-    | LabelResource
-    | ChangeInventory
-)
+HierarchyCommand = AddNode | AddResource | MoveResource | EndResource | LifeCommand | ChangeInventory
 
 Command = (
     OpenTenant
@@ -236,9 +176,7 @@ Command = (
     | ApplyTemplate
     | FreezeNode
     | ThawNode
-    | ScheduleAllocation
-    | CancelSchedule
-    | CarryOutSchedule
+    | ScheduleCommand
     | TradingCommand
     | AgreementCommand
     | HierarchyCommand
@@ -365,7 +303,7 @@ class Tenant:
         match command:
             case SetCap() | TransferMany() | ReturnUnused() | ApplyTemplate():
                 return [*self.allocations.decide(command, now)]
-            case ScheduleAllocation() | CancelSchedule() | CarryOutSchedule():
+            case _ if isinstance(command, ScheduleCommand):
                 return [*self.schedules.decide(command, now)]
             case DefineTemplate():
                 return [self.templates.decide(command)]
@@ -463,18 +401,7 @@ class Tenant:
                 self.contracts.zone = self.limits.calendar.zone = ZoneInfo(event.time_zone)
             case NodeAdded() | ResourceAdded() | ResourceMoved() | ResourceEnded():
                 self._apply_to_hierarchy(event)
-            case (
-                NodeRenamed()
-                | NodeMoved()
-                | NodeClosed()
-                | NodeChangePlanned()
-                | NodePlanCancelled()
-                | ResourceSuspended()
-                | ResourceResumed()
-                | IdentityAdded()
-                | IdentityRemoved()
-                | ResourceLabelled()
-            ):
+            case _ if isinstance(event, LifeEvent):
                 self.life.apply(event)
                 self.caps.follow(event, self.families)
             case ContractSigned() | ContractEnded() | ContractRenewed() | PeriodOpened() | UsageTypeDefined():
@@ -512,12 +439,12 @@ class Tenant:
                 apply_freeze(event, self.hierarchy)
             case TemplateDefined():
                 self.templates.apply(event)
-            case AllocationScheduled() | ScheduleCancelled() | ScheduleCarriedOut() | ScheduleSkipped():
+            case _ if isinstance(event, ScheduleEvent):
                 self.schedules.apply(event)
 
     def _decide_hierarchy(
         self,
-        command: AddNode | AddResource | MoveResource | EndResource | LifeCommand | ChangeInventory,
+        command: HierarchyCommand,
         now: int,
     ) -> list[Event]:
         match command:

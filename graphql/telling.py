@@ -41,7 +41,7 @@ from ..domain.session import (
 )
 from ..domain.tariff import TariffPublished
 from ..domain.template import TemplateDefined
-from ..domain.tenant import Event, Tenant, TenantOpened
+from ..domain.tenant import AllocationEvent, Event, Tenant, TenantOpened
 from ..domain.trading import TradingEvent
 from ..domain.usage import MONEY
 from ..domain.usage_type import UsageTypeDefined
@@ -52,18 +52,6 @@ from .refusals import camel
 from .scalars import Json, moment_text, money_text
 from .telling_hierarchy import BEYOND, HierarchyEvent, hierarchy_sentence
 from .telling_trade import TradeTeller, trade_fact
-
-AllocationEvent = (
-    CapSet
-    | CapReached
-    | NodeFrozen
-    | NodeThawed
-    | TemplateDefined
-    | AllocationScheduled
-    | ScheduleCancelled
-    | ScheduleCarriedOut
-    | ScheduleSkipped
-)
 
 _SEALED = ("sealed", "identities", "identity", "token", "subject", "address", "secret")
 _IDS = ("node", "source", "target", "parent", "resource", "successor")

@@ -53,12 +53,7 @@ from .problems import (
 )
 from .refusals import QueryRefused, invalid, problem_of
 from .scalars import Moment, Quantity, Seq
-
-_KEY = "Yours; sent again with the same input it changes nothing."
-_NOTE = "For the history. No personal data: it cannot be erased."
-_DRY = "Only tell what it would lead to."
-_PERIOD = 'Such as "2026-11"; else what runs.'
-
+from .wording import DRY, EVENTS, KEY, NOTE, REPEATED, WHICH_PERIOD
 
 # --- what is asked ------------------------------------------------------------------------------
 
@@ -93,16 +88,16 @@ class Recurrence(Enum):
 
 @strawberry.input(description="How much a member may draw from the buckets above it.")
 class SetCapInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     node: ID
     usage_type: str
     quantity: Quantity | None = strawberry.field(
         default=strawberry.UNSET,
         description="Per period; 0 leaves it its own bucket only, an explicit null lifts the cap.",
     )
-    from_period: str | None = strawberry.field(default=None, description=_PERIOD)
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    from_period: str | None = strawberry.field(default=None, description=WHICH_PERIOD)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="One act of a bulk or a schedule.")
@@ -112,13 +107,13 @@ class LineInput:
     source: str = ""
     usage_type: str = ""
     quantity: Quantity | None = None
-    period: str | None = strawberry.field(default=None, description=_PERIOD)
-    note: str = strawberry.field(default="", description=_NOTE)
+    period: str | None = strawberry.field(default=None, description=WHICH_PERIOD)
+    note: str = strawberry.field(default="", description=NOTE)
 
 
 @strawberry.input(description="Many lines, carried out in their order, all of them or none.")
 class BulkTransferInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     csv: str | None = strawberry.field(
         default=None,
         description="With a heading: action,source,target,usage_type,quantity,period,note. Or `lines`.",
@@ -126,7 +121,7 @@ class BulkTransferInput:
     lines: list[LineInput] | None = None
     period: str | None = strawberry.field(default=None, description="Of lines that name none.")
     note: str = strawberry.field(default="", description="Of lines that have none.")
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="By what rule a node divides what it has.")
@@ -140,64 +135,64 @@ class RuleInput:
 
 @strawberry.input(description="A rule to be kept under a name.")
 class DefineTemplateInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     template: str
     usage_type: str
     rule: RuleInput
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="A template by its name, or a rule, and where to apply it.")
 class ApplyTemplateInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     node: ID
     template: str = ""
     rule: RuleInput | None = None
     usage_type: str = strawberry.field(default="", description="Else the template's own.")
-    period: str | None = strawberry.field(default=None, description=_PERIOD)
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    period: str | None = strawberry.field(default=None, description=WHICH_PERIOD)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="Whose available quantity goes back up, and to whom.")
 class ReturnUnusedInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     node: ID
     target: ID | None = strawberry.field(default=None, description="An ancestor; else the parent.")
     usage_type: str = strawberry.field(default="", description="Else all.")
-    period: str | None = strawberry.field(default=None, description=_PERIOD)
+    period: str | None = strawberry.field(default=None, description=WHICH_PERIOD)
     whole_subtree: bool = True
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="Who is to be frozen, or thawed.")
 class FreezeInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     node: ID
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="What is to be carried out, and when.")
 class ScheduleAllocationInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     schedule: str = strawberry.field(description="Its name, yours.")
     lines: list[LineInput]
     every: Recurrence | None = strawberry.field(default=None, description="Else once.")
     first_at: Moment | None = strawberry.field(default=None, description="May be left out with PERIOD.")
     until: Moment | None = None
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="What is not to be carried out any more.")
 class CancelScheduleInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     schedule: str
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 # --- what is answered ---------------------------------------------------------------------------
@@ -211,19 +206,15 @@ class AllocationDone:
     caps: int
     first_seq: Seq = strawberry.field(description="The first and the last event this led to.")
     last_seq: Seq
-    repeated: bool = strawberry.field(
-        description="It had been done before under this key: the first answer again."
-    )
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
 @strawberry.type(description="It is kept, durably.")
 class SettingDone:
     name: str = strawberry.field(description="Of the template or the schedule.")
     next_at: Moment | None = strawberry.field(description="Of a schedule: when it is carried out next.")
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
-    repeated: bool = strawberry.field(
-        description="It had been done before under this key: the first answer again."
-    )
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
 AllocationPayload = Annotated[

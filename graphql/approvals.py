@@ -36,30 +36,15 @@ from .asking import (
 from .changing import DryRun, seqs_of
 from .context import Answer, Context, Info
 from .hierarchy import UNITS
-from .offers import DRY, KEY, NOTE, REPEATED
-from .problems import (
-    Frozen,
-    IdempotencyMismatch,
-    InsufficientAllowance,
-    InvalidInput,
-    NotPermitted,
-    OverCommitted,
-    TryAgain,
-    UnknownNode,
-)
+from .problems import UsualProblem
 from .refusals import invalid
 from .scalars import Moment, Quantity, Seq
 from .trade_problems import (
-    ExpiredOffer,
-    OfferGone,
-    ProposalGone,
-    ReservedQuantity,
-    TradedTooOften,
     TradeProblem,
-    UnevenQuantity,
     not_permitted,
 )
 from .trading import Check, trade_change
+from .wording import DRY, EVENTS, KEY, NOTE, REPEATED
 
 
 @strawberry.enum
@@ -153,42 +138,24 @@ class AnswerTransferInput:
 @strawberry.type(description="It is decided, durably; approved, it has moved.")
 class AnswerTransferDone:
     proposal: Proposal = strawberry.field(description="As it stands now.")
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
     repeated: bool = strawberry.field(description=REPEATED)
 
 
 @strawberry.type(description="The rule holds from now on, durably.")
 class SetRuleDone:
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
     repeated: bool = strawberry.field(description=REPEATED)
 
 
 AnswerTransferPayload = Annotated[
-    AnswerTransferDone
-    | DryRun
-    | OfferGone
-    | ExpiredOffer
-    | UnevenQuantity
-    | TradedTooOften
-    | ProposalGone
-    | ReservedQuantity
-    | InsufficientAllowance
-    | OverCommitted
-    | Frozen
-    | InvalidInput
-    | UnknownNode
-    | NotPermitted
-    | IdempotencyMismatch
-    | TryAgain,
+    AnswerTransferDone | DryRun | TradeProblem,
     strawberry.union("AnswerTransferPayload"),
 ]
 SetRulePayload = Annotated[
-    SetRuleDone | DryRun | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain,
+    SetRuleDone | DryRun | UsualProblem,
     strawberry.union("SetRulePayload"),
 ]
-
-
-RuleProblem = InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain
 
 
 # --- reading ------------------------------------------------------------------------------------
@@ -349,8 +316,8 @@ def _rule_at(tenant: Tenant, node: str, usage_type: str) -> ApprovalRuleSet | No
     return tenant.trading.approvals.rules.get((member.ordinal, usage_type)) if member is not None else None
 
 
-def _rule_set(answer: Answer | DryRun | TradeProblem) -> SetRuleDone | DryRun | RuleProblem:
-    if isinstance(answer, DryRun | RuleProblem):
+def _rule_set(answer: Answer | DryRun | TradeProblem) -> SetRuleDone | DryRun | UsualProblem:
+    if isinstance(answer, DryRun | UsualProblem):
         return answer
     assert not isinstance(answer, TradeProblem), "a rule moves nothing"
     return SetRuleDone(event_seqs=seqs_of(answer), repeated=answer.repeated)

@@ -11,37 +11,24 @@ from .asking import reach_of
 from .changing import DryRun, changed, seqs_of
 from .context import Info
 from .hierarchy import Member
-from .problems import (
-    Frozen,
-    IdempotencyMismatch,
-    InsufficientAllowance,
-    InvalidInput,
-    NotPermitted,
-    OverCommitted,
-    TryAgain,
-    UnknownNode,
-)
 from .scalars import Quantity, Seq
-from .trade_problems import OfTransfers, ReservedQuantity, TradedTooOften, TradeProblem
+from .trade_problems import OfTransfers, TradeProblem
 from .trading import ApprovalRequired, required, trade_change
+from .wording import DRY, EVENTS, KEY, NOTE, REPEATED, WHICH_PERIOD
 
 
 @strawberry.input(description="What moves, from whom to whom.")
 class TransferInput:
-    idempotency_key: ID = strawberry.field(
-        description="Yours; sent again with the same input it changes nothing."
-    )
+    idempotency_key: ID = strawberry.field(description=KEY)
     source: ID = strawberry.field(description="Who gives.")
     target: ID = strawberry.field(description="Who gets.")
     usage_type: str = strawberry.field(description="data, voice, messaging, video or money.")
     quantity: Quantity = strawberry.field(
         description="In the usage type's unit; all of it moves, or nothing."
     )
-    period: str | None = strawberry.field(default=None, description='Such as "2026-11"; else what runs.')
-    note: str = strawberry.field(
-        default="", description="For the history. No personal data: it cannot be erased."
-    )
-    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
+    period: str | None = strawberry.field(default=None, description=WHICH_PERIOD)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.type(description="The quantity has moved, durably.")
@@ -50,26 +37,12 @@ class TransferDone:
     target: Member = strawberry.field(description="As it stands now.")
     quantity: Quantity
     period: str
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
-    repeated: bool = strawberry.field(
-        description="It had been done before under this key: the first answer again."
-    )
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
 TransferPayload = Annotated[
-    TransferDone
-    | ApprovalRequired
-    | DryRun
-    | TradedTooOften
-    | ReservedQuantity
-    | InsufficientAllowance
-    | OverCommitted
-    | Frozen
-    | InvalidInput
-    | UnknownNode
-    | NotPermitted
-    | IdempotencyMismatch
-    | TryAgain,
+    TransferDone | ApprovalRequired | DryRun | OfTransfers,
     strawberry.union("TransferPayload"),
 ]
 

@@ -4,7 +4,7 @@ A change is answered after it is stored and can be read. Whatever goes wrong is 
 a node out of reach is one that does not exist. A dry run tells what would stand in the log.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import strawberry
@@ -13,6 +13,7 @@ from msgspec.structs import replace
 from ..domain.refusals import Refused
 from ..domain.tenant import Command
 from ..tenants.access import NotPermitted, Verb, require
+from ..tenants.lines import Unsealed
 from .asking import Looking, Reach, reach_of
 from .context import Answer, Context, TryAgain
 from .hierarchy import Member, Wanted, read_tree
@@ -42,9 +43,9 @@ class DryRun:
 async def change(
     context: Context,
     verb: Verb,
-    command: Command,
+    command: Command | Unsealed,
     idempotency_key: str,
-    nodes: dict[str, str],
+    nodes: Mapping[str, str],
     *,
     dry_run: bool = False,
 ) -> Answer | DryRun | ProblemType:
@@ -70,9 +71,9 @@ def _within(reach: Reach, code: str, facts: dict[str, Any]) -> dict[str, Any]:
 async def carried_out(
     context: Context,
     verb: Verb,
-    command: Command,
+    command: Command | Unsealed,
     idempotency_key: str,
-    nodes: dict[str, str],
+    nodes: Mapping[str, str],
     *,
     dry_run: bool = False,
 ) -> Answer | DryRun | InvalidInput | UnknownNode:

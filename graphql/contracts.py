@@ -28,6 +28,7 @@ from .problems import (
     UnknownNode,
 )
 from .scalars import Money, Quantity, Seq
+from .wording import DRY, EVENTS, KEY, NOTE, REPEATED, WHICH_PERIOD
 
 VIEWS = ("contracts",)
 
@@ -199,10 +200,6 @@ def terms_told(terms: Terms) -> ContractTerms:
 
 # --- what is asked for -----------------------------------------------------------------------
 
-_KEY = "Yours; sent again with the same input it changes nothing."
-_NOTE = "For the history. No personal data: it cannot be erased."
-_DRY = "Only tell what it would lead to."
-
 
 @strawberry.input
 class CalendarInput:
@@ -237,7 +234,7 @@ class OveragePriceInput:
 
 @strawberry.input(description="A contract, or its next version: it replaces all that was agreed before.")
 class SignContractInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     contract: ID
     starts_on: str = strawberry.field(description="A date, YYYY-MM-DD, in the tenant's time zone.")
     grants: list[GrantInput]
@@ -253,36 +250,36 @@ class SignContractInput:
     commitment: Money = Money(0)
     overage_prices: list[OveragePriceInput] = strawberry.field(default_factory=list)
     over_commitment_percent: int = 0
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input
 class EndContractInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     contract: ID
     ends_on: str = strawberry.field(description="The last day it covers: today, or later.")
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input
 class RenewContractInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     contract: ID
     ends_on: str | None = strawberry.field(default=None, description="The new last day; else further notice.")
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="Grant more than the contract does, at once and until the period's end.")
 class TopUpInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     usage_type: str
     quantity: Quantity
-    period: str | None = strawberry.field(default=None, description='Such as "2026-11"; else what runs.')
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    period: str | None = strawberry.field(default=None, description=WHICH_PERIOD)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input
@@ -293,25 +290,25 @@ class NewGrantInput:
 
 @strawberry.input(description="Grant other quantities from now on; types that are not named keep theirs.")
 class ChangeGrantsInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     contract: ID
     grants: list[NewGrantInput]
     prorate: bool = strawberry.field(
         default=False, description="In the running period only for what is left of it."
     )
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(
     description="A type of the carrier's own: granted, rated, limited and charged like those built in."
 )
 class DefineUsageTypeInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     name: str = strawberry.field(description="Small letters, digits and underscores: iot_event.")
     unit: str = strawberry.field(description='One of them: "message".')
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 # --- what is answered ------------------------------------------------------------------------
@@ -320,10 +317,8 @@ class DefineUsageTypeInput:
 @strawberry.type(description="The contract stands, durably.")
 class ContractDone:
     contract: Contract = strawberry.field(description="As it stands now.")
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
-    repeated: bool = strawberry.field(
-        description="It had been done before under this key: the first answer again."
-    )
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
 @strawberry.type(description="What a change of grants did to the period that runs.")
@@ -340,10 +335,8 @@ class ChangeGrantsDone:
     contract: Contract = strawberry.field(description="As it stands now.")
     period: str
     changes: list[GrantChange]
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
-    repeated: bool = strawberry.field(
-        description="It had been done before under this key: the first answer again."
-    )
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
 @strawberry.type(description="More is granted, durably.")
@@ -351,19 +344,15 @@ class TopUpDone:
     node: Member = strawberry.field(description="The enterprise, as it stands now.")
     period: str
     quantity: Quantity
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
-    repeated: bool = strawberry.field(
-        description="It had been done before under this key: the first answer again."
-    )
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
 @strawberry.type(description="The tenant counts this from now on.")
 class DefineUsageTypeDone:
     usage_type: UsageType
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
-    repeated: bool = strawberry.field(
-        description="It had been done before under this key: the first answer again."
-    )
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
 ContractPayload = Annotated[

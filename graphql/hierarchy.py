@@ -26,6 +26,7 @@ from .asking import (
 from .context import Context, Info
 from .refusals import QueryRefused
 from .scalars import Moment, Quantity, Seq
+from .wording import WHICH_PERIOD
 
 MEMBERS_MAX = 2_000
 DEPTH_USUAL = 4
@@ -152,9 +153,7 @@ async def hierarchy(
     info: Info,
     under: Annotated[ID | None, strawberry.argument(description="Leave it out for all you may see.")] = None,
     depth: Annotated[int, strawberry.argument(description="Levels below `under`.")] = DEPTH_USUAL,
-    period: Annotated[
-        str | None, strawberry.argument(description='Such as "2026-11"; else what runs.')
-    ] = None,
+    period: Annotated[str | None, strawberry.argument(description=WHICH_PERIOD)] = None,
     usage_types: list[str] | None = None,
     resources: Annotated[bool, strawberry.argument(description="With the devices on the nodes.")] = False,
     as_of: AsOf | None = None,

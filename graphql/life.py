@@ -35,26 +35,22 @@ from ..domain.refusals import Refused
 from ..domain.tenant import Command, Event
 from ..projections import timeline
 from ..tenants.access import NotPermitted as Forbidden
-from ..tenants.access import require
 from ..tenants.lines import LabelAs, SwapLines, Unsealed
 from ..tenants.onboarding import Enrol
 from .asking import Looking, Reach, period_of, reach_of, usage_types_of
-from .changing import KEY_MAX, DryRun, foreseen, seqs_of
+from .changing import DryRun, carried_out, seqs_of
 from .context import Answer, Context, Info
 from .context import TryAgain as Later
 from .hierarchy import Member, Wanted, read_tree
 from .problems import (
-    IdempotencyMismatch,
     InsufficientAllowance,
-    InvalidInput,
-    NotPermitted,
     OfAllocation,
     Problem,
-    TryAgain,
-    UnknownNode,
+    UsualProblem,
 )
-from .refusals import TOLD, invalid, problem_of, unknown_node
+from .refusals import TOLD, invalid, problem_of
 from .scalars import Moment, Seq
+from .wording import DRY, EVENTS, KEY, REPEATED
 
 LINES_MAX = 20
 
@@ -69,40 +65,25 @@ class VersionConflict(Problem):
 class LifeDone:
     member: Member = strawberry.field(description="As it stands now.")
     planned: bool = strawberry.field(description="It will take effect at a moment to come.")
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
-    repeated: bool = strawberry.field(
-        description="It had been done before under this key: the first answer again."
-    )
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
-LifePayload = Annotated[
-    LifeDone
-    | DryRun
-    | VersionConflict
-    | InsufficientAllowance
-    | InvalidInput
-    | UnknownNode
-    | NotPermitted
-    | IdempotencyMismatch
-    | TryAgain,
-    strawberry.union("LifePayload"),
-]
-OfLife = InsufficientAllowance | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain
+OfLife = InsufficientAllowance | UsualProblem
 LifeProblem = VersionConflict | OfLife
+LifePayload = Annotated[LifeDone | DryRun | LifeProblem, strawberry.union("LifePayload")]
 
 
 @strawberry.input(description="A change of one node or resource.")
 class ChangeInput:
-    idempotency_key: ID = strawberry.field(
-        description="Yours; sent again with the same input it changes nothing."
-    )
+    idempotency_key: ID = strawberry.field(description=KEY)
     id: ID
     at: Moment | None = strawberry.field(default=None, description="When it takes effect; else now.")
     expected_seq: Seq | None = strawberry.field(
         default=None, description="The last event you had seen: refused if the member has changed since."
     )
     note: str = strawberry.field(default="", description="For the history. No personal data.")
-    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="Another name for a node.")
@@ -310,20 +291,14 @@ async def _change(
     *,
     dry_run: bool = False,
 ) -> LifePayload:
-    reach = None
     try:
-        require(context.principal, "organise")
-        reach = await reach_of(context)
-        if not 0 < len(key) <= KEY_MAX or not key.isprintable():
-            return invalid("idempotencyKey", f"give a key of 1 to {KEY_MAX} printable characters")
-        for field, node in nodes.items():
-            if not reach.sees_id(node):
-                return unknown_node(node, field)
-        answer = await context.submit(command, key, dry=dry_run)
-        if answer.dry:
-            return DryRun(events=await foreseen(context, reach, answer))
-    except (Forbidden, Refused, Later) as refusal:
-        return life_problem_of(refusal, reach)
+        answer = await carried_out(context, "organise", command, key, nodes, dry_run=dry_run)
+    except Forbidden as refusal:
+        return _told(refusal)
+    except (Refused, Later) as refusal:
+        return life_problem_of(refusal, await reach_of(context))
+    if isinstance(answer, DryRun | UsualProblem):
+        return answer
     return await _done(context, answer, ident)
 
 

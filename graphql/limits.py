@@ -34,6 +34,7 @@ from .problems import (
 )
 from .refusals import QueryRefused, invalid
 from .scalars import Moment, Quantity, Seq
+from .wording import DRY, EVENTS, KEY, REPEATED, WHICH_PERIOD
 
 VIEWS = ("members", "balances", "rules")
 WINDOWS = "period, day, week, or a rolling one: last_7_days, last_24_hours."
@@ -59,9 +60,7 @@ class MayRaiseInput:
 
 @strawberry.input(description="A limit on a node or resource.")
 class SetLimitInput:
-    idempotency_key: ID = strawberry.field(
-        description="Yours; sent again with the same input it changes nothing."
-    )
+    idempotency_key: ID = strawberry.field(description=KEY)
     node: ID
     usage_type: str = strawberry.field(description="data, voice, messaging, video or money (in micro-units).")
     quantity: Quantity | None = strawberry.field(
@@ -72,7 +71,7 @@ class SetLimitInput:
         default_factory=lambda: list(THRESHOLDS),
         description="Percentages at which somebody is told; above 100 where the limit is soft.",
     )
-    from_period: str | None = strawberry.field(default=None, description='Such as "2026-11"; else what runs.')
+    from_period: str | None = strawberry.field(default=None, description=WHICH_PERIOD)
     window: str = strawberry.field(default=PERIOD, description=WINDOWS)
     kind: LimitKind | None = strawberry.field(default=None, description="Hard, where nothing is said.")
     quantities: list[Quantity] = strawberry.field(
@@ -83,7 +82,7 @@ class SetLimitInput:
         description="Who may raise it; left out, the rule stays; empty: whoever may set limits there.",
     )
     note: str = ""
-    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.type(description="The limit holds, durably.")
@@ -91,10 +90,8 @@ class SetLimitDone:
     node: Member = strawberry.field(description="As it stands now.")
     from_period: str
     crossed: list[int] = strawberry.field(description="Percentages that usage had reached already.")
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
-    repeated: bool = strawberry.field(
-        description="It had been done before under this key: the first answer again."
-    )
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
 @strawberry.input(description="A limit that holds is raised for a time.")
@@ -107,7 +104,7 @@ class RaiseLimitInput:
     by: Quantity | None = strawberry.field(default=None, description="... how much to add.")
     until: Moment = strawberry.field(description="From then on the old limit holds again, by itself.")
     note: str = ""
-    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.type(description="The limit is raised, durably.")

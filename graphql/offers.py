@@ -30,33 +30,13 @@ from .changing import DryRun, changed, seqs_of
 from .context import Answer, Context, Info
 from .hierarchy import UNITS, Member
 from .history import HISTORY_MAX, AuditEntry, told_all
-from .problems import (
-    Frozen,
-    IdempotencyMismatch,
-    InsufficientAllowance,
-    InvalidInput,
-    NotPermitted,
-    OverCommitted,
-    TryAgain,
-    UnknownNode,
-)
 from .scalars import Moment, Quantity, Seq
 from .trade_problems import (
-    ExpiredOffer,
-    OfferGone,
-    ProposalGone,
-    ReservedQuantity,
-    TradedTooOften,
     TradeProblem,
-    UnevenQuantity,
     not_permitted,
 )
 from .trading import ApprovalRequired, required, trade_change, visible_offer
-
-KEY = "Yours; sent again with the same input it changes nothing."
-NOTE = "For the history. No personal data: it cannot be erased."
-DRY = "Only tell what it would lead to."
-REPEATED = "It had been done before under this key: the first answer again."
+from .wording import DRY, EVENTS, KEY, NOTE, REPEATED, WHICH_PERIOD
 
 
 @strawberry.enum
@@ -127,7 +107,7 @@ class OfferTradeInput:
     usage_type: str = strawberry.field(description="data, voice, messaging, video or money.")
     quantity: Quantity
     asks: AskInput | None = strawberry.field(default=None, description="Left out: nothing.")
-    period: str | None = strawberry.field(default=None, description='Such as "2026-11"; else what runs.')
+    period: str | None = strawberry.field(default=None, description=WHICH_PERIOD)
     whole: bool = strawberry.field(default=False, description="All of it is taken at once, or nothing.")
     expires_at: Moment | None = strawberry.field(
         default=None, description="Left out: in 7 days. With its period at the latest."
@@ -171,7 +151,7 @@ class WithdrawOfferInput:
 @strawberry.type(description="The offer stands, or is over, durably.")
 class OfferDone:
     offer: Offer = strawberry.field(description="As it stands now.")
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
     repeated: bool = strawberry.field(description=REPEATED)
 
 
@@ -182,47 +162,16 @@ class AcceptOfferDone:
     quantity: Quantity
     price_type: str | None
     price: Quantity
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
     repeated: bool = strawberry.field(description=REPEATED)
 
 
 OfferPayload = Annotated[
-    OfferDone
-    | DryRun
-    | OfferGone
-    | ExpiredOffer
-    | UnevenQuantity
-    | TradedTooOften
-    | ProposalGone
-    | ReservedQuantity
-    | InsufficientAllowance
-    | OverCommitted
-    | Frozen
-    | InvalidInput
-    | UnknownNode
-    | NotPermitted
-    | IdempotencyMismatch
-    | TryAgain,
+    OfferDone | DryRun | TradeProblem,
     strawberry.union("OfferPayload"),
 ]
 AcceptOfferPayload = Annotated[
-    AcceptOfferDone
-    | ApprovalRequired
-    | DryRun
-    | OfferGone
-    | ExpiredOffer
-    | UnevenQuantity
-    | TradedTooOften
-    | ProposalGone
-    | ReservedQuantity
-    | InsufficientAllowance
-    | OverCommitted
-    | Frozen
-    | InvalidInput
-    | UnknownNode
-    | NotPermitted
-    | IdempotencyMismatch
-    | TryAgain,
+    AcceptOfferDone | ApprovalRequired | DryRun | TradeProblem,
     strawberry.union("AcceptOfferPayload"),
 ]
 

@@ -38,17 +38,14 @@ from .changing import DryRun, change, roles_of, seqs_of
 from .context import Context, Info
 from .limits import WINDOWS
 from .problems import (
-    IdempotencyMismatch,
     InsufficientAllowance,
-    InvalidInput,
-    NotPermitted,
     OfAllocation,
     ProblemType,
-    TryAgain,
-    UnknownNode,
+    UsualProblem,
 )
 from .refusals import problem_of
 from .scalars import Moment, Quantity, Seq
+from .wording import DRY
 
 
 @strawberry.enum
@@ -138,7 +135,7 @@ class PolicyInput:
 class SetPolicyInput:
     idempotency_key: ID
     policy: PolicyInput
-    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="A policy ends.")
@@ -147,7 +144,7 @@ class WithdrawPolicyInput:
     policy: ID
     valid_from: Moment | None = strawberry.field(default=None, description="Now, or later.")
     note: str = ""
-    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="What a policy lets wait may be used at and below a node, for a time.")
@@ -157,7 +154,7 @@ class ApproveUsageInput:
     node: ID
     until: Moment
     note: str = ""
-    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.type(description="The policy is set, durably.")
@@ -186,17 +183,16 @@ class ApproveUsageDone:
     repeated: bool
 
 
-_Refusal = InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain
 SetPolicyPayload = Annotated[
-    SetPolicyDone | DryRun | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain,
+    SetPolicyDone | DryRun | UsualProblem,
     strawberry.union("SetPolicyPayload"),
 ]
 WithdrawPolicyPayload = Annotated[
-    WithdrawPolicyDone | DryRun | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain,
+    WithdrawPolicyDone | DryRun | UsualProblem,
     strawberry.union("WithdrawPolicyPayload"),
 ]
 ApproveUsagePayload = Annotated[
-    ApproveUsageDone | DryRun | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain,
+    ApproveUsageDone | DryRun | UsualProblem,
     strawberry.union("ApproveUsagePayload"),
 ]
 
@@ -263,7 +259,7 @@ async def approve_usage(info: Info, input: ApproveUsageInput) -> ApproveUsagePay
     )
 
 
-def _refused(answer: DryRun | ProblemType) -> DryRun | _Refusal:
+def _refused(answer: DryRun | ProblemType) -> DryRun | UsualProblem:
     assert not isinstance(answer, InsufficientAllowance | OfAllocation)
     return answer
 

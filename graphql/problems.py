@@ -75,15 +75,8 @@ class TryAgain(Problem):
 
 
 OfAllocation = OverCommitted | Frozen | BadLines
-OneProblem = (
-    OverCommitted
-    | Frozen
-    | InsufficientAllowance
-    | InvalidInput
-    | UnknownNode
-    | NotPermitted
-    | IdempotencyMismatch
-    | TryAgain
-)
+UsualProblem = InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain
+"""Of any change."""
+OneProblem = InsufficientAllowance | OverCommitted | Frozen | UsualProblem
 """Of a change that is one; those of many lines have `BadLines` besides."""
 ProblemType = OneProblem | BadLines

@@ -21,6 +21,7 @@ from .context import Context, Info
 from .hierarchy import UNITS, Balance, balance_told
 from .refusals import QueryRefused
 from .scalars import Moment, Quantity, Seq
+from .wording import WHICH_PERIOD
 
 VIEWS = ("consumption",)
 VIEWS_OF_RESOURCE = ("consumption", "usages")
@@ -142,9 +143,7 @@ async def review(
     info: Info,
     node: Annotated[ID, strawberry.argument(description="A node or a resource.")],
     usage_type: str = "data",
-    period: Annotated[
-        str | None, strawberry.argument(description='Such as "2026-11"; else what runs.')
-    ] = None,
+    period: Annotated[str | None, strawberry.argument(description=WHICH_PERIOD)] = None,
     top: Annotated[
         int, strawberry.argument(description=f"How many consumers, at most {views.TOP_MAX}.")
     ] = views.TOP_USUAL,

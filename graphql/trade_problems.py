@@ -58,10 +58,10 @@ class ProposalGone(Problem):
     outcome: str = strawberry.field(description="approved, declined, withdrawn or expired.")
 
 
-OfTransfers = ReservedQuantity | TradedTooOften | OneProblem
+OfTransfers = TradedTooOften | ReservedQuantity | OneProblem
 """What a transfer that no offer is about may come to."""
 TradeProblem = (
-    ReservedQuantity | OfferGone | ExpiredOffer | UnevenQuantity | TradedTooOften | ProposalGone | OneProblem
+    OfferGone | ExpiredOffer | UnevenQuantity | TradedTooOften | ProposalGone | ReservedQuantity | OneProblem
 )
 
 

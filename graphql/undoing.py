@@ -17,28 +17,12 @@ from .asking import Reach
 from .changing import DryRun, changed, seqs_of
 from .context import Context, Info
 from .hierarchy import Member
-from .offers import DRY, KEY, NOTE, REPEATED
-from .problems import (
-    Frozen,
-    IdempotencyMismatch,
-    InsufficientAllowance,
-    InvalidInput,
-    NotPermitted,
-    OverCommitted,
-    TryAgain,
-    UnknownNode,
-)
 from .scalars import Seq
 from .trade_problems import (
-    ExpiredOffer,
-    OfferGone,
-    ProposalGone,
-    ReservedQuantity,
-    TradedTooOften,
     TradeProblem,
-    UnevenQuantity,
 )
 from .trading import trade_change
+from .wording import DRY, EVENTS, KEY, NOTE, REPEATED
 
 COMMIT_MAX = 8
 """Events that a transfer and what belongs to it may be, at most."""
@@ -57,27 +41,12 @@ class UndoTransferDone:
     source: Member = strawberry.field(description="Who had given, as it stands now.")
     target: Member = strawberry.field(description="Who had got, as it stands now.")
     undone: Seq
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
     repeated: bool = strawberry.field(description=REPEATED)
 
 
 UndoTransferPayload = Annotated[
-    UndoTransferDone
-    | DryRun
-    | OfferGone
-    | ExpiredOffer
-    | UnevenQuantity
-    | TradedTooOften
-    | ProposalGone
-    | ReservedQuantity
-    | InsufficientAllowance
-    | OverCommitted
-    | Frozen
-    | InvalidInput
-    | UnknownNode
-    | NotPermitted
-    | IdempotencyMismatch
-    | TryAgain,
+    UndoTransferDone | DryRun | TradeProblem,
     strawberry.union("UndoTransferPayload"),
 ]
 

@@ -9,9 +9,8 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from uuid import UUID
 
-from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
 from ..projections import members
-from ..projections.chunk import Chunk, Ordinals
+from ..projections.chunk import FOLLOWED, Chunk, Ordinals
 from ..projections.tables import BY_INDEX
 from ..projections.views import VIEWS, View
 from ..tenants.isolation import Connection, Isolation
@@ -139,7 +138,7 @@ def _ordinals_at(db: Connection, seq: int, members_seq: int | None) -> Ordinals:
     if seq == members_seq:
         return members.load(db, seq)
     ordinals = Ordinals(seq)
-    topics = [kind.topic for kind in (NodeAdded, ResourceAdded, ResourceMoved, ResourceEnded)]
+    topics = [kind.topic for kind in FOLLOWED]
     found = db.execute(
         "SELECT seq, topic, state, 0, NULL::bytea, ''::bytea FROM events "
         "WHERE seq <= %s AND topic = ANY(%s) ORDER BY seq",

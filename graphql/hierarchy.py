@@ -244,7 +244,7 @@ def _with_figures(db: Connection, listed: list[members.Listed], wanted: Wanted) 
     used: dict[limits.Counted, int] | None = None
     units = {**wanted.units, MONEY: UNITS[MONEY]}
     if wanted.balances:
-        told = balances.balances_among(db, listed, wanted.period, wanted.usage_types)
+        told = balances.balances_among(db, listed, wanted.period, wanted.usage_types, wanted.depth)
         used = {(balance.ordinal, balance.usage_type): balance.used for balance in told}
         for balance in told:
             figures.setdefault(balance.ordinal, []).append(balance_told(balance, units))

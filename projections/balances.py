@@ -31,7 +31,7 @@ from ..domain.trading import Reserving
 from ..domain.usage import MONEY, USAGE_TYPES
 from .chunk import Chunk
 from .members import Listed, ordinals_of, tree
-from .subtrees import OWN, subtree_sums
+from .subtrees import OWN, Asked, subtree_sums
 from .tables import Connection, Table
 
 BALANCES = Table(
@@ -51,6 +51,7 @@ BALANCES = Table(
                 "charges",
                 "rejected",
                 *("expired", "rolled_out", "rolled_in"),
+                "resource_gains",
             ),
         ),
         "bigint",
@@ -72,7 +73,7 @@ PERIODS = Table(
     },
 )
 TABLES = (BALANCES, PERIODS)
-VERSION = 3
+VERSION = 4
 
 _COLUMN = {figure: place for place, figure in enumerate(BALANCES.figures)}
 _GRANTED, _CONSUMED, _USED_OWN, _USED = (
@@ -81,6 +82,8 @@ _GRANTED, _CONSUMED, _USED_OWN, _USED = (
 _OVERAGE, _CHARGES, _REJECTED = (_COLUMN[figure] for figure in ("overage", "charges", "rejected"))
 _RESERVED = _COLUMN["reserved"]
 _EXPIRED, _ROLLED_OUT, _ROLLED_IN = (_COLUMN[figure] for figure in ("expired", "rolled_out", "rolled_in"))
+_RESOURCE_GAINS = _COLUMN["resource_gains"]
+"""How often something came into the bucket of a resource; of nodes it is not counted."""
 _MOVED = {
     "allocate": (_COLUMN["allocated_out"], _COLUMN["allocated_in"]),
     "return": (_COLUMN["returned_out"], _COLUMN["returned_in"]),
@@ -182,13 +185,15 @@ def apply(chunk: Chunk, db: Connection) -> None:
             case Transferred(source, target, usage_type, period, quantity, reason):
                 given, taken = _MOVED[reason]
                 _of(sums, period, usage_type, chunk.ordinals.of[source])[given] += quantity
-                _of(sums, period, usage_type, chunk.ordinals.of[target])[taken] += quantity
+                gaining = chunk.ordinals.of[target]
+                _of(sums, period, usage_type, gaining)[taken] += quantity
+                _gain(sums, chunk, period, usage_type, gaining)
             case ToppedUp(node, usage_type, period, quantity):
                 _of(sums, period, usage_type, chunk.ordinals.of[node])[_GRANTED] += quantity
             case GrantChanged(node, usage_type, period):
                 _of(sums, period, usage_type, chunk.ordinals.of[node])[_GRANTED] += told.event.change
             case RolledOver():
-                _roll_over(sums, told.event)
+                _roll_over(sums, told.event, chunk)
             case PeriodOpened(period, starts_at, ends_at, contract, version, overage, share, commitment):
                 periods[(period,)] = (
                     *(starts_at, ends_at, contract, version, overage, told.seq),
@@ -198,7 +203,12 @@ def apply(chunk: Chunk, db: Connection) -> None:
     BALANCES.add(db, sums)
 
 
-def _roll_over(sums: dict[Any, list[int]], event: RolledOver) -> None:
+def _gain(sums: dict[Any, list[int]], chunk: Chunk, period: str, usage_type: str, ordinal: int) -> None:
+    if ordinal not in chunk.ordinals.nodes:
+        _of(sums, period, usage_type, ordinal)[_RESOURCE_GAINS] += 1
+
+
+def _roll_over(sums: dict[Any, list[int]], event: RolledOver, chunk: Chunk) -> None:
     for bucket in event.buckets:
         figures = _of(sums, event.period, event.usage_type, bucket.ordinal)
         rolled = sum(part for _, part in bucket.rolled)
@@ -206,6 +216,7 @@ def _roll_over(sums: dict[Any, list[int]], event: RolledOver) -> None:
         figures[_ROLLED_OUT] += rolled
         if rolled:
             _of(sums, event.into, event.usage_type, bucket.target)[_ROLLED_IN] += rolled
+            _gain(sums, chunk, event.into, event.usage_type, bucket.target)
 
 
 def _charges(chunk: Chunk, sums: dict[Any, list[int]]) -> None:
@@ -314,24 +325,26 @@ def balances_under(
 
     No root means the enterprise. The root itself is always told of, be it a node or a resource.
     """
-    return balances_among(db, tree(db, root, depth, resources=resources), period, usage_types)
+    return balances_among(db, tree(db, root, depth, resources=resources), period, usage_types, depth)
 
 
 def balances_among(
-    db: Connection, listed: Sequence[Listed], period: str, usage_types: Sequence[str]
+    db: Connection,
+    listed: Sequence[Listed],
+    period: str,
+    usage_types: Sequence[str],
+    depth: int | None = None,
 ) -> list[Balance]:
-    """The same for a tree that has been read, its root first."""
+    """The same for a tree that has been read to this depth, its root first."""
     if not listed:
         return []
     asked = {"period": period, "usage_types": list(usage_types)}
     found = db.execute(_FIGURES, asked | {"ordinals": ordinals_of(listed)}, binary=True).fetchall()
     figures = {(row[0], row[1]): row for row in found}
-    sums = subtree_sums(db, listed, period, usage_types)
-    subtrees = {key: _holding(*sum_of) for key, sum_of in sums.items()}
+    own = {key: row[2:6] for key, row in figures.items() if row[2] or row[3]}
+    subtrees = subtree_sums(db, Asked(listed, depth, period, usage_types), own)
     keys = [(member, (member.ordinal, usage_type)) for member in listed for usage_type in usage_types]
-    return [
-        _balance(member, period, key[1], figures.get(key), subtrees.get(key, _EMPTY)) for member, key in keys
-    ]
+    return [_balance(member, period, key[1], figures.get(key), subtrees.get(key)) for member, key in keys]
 
 
 def balance_of(
@@ -342,12 +355,14 @@ def balance_of(
 
 
 def _balance(
-    member: Listed, period: str, usage_type: str, row: tuple[Any, ...] | None, subtree: Holding
+    member: Listed, period: str, usage_type: str, row: tuple[Any, ...] | None, below: Sequence[int] | None
 ) -> Balance:
     whose = (member.ordinal, member.id, member.parent_id, member.name, member.kind, member.depth)
+    subtree = _holding(*below) if below else _EMPTY
     if row is None:
         return Balance(*whose, period, usage_type, _EMPTY, subtree, 0, 0, 0, 0, 0, 0, 0, 0)
-    return Balance(*whose, period, usage_type, _holding(*row[2:6]), subtree, *row[6:])
+    own = subtree if row[2:6] == below else _holding(*row[2:6])
+    return Balance(*whose, period, usage_type, own, subtree, *row[6:])
 
 
 def _holding(granted: int, own: int, consumed: int, reserved: int) -> Holding:

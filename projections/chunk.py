@@ -18,6 +18,8 @@ from ..domain.rollover import RolledOver
 
 ROOT = -1
 """The parent of who has none."""
+FOLLOWED = (NodeAdded, ResourceAdded, ResourceMoved, ResourceEnded, NodeMoved, NodeClosed)
+"""The events that ordinals follow."""
 
 
 class Ordinals:
@@ -27,11 +29,15 @@ class Ordinals:
         self.seq = seq
         self.of: dict[str, int] = {}
         self.parents: list[int] = []
+        self.nodes: set[int] = set()
+        """All others are resources."""
 
-    def enter(self, ident: str, ordinal: int, parent: int) -> None:
+    def enter(self, ident: str, ordinal: int, parent: int, *, is_node: bool) -> None:
         assert ordinal == len(self.parents)
         self.of[ident] = ordinal
         self.parents.append(parent)
+        if is_node:
+            self.nodes.add(ordinal)
 
     def path(self, ordinal: int) -> list[int]:
         """From the root down to the member itself."""
@@ -46,9 +52,9 @@ class Ordinals:
         """Follow the hierarchy; the ordinal of the node that a member leaves, if it does."""
         match event:
             case NodeAdded(node, ordinal, parent):
-                self.enter(node, ordinal, self.of[parent] if parent else ROOT)
+                self.enter(node, ordinal, self.of[parent] if parent else ROOT, is_node=True)
             case ResourceAdded(resource, ordinal, node):
-                self.enter(resource, ordinal, self.of[node])
+                self.enter(resource, ordinal, self.of[node], is_node=False)
             case ResourceMoved(member, node) | NodeMoved(member, node):
                 ordinal = self.of[member]
                 left, self.parents[ordinal] = self.parents[ordinal], self.of[node]

@@ -86,8 +86,9 @@ def apply(chunk: Chunk, db: Connection) -> None:
 def load(db: Connection, seq: int) -> Ordinals:
     """The ordinals of all members; the view must stand at this seq."""
     ordinals = Ordinals(seq)
-    for ident, ordinal, parent in db.execute("SELECT id, ordinal, parent FROM members ORDER BY ordinal"):
-        ordinals.enter(ident, ordinal, ROOT if parent is None else parent)
+    found = db.execute("SELECT id, ordinal, parent, is_node FROM members ORDER BY ordinal")
+    for ident, ordinal, parent, is_node in found:
+        ordinals.enter(ident, ordinal, ROOT if parent is None else parent, is_node=is_node)
     return ordinals
 
 

@@ -1,11 +1,14 @@
 """Subtrees: what all buckets at and below each member of a tree hold together.
 
-Added up when it is asked for, so that it follows the hierarchy as it stands. Only who ever had a
-bucket is looked at; where these are many, only those below the root that was asked for.
+Added up when it is asked for, so that it follows the hierarchy as it stands. Where the tree shows all
+nodes below its root, their own buckets are at hand, and only those of resources are looked for: few
+have any. Else only who ever had a bucket is looked at; where these are many, only those below the root.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+from msgspec import Struct
 
 from .members import Listed, each
 from .tables import Connection
@@ -17,21 +20,55 @@ HIGH = 1
 
 Key = tuple[int, str]
 """The ordinal of a member, and a usage type."""
+Held = tuple[int, int, int, int]
+"""Granted, own, consumed and reserved, of a bucket or several."""
 
 
-def subtree_sums(
-    db: Connection, listed: Sequence[Listed], period: str, usage_types: Sequence[str]
-) -> dict[Key, list[int]]:
-    """Granted, own, consumed and reserved of a tree's members, its root first; none where all is 0."""
-    asked: dict[str, Any] = {
-        "period": period,
-        "usage_types": list(usage_types),
-        "root": listed[0].ordinal,
-        "depth": max(member.depth for member in listed),
-        "resources": any(not member.is_node for member in listed),
+class Asked(Struct, frozen=True):
+    """A tree, and which of its buckets."""
+
+    listed: Sequence[Listed]
+    """In pre-order, its root first."""
+    depth: int | None
+    """To which it was read; None: all of it."""
+    period: str
+    usage_types: Sequence[str]
+
+    @property
+    def levels(self) -> int:
+        return max(member.depth for member in self.listed)
+
+    @property
+    def shows_resources(self) -> bool:
+        return any(not member.is_node for member in self.listed)
+
+
+def subtree_sums(db: Connection, asked: Asked, own: Mapping[Key, Held]) -> dict[Key, Held]:
+    """What is at and below each member; none where all is 0. `own` are the buckets of those in the tree."""
+    values: dict[str, Any] = {
+        "period": asked.period,
+        "usage_types": list(asked.usage_types),
+        "root": asked.listed[0].ordinal,
+        "depth": asked.levels,
+        "resources": asked.shows_resources,
         "few": FEW,
     }
-    return _added_up(listed, db.execute(_way(db, asked), asked).fetchall())
+    if asked.depth is None or asked.levels < asked.depth:
+        below = _of_resources(db, asked, values)
+        if below is not None:
+            return _added_up(asked.listed, own, below)
+    return _added_up(asked.listed, {}, db.execute(_way(db, values), values).fetchall())
+
+
+def _of_resources(db: Connection, asked: Asked, values: dict[str, Any]) -> list[tuple[Any, ...]] | None:
+    """The buckets of resources that the tree does not show, by the node they are on; None of too many."""
+    if asked.shows_resources:
+        return []
+    found = db.execute(_ON_RESOURCES, values).fetchall()
+    if len(found) > FEW:
+        return None
+    shown = {member.ordinal for member in asked.listed}
+    return [row for row in found if row[0] in shown]
 
 
 def _way(db: Connection, asked: dict[str, Any]) -> str:
@@ -45,9 +82,13 @@ def _way(db: Connection, asked: dict[str, Any]) -> str:
     return _BELOW if count > FEW else _EVERYWHERE
 
 
-def _added_up(listed: Sequence[Listed], found: Sequence[tuple[Any, ...]]) -> dict[Key, list[int]]:
+def _added_up(
+    listed: Sequence[Listed], own: Mapping[Key, Held], found: Sequence[tuple[Any, ...]]
+) -> dict[Key, Held]:
     """Each member's, with those of the members below it."""
-    sums: dict[Key, list[int]] = {row[:2]: list(row[2:]) for row in found}
+    sums = dict(own)
+    for ordinal, usage_type, *held in found:
+        _add(sums, (ordinal, usage_type), (held[0], held[1], held[2], held[3]))
     ordinals = {member.id: member.ordinal for member in listed}
     usage_types = {usage_type for _, usage_type in sums}
     for member in reversed(listed[1:]):
@@ -55,9 +96,15 @@ def _added_up(listed: Sequence[Listed], found: Sequence[tuple[Any, ...]]) -> dic
         for usage_type in usage_types:
             mine = sums.get((member.ordinal, usage_type))
             if mine is not None:
-                theirs = sums.get((above, usage_type))
-                sums[above, usage_type] = [*map(int.__add__, theirs, mine)] if theirs else mine
+                _add(sums, (above, usage_type), mine)
     return sums
+
+
+def _add(sums: dict[Key, Held], key: Key, more: Held) -> None:
+    held = sums.get(key)
+    if held is not None:
+        more = (held[0] + more[0], held[1] + more[1], held[2] + more[2], held[3] + more[3])
+    sums[key] = more
 
 
 OWN = (
@@ -78,6 +125,14 @@ _COUNT = f"SELECT count(*) FROM (SELECT FROM balances WHERE {_HOLDERS} LIMIT %(f
 
 _ALL = f"""
 SELECT %(root)s::int, b.usage_type, {_SUM} FROM balances b WHERE {_HOLDERS} GROUP BY b.usage_type
+"""
+
+_ON_RESOURCES = f"""
+SELECT m.parent, b.usage_type, b.granted, {OWN}, b.consumed, b.reserved
+FROM (SELECT * FROM balances
+      WHERE period = %(period)s AND usage_type = ANY(%(usage_types)s::text[]) AND resource_gains > 0
+      LIMIT %(few)s + 1) AS b
+CROSS JOIN {each("members", "ordinal = b.ordinal")} AS m
 """
 
 # From each bucket up to the member of the tree that shows it, which is the last of its path in the tree.

@@ -545,6 +545,10 @@ def _sums_below(db):
             r"balances_pkey .*\n *Index Cond: .*\(period = .*\(usage_type = .*\(ordinal =",
         ),
         (
+            lambda db: balances.balances_under(db, None, None, PERIOD),
+            r"balances_of_resources .*\n *Index Cond: .*\(period = .*\(usage_type =",
+        ),
+        (
             _sums_below,
             r"balances_buckets .*\n *Index Cond: .*\(period = .*\(usage_type = .*\(ordinal = w.ordinal",
         ),

@@ -1,0 +1,8 @@
+"""Wording: what the schema says of fields that many inputs and payloads have."""
+
+KEY = "Yours; sent again with the same input it changes nothing."
+NOTE = "For the history. No personal data: it cannot be erased."
+DRY = "Only tell what it would lead to."
+WHICH_PERIOD = 'Such as "2026-11"; else what runs.'
+REPEATED = "It had been done before under this key: the first answer again."
+EVENTS = "The events this led to."

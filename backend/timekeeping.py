@@ -56,21 +56,24 @@ class Timekeeping:
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             looks += 1
-            try:
-                await self.carry_out()
-                if looks % WAKE_EVERY_LOOKS == 0:
+            await self.carry_out()
+            if looks % WAKE_EVERY_LOOKS == 0:
+                try:
                     await self.wake()
-            except Exception:
-                # One tenant's trouble must not stop everybody's clock.
-                log.exception("what is due was not looked for")
+                except Exception:
+                    log.exception("who is asleep was not looked for")
 
     async def carry_out(self) -> int:
         """Do what is due in the tenants in memory; how much that was."""
         done = 0
         for tenant, writer in self._engine.open_writers().items():
-            if not writer.halted:
-                done += await self._carry_out(tenant, writer)
-                await self._note(tenant, writer)
+            try:
+                if not writer.halted:
+                    done += await self._carry_out(tenant, writer)
+                    await self._note(tenant, writer)
+            except Exception:
+                # One tenant's trouble must not stop everybody's clock.
+                log.exception("what is due was not looked for", tenant=str(tenant))
         return done
 
     async def _carry_out(self, tenant: UUID, writer: Writer) -> int:

@@ -9,6 +9,7 @@ from ..domain.approval import ApprovalRuleSet, TransferApproved, TransferDecline
 from ..domain.events import Recorded
 from .chunk import Chunk
 from .members import each
+from .paging import page_values
 from .tables import Connection, Table
 
 STATES = ("waiting", "approved", "declined", "withdrawn", "expired")
@@ -167,10 +168,9 @@ def proposals_page(
 ) -> list[Proposal]:
     """The newest transfers between members of these subtrees, or that somebody there may approve."""
     values = {
+        **page_values(first, before),
         "roots": [root for root in roots if root is not None],
         "whole": None in roots,
-        "before": 2**62 if before is None else before,
-        "first": first,
         "state": state,
         "proposal": proposal,
     }

@@ -14,6 +14,7 @@ from ..domain.events import Recorded
 from ..domain.offer import OfferAccepted, OfferClosed, OfferMade
 from .chunk import Chunk
 from .members import each
+from .paging import page_values
 from .tables import Connection, Table
 
 STATES = ("open", "accepted", "withdrawn", "countered", "expired")
@@ -155,10 +156,9 @@ def board(
 ) -> list[Offer]:
     """The newest offers made by, made to or open to the members of these subtrees."""
     values = {
+        **page_values(first, before),
         "roots": [root for root in roots if root is not None],
         "whole": None in roots,
-        "before": 2**62 if before is None else before,
-        "first": first,
         "usage_types": usage_types,
         "state": state,
         "offer": offer,

@@ -34,6 +34,7 @@ from ..domain.rollover import RolledOver
 from ..domain.trade_rules import TradeRulesSet
 from ..domain.trading import Reserving, TransferUndone
 from .chunk import Chunk
+from .paging import page_values
 from .tables import Connection, Table
 
 MEMBER_EVENTS = Table("member_events", {"ordinal": "integer", "seq": "bigint"}, {})
@@ -100,7 +101,7 @@ def member_page(
     ]
     found = db.execute(
         f"SELECT seq FROM ({' UNION ALL '.join(parts)}) AS touched ORDER BY seq DESC LIMIT %(first)s",
-        {"id": ident, "before": 2**62 if before is None else before, "first": first},
+        {"id": ident, **page_values(first, before)},
     )
     return [row[0] for row in found]
 
@@ -120,7 +121,7 @@ def record_page(db: Connection, usage_id: bytes, first: int, before: int | None 
     """The seqs of the newest events about one usage record, newest first."""
     found = db.execute(
         "SELECT u.seq FROM events e JOIN usages u ON u.seq = e.seq "
-        "WHERE e.command_key = %s AND u.seq < %s ORDER BY u.seq DESC LIMIT %s",
-        (usage_id, 2**62 if before is None else before, first),
+        "WHERE e.command_key = %(id)s AND u.seq < %(before)s ORDER BY u.seq DESC LIMIT %(first)s",
+        {"id": usage_id, **page_values(first, before)},
     )
     return [row[0] for row in found]

@@ -11,6 +11,7 @@ from uuid import NAMESPACE_URL, UUID, uuid5
 
 from msgspec import Struct
 
+from ...projections.paging import page_values
 from ...tenants.isolation import Connection, Isolation
 
 Channel = Literal["webhook", "email", "nats"]
@@ -232,8 +233,7 @@ def logged(
             "channel": channel,
             "endpoint": endpoint,
             "status": status,
-            "first": first,
-            "before": 2**62 if before is None else before,
+            **page_values(first, before),
         },
     )
     return [Logged(*row) for row in found.fetchall()]

@@ -13,6 +13,7 @@ from allotment.backend.verifying import verify
 from allotment.domain.bucket import Allocate
 from allotment.domain.life import RenameNode
 from allotment.domain.session import VALIDITY_SECONDS
+from allotment.domain.tenant import Tenant
 
 LATER = NOON + (VALIDITY_SECONDS + 1) * 1_000_000
 
@@ -75,6 +76,29 @@ async def test_two_workers_wake_a_tenant_once(workers):
         assert sum(await asyncio.gather(*(engine.time.wake() for engine in engines))) == 4
         await asyncio.gather(*(engine.time.carry_out() for engine in engines))
         assert [topics(workers, tenant).count("session.expired") for tenant in tenants] == [1] * 4
+
+
+@in_a_loop
+async def test_one_tenants_trouble_stops_nobody_elses_clock(workers, monkeypatch):
+    usual, broken = Tenant.due, []
+
+    def due(state: Tenant, now: int) -> object:
+        broken.extend([] if broken else [state])
+        if state is broken[0]:
+            raise RuntimeError("its state is broken")
+        return usual(state, now)
+
+    monkeypatch.setattr(Tenant, "due", due)
+    async with workers.stack:
+        async with workers.made() as first:
+            tenants = [await with_a_call(first, workers) for _ in range(3)]
+        second = await workers.worker()
+        second.clock = lambda: LATER
+        broken.clear()
+        assert await in_time(second.time.wake()) == 3
+        await in_time(second.time.carry_out())
+        ended = [topics(workers, tenant).count("session.expired") for tenant in tenants]
+        assert sorted(ended) == [0, 1, 1]
 
 
 @in_a_loop

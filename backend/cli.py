@@ -15,6 +15,7 @@ from typing import Any
 import rich_click as click
 from click.exceptions import Exit
 
+from .command_lines import listed
 from .settings import SettingsError
 from .stopping import restore_signals
 
@@ -63,14 +64,26 @@ _REFUSED = {
 
 
 class Commands(click.RichGroup):
+    listing = False
+    """While help is printed: a command need not be loaded to be named."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        self.listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self.listing = False
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         where = COMMANDS.get(cmd_name)
         if where is None:
             return None
         module, _, name = where.partition(":")
+        if self.listing and (line := listed(cmd_name, module, name)) is not None:
+            return line
         command = getattr(import_module(f".commands.{module}", __package__), name)
         assert isinstance(command, click.Command)
         return command

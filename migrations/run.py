@@ -53,15 +53,6 @@ def migrate(database_url: str, revision: str = "head") -> tuple[str | None, str 
         engine.dispose()
 
 
-def revision_of(database_url: str) -> str | None:
-    engine = create_engine(sqlalchemy_url(database_url), poolclass=NullPool)
-    try:
-        with engine.connect() as connection:
-            return _revision(connection)
-    finally:
-        engine.dispose()
-
-
 def head_revision() -> str | None:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))

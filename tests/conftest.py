@@ -3,14 +3,29 @@
 import shutil
 import tempfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from allotment.backend.embedded import Servers, embedded_servers
+from allotment.backend.embedded import POSTGRES_OPTIONS, Servers, embedded_servers
 
 # Fixtures by subject stand beside this file: fixtures_*.py.
 pytest_plugins = [path.stem for path in sorted(Path(__file__).parent.glob("fixtures_*.py"))]
+
+LONG_FIRST = (
+    *("test_demo", "test_crew", "test_cli", "test_faults", "test_faults_server", "test_embedded"),
+    *("test_sharing", "test_projecting", "test_surviving", "test_faults_takeover", "test_messaging"),
+)
+"""Modules whose tests take seconds. Left to the end they would keep one worker busy and one waiting."""
+FORGETFUL = {"fsync": "off", "full_page_writes": "off", "autovacuum": "off"}
+"""The servers that tests share need not survive the machine's loss, nor the night. Those that are killed
+to see what is left are servers of their own, as the product starts them."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(LONG_FIRST)}
+    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
 
 
 @pytest.fixture
@@ -25,6 +40,10 @@ def home() -> Iterator[Path]:
 def servers() -> Iterator[Servers]:
     """PostgreSQL and NATS for the whole session, one pair per worker."""
     folder = Path(tempfile.mkdtemp(prefix="allotment-home-", dir="/tmp"))
-    with embedded_servers(folder, postgres=True, nats=True) as running:
+    with ExitStack() as stack:
+        with pytest.MonkeyPatch.context() as patched:
+            for name, value in FORGETFUL.items():
+                patched.setitem(POSTGRES_OPTIONS, name, value)
+            running = stack.enter_context(embedded_servers(folder, postgres=True, nats=True))
         yield running
     shutil.rmtree(folder, ignore_errors=True)

@@ -74,6 +74,8 @@ DEFINITION = {
 }
 
 
+PORTALS: list["Portal"] = []
+"""The one of this session, once somebody wanted it."""
 STOCK = make_schema(executor=None)
 """The same schema, executed by the library alone."""
 
@@ -94,6 +96,14 @@ class Portal:
         self.issuer = issuer
         self.verifier = verifier
         self.clock = clock
+
+    def rest(self) -> None:
+        """Let go of every tenant that nobody uses: hundreds that are looked after leave no time for tests."""
+        self.engine._idle_seconds, before = 0.0, self.engine._idle_seconds
+        try:
+            self.run(self.engine.close_idle)
+        finally:
+            self.engine._idle_seconds = before
 
     def run(self, function: Callable[..., Any], *args: Any) -> Any:
         """Call something in the app's event loop."""
@@ -213,8 +223,19 @@ def portal(servers, migrated) -> Iterator[Portal]:
     settings = Settings.from_env({"ALLOTMENT_HOME": "/tmp/allotment-unused"})
     app = create_app(engine, verifier=verifier, issuer=issuer, settings=settings, lifespan=[lambda _: engine])
     with TestClient(app, raise_server_exceptions=False) as client:
-        yield Portal(client, engine, issuer, verifier, clock)
+        opened = Portal(client, engine, issuer, verifier, clock)
+        PORTALS.append(opened)
+        yield opened
+        PORTALS.remove(opened)
     isolation.close()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rested() -> Iterator[None]:
+    """After a module its tenants leave memory; who comes back to one opens it again."""
+    yield
+    for portal in PORTALS:
+        portal.rest()
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Databases for tests: migrated once per session, copied for each test; and enterprises to fill them.
+"""Databases for tests: migrated once per session, lent to each test; and enterprises to fill them.
 
 Found by `conftest.py` by its name.
 """
@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
+from lending import Lending
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -47,13 +48,17 @@ def migrated(servers) -> str:
     return address
 
 
+@pytest.fixture(scope="session")
+def lending(servers, migrated) -> Lending:
+    return Lending(migrated, lambda: _create(servers.database_url, f"test_{uuid4().hex}", "migrated"))
+
+
 @pytest.fixture
-def database(servers, migrated) -> Iterator[str]:
-    """The address of a migrated, empty database of this test's own."""
-    name = f"test_{uuid4().hex}"
-    yield _create(servers.database_url, name, "migrated")
-    with psycopg.connect(servers.database_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+def database(lending) -> Iterator[str]:
+    """The address of a migrated, empty database that nobody else has while this test runs."""
+    address = lending.lend()
+    yield address
+    lending.take_back(address)
 
 
 @pytest.fixture

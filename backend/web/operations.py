@@ -15,12 +15,11 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from prometheus_client.registry import Collector
 from psycopg_pool import PoolTimeout
-from sqlalchemy.exc import SQLAlchemyError
 
-from ...migrations.run import head_revision, revision_of
 from ..engine import Engine
 from ..lagging import oldest_waits_ms, tenants_behind
 from ..log import Group
+from ..running import newest_version, schema_version
 from .crew_metrics import SharingFigures, all_figures
 from .problem_details import HttpProblem
 
@@ -68,11 +67,11 @@ def operations_routes(engine: Engine) -> list[Any]:
 def _fault(database_url: str) -> str:
     """Why requests cannot be served; "" when they can."""
     try:
-        revision = revision_of(database_url)
-    except (SQLAlchemyError, psycopg.Error, OSError) as error:
+        revision = schema_version(database_url)
+    except (psycopg.Error, OSError) as error:
         log.warning("database not reachable", error=type(error).__name__)
         return "the database cannot be reached"
-    if revision != head_revision():
+    if revision != newest_version():
         return "the database is not at this version: run `allotment migrate`"
     return ""
 

@@ -397,7 +397,7 @@ def test_a_request_id_is_kept_when_it_is_one(portal, sent, kept):
 
 def test_it_is_ready_when_the_database_is_at_this_version(portal, monkeypatch):
     assert portal.client.get("/readyz").json() == {"status": "ok"}
-    monkeypatch.setattr("allotment.backend.web.operations.head_revision", lambda: "9999")
+    monkeypatch.setattr("allotment.backend.web.operations.newest_version", lambda: "9999")
     answer = portal.client.get("/readyz")
     assert answer.status_code == 503
     assert "allotment migrate" in answer.json()["detail"]

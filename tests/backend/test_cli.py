@@ -1,6 +1,11 @@
-"""The command line, as people and scripts meet it: the real program, as a process of its own."""
+"""The command line, as people and scripts meet it: its words, its exit codes, and what it prints.
+
+Some commands run as processes of their own, as they do for people; the others in this process, which
+has loaded everything already.
+"""
 
 import hashlib
+import io
 import json
 import os
 import re
@@ -16,12 +21,16 @@ from uuid import uuid4
 
 import msgspec
 import pytest
+import rich_click as click
+import structlog
 
+from allotment.backend import cli
+from allotment.backend.command_lines import listed
 from allotment.backend.demo.enterprises import example_definition
 from allotment.backend.running import newest_version
 from allotment.migrations.run import head_revision
 
-# Each command is a process: where cores are scarce, it takes long to start.
+# Some commands are processes: where cores are scarce, they take long to start.
 pytestmark = pytest.mark.timeout(400)
 
 SECONDS_MAX = 60
@@ -95,8 +104,38 @@ class Program:
         ]
 
 
+class Within(Program):
+    """The same in this process."""
+
+    def __call__(
+        self, *arguments: str, stdin: str = "", **environment: str
+    ) -> "subprocess.CompletedProcess[str]":
+        came, out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(3))
+        came.buffer.write(stdin.encode())
+        came.buffer.seek(0)
+        with pytest.MonkeyPatch.context() as patched:
+            for name in os.environ.keys() - self.environment.keys():
+                patched.delenv(name)
+            for name, value in (self.environment | environment).items():
+                patched.setenv(name, value)
+            for name, stream in (("stdin", came), ("stdout", out), ("stderr", err)):
+                patched.setattr(sys, name, stream)
+            # Its logs go on where other tests expect them.
+            patched.setattr(structlog, "configure", lambda **_: None)
+            code = cli.run(list(arguments))
+        said, noted = (_text_of(stream) for stream in (out, err))
+        return subprocess.CompletedProcess(arguments, code, said, noted)
+
+
+def _text_of(stream: io.TextIOWrapper) -> str:
+    stream.flush()
+    written = stream.buffer
+    assert isinstance(written, io.BytesIO)
+    return written.getvalue().decode()
+
+
 @pytest.fixture(scope="module")
-def allotment(servers, tmp_path_factory) -> Program:
+def program(servers, tmp_path_factory) -> Program:
     """With servers that run already, so that a command is only the command."""
     return Program(
         DATABASE_URL=servers.database_url,
@@ -106,9 +145,17 @@ def allotment(servers, tmp_path_factory) -> Program:
 
 
 @pytest.fixture(scope="module")
+def allotment(program) -> Program:
+    return Within(**program.environment)
+
+
+OFFLINE = {"ALLOTMENT_HOME": "/proc/nowhere", "DATABASE_URL": "postgresql://127.0.0.1:1/none"}
+"""With nothing it could start or reach."""
+
+
+@pytest.fixture(scope="module")
 def offline() -> Program:
-    """With nothing it could start or reach."""
-    return Program(ALLOTMENT_HOME="/proc/nowhere", DATABASE_URL="postgresql://127.0.0.1:1/none")
+    return Within(**Program(**OFFLINE).environment)
 
 
 @pytest.fixture(scope="module")
@@ -174,8 +221,8 @@ def test_limits_and_policies_are_set_tried_and_listed(allotment, tmp_path, tmp_p
 # --- without any server ---------------------------------------------------------------------------
 
 
-def test_help_needs_nothing_and_names_every_command(offline):
-    ended = offline("--help")
+def test_help_needs_nothing_and_names_every_command():
+    ended = Program(**OFFLINE)("--help")
     assert ended.returncode == 0, ended.stderr
     for name in (
         "demo",
@@ -192,7 +239,23 @@ def test_help_needs_nothing_and_names_every_command(offline):
         assert re.search(rf"\b{name}\b", ended.stdout), name
 
 
-def test_a_record_is_rated_with_its_working_and_without_a_server(offline, tmp_path):
+@pytest.mark.parametrize("name", cli.COMMANDS)
+def test_help_lists_each_command_as_it_would_list_itself(name):
+    group, context = cli.commands, click.Context(cli.commands)
+    itself = group.get_command(context, name)
+    line = listed(name, *cli.COMMANDS[name].split(":"))
+    assert (line.name, line.hidden) == (itself.name, itself.hidden)
+    assert line.get_short_help_str(200) == itself.get_short_help_str(200)
+
+
+def test_a_command_whose_text_is_not_found_in_its_source_is_loaded():
+    assert listed("x", "no_such_module", "x") is None
+    assert listed("x", "operating", "no_such_command") is None
+    assert listed("x", "operating", "_serve_alone") is None
+
+
+def test_a_record_is_rated_with_its_working_and_without_a_server(tmp_path):
+    offline = Program(**OFFLINE)
     tariff, usage = tmp_path / "tariff.json", tmp_path / "usage.ndjson"
     tariff.write_text(json.dumps(TARIFF), encoding="utf-8")
     records = [call("short", quantity=7), call("far", counterpart="+33199001234"), call("none", type="video")]
@@ -257,10 +320,10 @@ def test_a_contract_is_signed_changed_and_ended_by_the_carrier(allotment, tmp_pa
     assert "ends_before_start" in refused.stderr
 
 
-def test_usage_is_charged_once_and_the_counts_add_up(allotment, acme):
+def test_usage_is_charged_once_and_the_counts_add_up(allotment, program, acme):
     stream = call("one") + call("two") + call("one") + call("lost", line="+447700900999") + "{torn\n"
     said = allotment.json("usage", "import", "-", "--tenant", acme, "--dry-run", stdin=stream)
-    done = allotment.json("import", "-", "--tenant", acme, stdin=stream)
+    done = program.json("import", "-", "--tenant", acme, stdin=stream)
     assert {name: done[name] for name in COUNTS} == {
         "received": 5, "charged": 2, "duplicate": 1, "suspended": 2, "rejected": 0,
     }  # fmt: skip
@@ -274,10 +337,10 @@ def test_usage_is_charged_once_and_the_counts_add_up(allotment, acme):
     assert "61 second -> 61" in told
 
 
-def test_the_state_is_the_same_bytes_each_time_and_verifies(allotment, acme):
+def test_the_state_is_the_same_bytes_each_time_and_verifies(allotment, program, acme):
     allotment("usage", "import", "-", "--tenant", acme, stdin=call("three"))
     first, second = (allotment("dump", "--tenant", acme) for _ in range(2))
-    other = allotment("dump", "--tenant", acme, PYTHONHASHSEED="7", TZ="Asia/Tokyo")
+    other = program("dump", "--tenant", acme, PYTHONHASHSEED="7", TZ="Asia/Tokyo")
     digests = {hashlib.sha256(one.stdout.encode()).hexdigest() for one in (first, second, other)}
     assert first.stdout
     assert len(digests) == 1
@@ -336,7 +399,7 @@ def test_doctor_looks_at_everything(allotment):
 def test_serve_answers_who_has_a_token_and_stops_when_told(allotment, acme):
     port = str(_free_port())
     program = Program(**allotment.environment | {"ALLOTMENT_PORT": port})
-    token = program(
+    token = Within(**program.environment)(
         "token", "--tenant", acme, "--role", "telecoms_manager", "--node", "london"
     ).stdout.strip()
     serving = program.start("serve")

@@ -25,18 +25,10 @@ from ..domain.refusals import Refused
 from ..domain.session import ReleaseSession, UpdateSession
 from ..domain.tenant import Command, OpenTenant, Tenant
 from ..domain.usage import UsageRecord
+from ..tenants.definition import DefinitionError
 from ..tenants.isolation import Isolation
 from ..tenants.lines import Unsealed
-from ..tenants.onboarding import (
-    Definition,
-    DefinitionError,
-    Step,
-    TenantEntry,
-    check_slug,
-    enter,
-    make_key,
-    steps,
-)
+from ..tenants.onboarding import Definition, Step, TenantEntry, check_slug, enter, make_key, steps
 from ..tenants.sealing import RootKey, Sealer, load_sealer
 from .authorising import StartSession
 from .deciding import Answer, Order, Usage, UsageOutcome, command_key, session_key, usage_key

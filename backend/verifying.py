@@ -185,8 +185,10 @@ def _check_charge(state: Tenant, told: Recorded, keys: set[bytes], held: Hold) -
     if not 0 <= charge.rate < len(rates):
         raise Broken(told.seq, f"tariff version {charge.tariff} has no rate {charge.rate}")
     period = state.contracts.periods[charge.period]
-    rate = state.contracts.rate_of(period, charge.usage_type, rates[charge.rate])
-    if (charge.prefix, charge.zone) != (rate.prefix, rate.zone):
+    version = state.tariffs.versions[charge.tariff - 1]
+    found = version.rate_of(charge.rate, charge.prefix, charge.basis)
+    rate = state.contracts.rate_of(period, charge.usage_type, found)
+    if not version.has_prefix(charge.rate, charge.prefix) or charge.zone != rate.zone:
         raise Broken(told.seq, f"prefix and zone are not those of rate {charge.rate}")
     rated = rated_again(rate, charge)
     again = (rate.billed(charge.quantity), rated.amount, rated.exact)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from .bucket import Drawn, Family
 from .cap import CapReached
-from .charging import CORPORATE, FUTURE_MAX, UsageCharged, charged
+from .charging import CORPORATE, FUTURE_MAX, UsageCharged, charged, find_rate
 from .contract import QUANTITY_MAX, Contracts
 from .emergency import is_emergency
 from .freeze import frozen_on
@@ -143,7 +143,7 @@ class Sessions:
             raise Refused("no_contract", period=self._contracts.name_at(at))
         self._contracts.types.check(record.usage_type)
         tariff = self._tariffs.at(at)
-        rate = tariff.find(record.usage_type, record.direction, record.counterpart) if tariff else None
+        rate = find_rate(tariff, record) if tariff else None
         if rate is None:
             raise Refused("no_rate", usage_type=record.usage_type)
         rate = self._contracts.rate_of(period, record.usage_type, rate)
@@ -151,6 +151,7 @@ class Sessions:
             *(*ident, command.number, path, record.usage_type, period.period, at, record.direction),
             *(rate.version, rate.index, 0, NO_HOLD, _until(now), command.token, command.sealed),
             *(is_emergency(record), CORPORATE, self._limits.policies.place_of(record.counterpart)),
+            *(rate.prefix, rate.basis),
         )
         return session, rate
 
@@ -271,7 +272,9 @@ class Sessions:
         return terms.capped(total, self._hierarchy.members)
 
     def _rate(self, session: Session) -> CompiledRate:
-        rate = self._tariffs.versions[session.tariff - 1].rates[session.rate]
+        version = self._tariffs.versions[session.tariff - 1]
+        prefix = session.prefix or version.rates[session.rate].prefix
+        rate = version.rate_of(session.rate, prefix, session.basis)
         period = self._contracts.periods[session.period]
         return self._contracts.rate_of(period, session.usage_type, rate)
 
@@ -402,6 +405,7 @@ def _begun(event: SessionReserved) -> Session:
         *(event.source, event.session, event.number, event.path, event.usage_type, event.period),
         *(event.started_at, event.direction, event.tariff, event.rate, 0, event.held),
         *(event.expires_at, event.subject, event.sealed, event.emergency, event.payer, event.place),
+        *(event.prefix, event.basis),
     )
 
 
@@ -450,6 +454,8 @@ def _reserved(
         session.payer,
         session.place,
         ruling,
+        session.prefix,
+        session.basis,
     )
 
 
@@ -463,7 +469,9 @@ def _usage_of_another(
 ) -> UsageCharged:
     """What somebody else pays for is rated as a whole; a call for help costs nothing."""
     billed = rate.billed(used)
-    rated = Rated(billed, 0, (0, 1)) if session.payer == EMERGENCY else rate.rate(billed)
+    rated = Rated(billed, 0, (0, 1))
+    if session.payer != EMERGENCY:
+        rated = rate.rate(billed, 0, session.started_at)
     hold = Hold(used, billed, (), rated.overage, rated.amount)
     return _usage(session, rate, hold, rated, record_id, sealed, session.payer, None)
 

@@ -15,6 +15,7 @@ from .hierarchy import Hierarchy, Member
 from .member import Spell
 from .notice import Notices
 from .session import Session
+from .tariff import first_published
 from .tenant import Tenant
 from .trading_kept import describe_trading
 
@@ -46,7 +47,7 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
     for period in sorted(tenant.contracts.periods):
         yield {"is": "period", **msgspec.structs.asdict(tenant.contracts.periods[period])}
     for tariff in tenant.tariffs.versions:
-        yield {"is": "tariff", **msgspec.to_builtins(msgspec.structs.asdict(tariff.published))}
+        yield {"is": "tariff", **first_published(tariff.published)}
     for usage_type in sorted(tenant.limits.by_type):
         for ordinal in sorted(tenant.limits.by_type[usage_type]):
             for limit in tenant.limits.by_type[usage_type][ordinal]:

@@ -20,8 +20,9 @@ from .freeze import frozen_on
 from .hierarchy import Hierarchy, Path
 from .limit import Limits, Stop, ThresholdCrossed
 from .policy import EMERGENCY, PERSONAL, Asked, Ruling, priced_above
-from .refusals import InvariantBroken
-from .tariff import EXACT_MAX, NOTHING, CompiledRate, Rated, Tariffs
+from .rating.basis import Basis
+from .refusals import InvariantBroken, Refused
+from .tariff import EXACT_MAX, NOTHING, CompiledRate, Rated, Tariff, Tariffs
 from .usage import MONEY, UsageRecord
 
 FUTURE_MAX = 86_400_000_000
@@ -67,6 +68,8 @@ class UsageCharged(Struct, frozen=True, array_like=True, gc=False):
     """What money buckets paid of `amount`, in the order of consumption; the rest is payable."""
     ruling: Ruling | None = None
     """What a policy ruled, where one did."""
+    basis: Basis | None = None
+    """What else the rate was chosen and applied by, where more than the prefix counted."""
 
     @property
     def payable(self) -> int:
@@ -213,7 +216,10 @@ class Charging:
         if record.usage_type not in self._contracts.types:
             return [_suspended(command, "unknown_usage_type")]
         tariff = self._tariffs.at(at)
-        rate = tariff.find(record.usage_type, record.direction, record.counterpart) if tariff else None
+        try:
+            rate = find_rate(tariff, record) if tariff else None
+        except Refused as refused:
+            return [_suspended(command, refused.code)]
         if rate is None:
             return [_suspended(command, "no_rate")]
         rate = self._contracts.rate_of(period, record.usage_type, rate)
@@ -237,12 +243,12 @@ class Charging:
         """The same for a record that has been guided and has its rate."""
         family, path, billed, rate = use.family, use.path, use.billed, use.rate
         drawn, taken = family.draw(path, billed) if billed and rate.included else ((), 0)
-        rated = rate.rate(billed - taken) if taken < billed else NOTHING
+        rated = rate.rate(billed, taken, use.command.record.started_at) if taken < billed else NOTHING
         if self._is_near(use, money, rated.amount):
             return self._decide_near(use, money, drawn, rated)
         if _is_short(use, rated):
             return self._stopped(use, _shortage(use, rated))
-        if rated.amount and max(rated.exact) >= EXACT_MAX:
+        if rated.overage and max(rated.exact) >= EXACT_MAX:
             return [_suspended(use.command, "beyond_counting")]
         return [_charged(use, drawn, rated, money)]
 
@@ -269,13 +275,14 @@ class Charging:
                 assert ruling is not None
                 return [_rejected(use, self._stop_of(ruling, use, money), ruling)]
             case "redirect":
-                return [_of_another(use, use.rate.rate(use.billed), PERSONAL, ruling)]
+                rated = use.rate.rate(use.billed, 0, use.command.record.started_at)
+                return [_of_another(use, rated, PERSONAL, ruling)]
             case "overage":
                 assert ruling is not None
                 drawn, rated, ruling = self.priced(use, ruling)
         if _is_short(use, rated):
             return self._stopped(use, _shortage(use, rated))
-        if rated.amount and max(rated.exact) >= EXACT_MAX:
+        if rated.overage and max(rated.exact) >= EXACT_MAX:
             return [_suspended(use.command, "beyond_counting")]
         return self._decide_limited(use, money, drawn, rated, asked, ruling)
 
@@ -329,12 +336,13 @@ class Charging:
         """What is beyond the threshold costs the policy's price, and no allowance covers it."""
         above = use.billed
         if ruling.counted != MONEY:
-            at = use.command.record.started_at
-            used = self.limits.used(use.family, ruling.limit_of, ruling.window, at)
+            started_at = use.command.record.started_at
+            used = self.limits.used(use.family, ruling.limit_of, ruling.window, started_at)
             above = min(above, used + use.billed - ruling.at)
         rest = use.billed - above
         drawn, taken = use.family.draw(use.path, rest) if rest and use.rate.included else ((), 0)
-        rated = priced_above(use.rate, rest - taken, above, ruling.price, ruling.per)
+        at = use.command.record.started_at
+        rated = priced_above(use.rate, rest, taken, above, ruling.price, ruling.per, at)
         return drawn, rated, replace(ruling, above=above)
 
     def apply(self, event: UsageCharged | UsageRejected | UsageSuspended) -> None:
@@ -378,14 +386,27 @@ class Charging:
             self.limits.count(MONEY, path, amount, at)
 
 
+def find_rate(tariff: Tariff, record: UsageRecord) -> CompiledRate | None:
+    """A record's rate in a version; refuses a record that does not say what its rate asks for."""
+    return tariff.find(
+        record.usage_type,
+        record.direction,
+        record.counterpart,
+        record.started_at,
+        record.line,
+        record.attributes,
+    )
+
+
 def rated_again(rate: CompiledRate, charge: UsageCharged) -> Rated:
     """What the overage of a charge costs, by the tariff or by the policy that ruled it."""
     if charge.payer == EMERGENCY:
         return Rated(charge.overage, 0, (0, 1))
-    ruling = charge.ruling
+    taken, at, ruling = charge.billed - charge.overage, charge.started_at, charge.ruling
     if ruling is not None and ruling.action == "overage":
-        return priced_above(rate, charge.overage - ruling.above, ruling.above, ruling.price, ruling.per)
-    return rate.rate(charge.overage)
+        rest = charge.billed - ruling.above
+        return priced_above(rate, rest, taken, ruling.above, ruling.price, ruling.per, at)
+    return rate.rate(charge.billed, taken, at)
 
 
 def _shortage(use: Use, rated: Rated) -> Stop:
@@ -436,6 +457,14 @@ SUSPENSE = {
     "in_the_future": ("started_at", "the record lies in the future: check its clock and time zone"),
     "no_contract": ("started_at", "no contract covers that day: sign one that does"),
     "unknown_usage_type": ("usage_type", "the tenant has no such usage type: define it, or correct this"),
+    "no_value": (
+        "attributes",
+        "its rate is a percentage of a value: state it as the attribute value, such as 12.50",
+    ),
+    "bad_multiple": (
+        "attributes",
+        "its rate is for each segment or participant: state how many as a whole number",
+    ),
     "no_rate": ("counterpart", "no tariff valid that day has a rate for this: publish one"),
 }
 """Why a readable record waits: the field to look at, and the remedy."""
@@ -539,4 +568,5 @@ def charged(
         sealed,
         credit,
         ruling,
+        rate.basis,
     )

@@ -26,7 +26,7 @@ from .calendar import (
     name_of,
 )
 from .refusals import Refused, check_text
-from .tariff import CompiledRate
+from .tariff import CompiledRate, PublishTariff
 from .terms import QUANTITY_MAX, USUAL, Grant, Terms, check_ends_on, check_terms, prorated
 from .usage_type import UsageTypes
 
@@ -110,10 +110,11 @@ class SignContract(Struct, frozen=True, array_like=True):
 
 
 def first_form(command: object) -> object:
-    """A contract without terms, as it was told before there were any: its keys and digests stay the same."""
+    """A contract without terms, as it was told before there were any, and a tariff alike: their keys and
+    digests stay the same."""
     if isinstance(command, SignContract) and command.terms is None and not command.note:
         return command.contract, command.starts_on, command.grants, command.overage
-    return command
+    return command.first_form() if isinstance(command, PublishTariff) else command
 
 
 class EndContract(Struct, frozen=True, array_like=True):
@@ -167,7 +168,7 @@ class Contracts:
         """Of the contracts that end."""
         self.periods: dict[str, PeriodOpened] = {}
         self.agreed = Agreed()
-        self._rates: dict[tuple[str, int, int, int], CompiledRate] = {}
+        self._rates: dict[tuple[str, int, int, int, str], CompiledRate] = {}
         self._versions: dict[tuple[str, int], ContractSigned] = {}
         self._starts: list[int] = []
         self._opened: list[PeriodOpened] = []
@@ -242,10 +243,13 @@ class Contracts:
         prices = self.terms_of(period).overage_prices
         if not prices or not rate.included:
             return rate
-        key = (period.contract, period.version, rate.version, rate.index)
+        own = (rate.priced(one) for one in prices if one.usage_type == usage_type)
+        if not rate.plain:
+            # It is bound to one usage.
+            return next(own, rate)
+        key = (period.contract, period.version, rate.version, rate.index, rate.prefix)
         found = self._rates.get(key)
         if found is None:
-            own = (rate.priced(one) for one in prices if one.usage_type == usage_type)
             found = self._rates[key] = next(own, rate)
         return found
 

@@ -158,9 +158,10 @@ class Terms:
     def _priced(self, total: int, billed: int, rest: int, ruling: Ruling | None = None) -> tuple[Hold, Rated]:
         """Of what is billed the rest is charged as usual, and what is above it as a policy says."""
         drawn, taken = self._draw(rest) if self.rate.included else ((), 0)
-        rated = self.rate.rate(rest - taken) if taken < rest else NOTHING
+        at = self.asked.at
+        rated = self.rate.rate(rest, taken, at) if taken < rest else NOTHING
         if ruling is not None:
-            rated = priced_above(self.rate, rest - taken, billed - rest, ruling.price, ruling.per)
+            rated = priced_above(self.rate, rest, taken, billed - rest, ruling.price, ruling.per, at)
         return Hold(total, billed, drawn, rated.overage, rated.amount), rated
 
     def _ruling(self, hold: Hold) -> Ruling | None:

@@ -10,7 +10,8 @@ from .bucket import Drawn, Family
 from .charging import FUTURE_MAX, Charging, UsageCharged, charged
 from .contract import Contracts
 from .hierarchy import Hierarchy
-from .tariff import EXACT_MAX, NOTHING, Deck, Tariffs
+from .rating.finding import Deck
+from .tariff import EXACT_MAX, NOTHING, CompiledRate, Tariffs
 from .usage import MONEY, UsageRecord
 
 
@@ -80,7 +81,8 @@ class PlainCharges:
                 return None
             lane = window.lanes.get(record.usage_type + record.direction)
             rate = lane.deck.find(record.counterpart) if lane is not None else None
-            if lane is None or rate is None:
+            if type(rate) is not CompiledRate or lane is None:
+                # There is none, or it is not plain.
                 return None
             family, billed = lane.family, rate.billed(record.quantity)
             if not billed:
@@ -90,7 +92,7 @@ class PlainCharges:
             if rate.included:
                 drawn, taken = family.draw(path, billed)
             if taken < billed:
-                rated = rate.rate(billed - taken)
+                rated = rate.rate(billed, taken)
                 capped = family.caps is not None and family.caps.touches(path)
                 if (rate.included and not window.overage) or max(rated.exact) >= EXACT_MAX or capped:
                     return None

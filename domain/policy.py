@@ -411,14 +411,14 @@ def check_policy(command: SetPolicy, hierarchy: Hierarchy) -> None:
             raise Refused("bad_policy", field=field, value="", remedy=remedy)
 
 
-def priced_above(rate: CompiledRate, uncovered: int, above: int, price: str, per: int) -> Rated:
-    """What units cost that no allowance covered, of which some at a policy's price: rounded once."""
-    fee = rate.fee if uncovered else 0
-    exact = Fraction(uncovered * rate.num + fee, rate.den) + above * Fraction(Decimal(price)) * Fraction(
-        MICRO, per
-    )
+def priced_above(
+    rate: CompiledRate, rest: int, taken: int, above: int, price: str, per: int, at: int
+) -> Rated:
+    """What units cost that no allowance covered, those above `rest` at a policy's price: rounded once."""
+    usual = rate.rate(rest, taken, at)
+    exact = Fraction(*usual.exact) + above * Fraction(Decimal(price)) * Fraction(MICRO, per)
     amount = round_to(rate.step, rate.method, exact.numerator, exact.denominator)
-    return Rated(uncovered + above, amount, (exact.numerator, exact.denominator))
+    return Rated(usual.overage + above, amount, (exact.numerator, exact.denominator))
 
 
 def quantity_at(percent: int, at: int, quantity: int) -> int:

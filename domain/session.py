@@ -11,6 +11,7 @@ from msgspec import Struct
 from .hierarchy import Path
 from .hold import NO_HOLD, Hold
 from .policy import Ruling
+from .rating.basis import Basis
 from .usage import UsageRecord
 
 VALIDITY_SECONDS = 600
@@ -60,6 +61,10 @@ class SessionReserved(Struct, frozen=True, array_like=True, gc=False):
     """Of the other party's number, the longest prefix that a policy names: it tells country groups."""
     ruling: Ruling | None = None
     """What a policy ruled, where one did: with the rate to throttle to."""
+    prefix: str = ""
+    """By which the rate was found among its zone's; "" where it has one of its own."""
+    basis: Basis | None = None
+    """What else the rate was chosen by."""
 
     @property
     def before(self) -> Hold:
@@ -243,6 +248,8 @@ class Session(Struct, frozen=True, array_like=True, gc=False):
     emergency: bool = False
     payer: str = "corporate"
     place: str = ""
+    prefix: str = ""
+    basis: Basis | None = None
 
 
 SessionCommand = ReserveUnits | UpdateSession | ReleaseSession | ExpireSession

@@ -1,65 +1,60 @@
-"""Tariffs: what a unit costs, by usage type, direction and destination prefix.
+"""Tariffs: what a unit costs, by usage type, direction, origin, destination and time.
 
 Prices are exact fractions of a micro-unit per unit; a charge is computed exactly and rounded
 once, by the method and to the decimals its tariff names. Usage is rated with the version that
-was valid when it happened: versions are only ever added.
+was valid when it happened: versions are only ever added. What rates is in `rating/`.
 """
 
-import re
-from collections.abc import Container
-from copy import copy
-from decimal import Decimal
-from fractions import Fraction
-from math import lcm
-from typing import ClassVar, Literal, Protocol
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
+import msgspec
 from msgspec import Struct
 
+from .rating.basis import Basis
+from .rating.checking import Checked, check_decimals
+from .rating.finding import Clocks, Finder, bound, refound_attributes
+from .rating.language import (
+    MICRO,
+    PRICE,
+    UNITS_MAX,
+    Method,
+    Priced,
+    Rate,
+    Window,
+    Zone,
+    first_rate,
+    told_first,
+)
+from .rating.rate import EXACT_MAX, NOTHING, Attributes, CompiledRate, Rated
+from .rating.rounding import round_to, round_up_to
 from .refusals import Refused, check_text
 from .usage import USAGE_TYPES
 
-MICRO = 1_000_000
-DECIMALS_MAX = 6
-PRICE = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,12})?")
-UNITS_MAX = 10**12
-"""Of `per`, increment and minimum."""
-EXACT_MAX = 2**63
-"""Numerator and denominator of an exact amount are stored as integers of 64 bits."""
-RATES_MAX = 200_000
-LOOKUPS_REMEMBERED_MAX = 50_000
+__all__ = [
+    "EXACT_MAX",
+    "MICRO",
+    "NOTHING",
+    "PRICE",
+    "UNITS_MAX",
+    "CompiledRate",
+    "Method",
+    "Priced",
+    "PublishTariff",
+    "Rate",
+    "Rated",
+    "Tariff",
+    "TariffPublished",
+    "Tariffs",
+    "check_tariff",
+    "first_published",
+    "published_as",
+    "round_to",
+    "round_up_to",
+]
 
-Method = Literal["half_up", "half_even", "up", "down"]
-
-
-class Rate(Struct, frozen=True, array_like=True):
-    """One line of a tariff. `prefix` matches the start of the counterpart; the longest wins.
-
-    Public numbers start with "+": the prefix "+44" is the United Kingdom, "+" any public number,
-    "" anything, such as an extension.
-    """
-
-    usage_type: str
-    zone: str
-    price: str
-    """Of `per` units, in the tariff's currency: "0.05"."""
-    per: int = 1
-    prefix: str = ""
-    direction: str = ""
-    """"outbound", "inbound", or "" for both."""
-    increment: int = 1
-    minimum: int = 0
-    connect_fee: str = "0"
-    included: bool = True
-    """Whether the allowance covers it; what is not covered costs money."""
-
-
-class Priced(Protocol):
-    """What has a price of so many units: a rate, or a contract's price for overage."""
-
-    @property
-    def price(self) -> str: ...
-    @property
-    def per(self) -> int: ...
+PUBLISHED_FIRST, PUBLISH_FIRST = 7, 6
+"""So many fields had a version and the command for it at first."""
 
 
 class TariffPublished(Struct, frozen=True, array_like=True):
@@ -73,6 +68,13 @@ class TariffPublished(Struct, frozen=True, array_like=True):
     method: Method
     decimals: int
     rates: tuple[Rate, ...]
+    zones: tuple[Zone, ...] = ()
+    windows: tuple[Window, ...] = ()
+    """Of two that contain a moment the first counts."""
+    holidays: tuple[str, ...] = ()
+    """Dates that are no weekdays: "2026-12-25", or "12-25" in every year."""
+    time_zone: str = ""
+    """Of the windows and holidays."""
 
 
 class PublishTariff(Struct, frozen=True, array_like=True):
@@ -84,113 +86,16 @@ class PublishTariff(Struct, frozen=True, array_like=True):
     rates: tuple[Rate, ...]
     method: Method = "half_up"
     decimals: int = 4
+    zones: tuple[Zone, ...] = ()
+    windows: tuple[Window, ...] = ()
+    holidays: tuple[str, ...] = ()
+    time_zone: str = ""
+    """"" is the tenant's own."""
 
-
-class Rated(Struct, frozen=True, array_like=True):
-    """What a quantity costs, with its working."""
-
-    overage: int
-    """Billed units that no allowance covered."""
-    amount: int
-    """Micro-units, rounded once."""
-    exact: tuple[int, int]
-    """The same before rounding: numerator and denominator, in micro-units."""
-
-
-class CompiledRate:
-    """A rate, ready to be applied with integers only."""
-
-    __slots__ = (
-        "den",
-        "fee",
-        "included",
-        "increment",
-        "index",
-        "method",
-        "minimum",
-        "num",
-        "prefix",
-        "step",
-        "version",
-        "zone",
-    )
-
-    def __init__(self, rate: Rate, index: int, published: TariffPublished) -> None:
-        price = _per_unit(rate)
-        fee = Fraction(Decimal(rate.connect_fee)) * MICRO
-        self.den = lcm(price.denominator, fee.denominator)
-        self.num = price.numerator * (self.den // price.denominator)
-        self.fee = fee.numerator * (self.den // fee.denominator)
-        self.increment = rate.increment
-        self.minimum = rate.minimum
-        self.included = rate.included
-        self.index = index
-        self.zone = rate.zone
-        self.prefix = rate.prefix
-        self.version = published.version
-        self.method: Method = published.method
-        self.step = 10 ** (DECIMALS_MAX - published.decimals)
-
-    def priced(self, price: Priced) -> "CompiledRate":
-        """The same rate with another price; its fee, increments and rounding stay."""
-        other = copy(self)
-        unit, fee = _per_unit(price), Fraction(self.fee, self.den)
-        other.den = lcm(unit.denominator, fee.denominator)
-        other.num = unit.numerator * (other.den // unit.denominator)
-        other.fee = fee.numerator * (other.den // fee.denominator)
-        return other
-
-    def billed(self, quantity: int) -> int:
-        """Rounded up to the increment, at least the minimum; nothing used is nothing billed."""
-        if quantity <= 0:
-            return 0
-        if quantity < self.minimum:
-            quantity = self.minimum
-        return quantity if self.increment == 1 else round_up_to(self.increment, quantity)
-
-    def rate(self, overage: int) -> Rated:
-        """What so many billed units cost that no allowance covered."""
-        if overage <= 0:
-            return NOTHING
-        exact = overage * self.num + self.fee
-        return Rated(overage, round_to(self.step, self.method, exact, self.den), (exact, self.den))
-
-
-NOTHING = Rated(0, 0, (0, 1))
-
-
-class Deck:
-    """The rates of one usage type and direction, by prefix."""
-
-    __slots__ = ("_longest", "_prefixes", "_remembered")
-
-    def __init__(self) -> None:
-        self._prefixes: dict[str, CompiledRate] = {}
-        self._longest = 0
-        self._remembered: dict[str, CompiledRate | None] = {}
-
-    def enter(self, rate: CompiledRate) -> None:
-        """Of two rates with one prefix, the first entered holds."""
-        self._prefixes.setdefault(rate.prefix, rate)
-        self._longest = max(self._longest, len(rate.prefix))
-
-    def find(self, counterpart: str) -> CompiledRate | None:
-        """The rate of the longest prefix that the counterpart starts with."""
-        start = counterpart[: self._longest]
-        try:
-            return self._remembered[start]
-        except KeyError:
-            if len(self._remembered) >= LOOKUPS_REMEMBERED_MAX:
-                self._remembered.clear()
-            found = self._remembered[start] = self._search(start)
-            return found
-
-    def _search(self, start: str) -> CompiledRate | None:
-        for length in range(len(start), -1, -1):
-            found = self._prefixes.get(start[:length])
-            if found is not None:
-                return found
-        return None
+    def first_form(self) -> tuple[object, ...]:
+        """As it was told before it could say more, where it says no more: its digest stays the same."""
+        rates = tuple(map(first_rate, self.rates))
+        return tuple(rates if part is self.rates else part for part in told_first(self, PUBLISH_FIRST))
 
 
 class Tariff:
@@ -198,21 +103,46 @@ class Tariff:
 
     def __init__(self, published: TariffPublished) -> None:
         self.published = published
-        self.rates = [CompiledRate(rate, index, published) for index, rate in enumerate(published.rates)]
-        self.decks: dict[tuple[str, str], Deck] = {}
-        """By usage type and direction."""
-        by_direction = sorted(
-            zip(published.rates, self.rates, strict=True), key=lambda pair: not pair[0].direction
-        )
-        # A rate for one direction goes before one for both.
-        for rate, compiled in by_direction:
-            for direction in [rate.direction] if rate.direction else ["outbound", "inbound"]:
-                self.decks.setdefault((rate.usage_type, direction), Deck()).enter(compiled)
+        clocks = Clocks(published.windows, published.holidays, published.time_zone)
+        self._finder = Finder(published.rates, published.zones, clocks, published)
+        self.rates = self._finder.rates
+        self._origins = self._finder.origins
+        self.decks = self._finder.decks
+        """By usage type and direction, of rates for any origin."""
 
-    def find(self, usage_type: str, direction: str, counterpart: str) -> CompiledRate | None:
-        """The rate of the longest prefix that the counterpart starts with."""
-        deck = self.decks.get((usage_type, direction))
-        return deck.find(counterpart) if deck is not None else None
+    def find(
+        self,
+        usage_type: str,
+        direction: str,
+        counterpart: str,
+        at: int = 0,
+        line: str = "",
+        attributes: Attributes = (),
+    ) -> CompiledRate | None:
+        """The rate of a usage, bound to it; refuses one that does not say what its rate asks for."""
+        lane = (usage_type, direction)
+        origins = self._origins.get(lane) if self._origins else None
+        if origins is not None:
+            origin = origins.of(line, attributes)
+            return self._finder.from_origin(lane, origin, counterpart, at, attributes)
+        deck = self.decks.get(lane)
+        found = deck.find(counterpart) if deck is not None else None
+        return found if found is None or found.plain else bound(found, "", at, attributes)
+
+    def find_again(
+        self, usage_type: str, direction: str, counterpart: str, at: int, basis: Basis
+    ) -> CompiledRate | None:
+        """The same for usage that was charged before: by what its charge knows of it."""
+        attributes = refound_attributes(basis)
+        return self._finder.from_origin((usage_type, direction), basis.origin, counterpart, at, attributes)
+
+    def rate_of(self, index: int, prefix: str, basis: Basis | None) -> CompiledRate:
+        """One of its rates, as a charge has applied it."""
+        return self.rates[index].again(prefix, basis)
+
+    def has_prefix(self, index: int, prefix: str) -> bool:
+        """Whether a rate is for a prefix."""
+        return self._finder.has_prefix(index, prefix)
 
 
 class Tariffs:
@@ -235,23 +165,16 @@ class Tariffs:
         )
 
     def decide(
-        self, command: PublishTariff, currency: str, types: Container[str] = USAGE_TYPES
+        self,
+        command: PublishTariff,
+        currency: str,
+        units: Mapping[str, str] = USAGE_TYPES,
+        time_zone: str = "UTC",
     ) -> list[TariffPublished]:
-        check_tariff(command, types)
+        check_tariff(command, units)
         if command.currency != currency:
             raise Refused("wrong_currency", currency=command.currency, expected=currency)
-        version = len(self.versions) + 1
-        return [
-            TariffPublished(
-                command.tariff,
-                version,
-                command.valid_from,
-                command.currency,
-                command.method,
-                command.decimals,
-                command.rates,
-            )
-        ]
+        return [published_as(command, len(self.versions) + 1, time_zone)]
 
     def apply(self, event: TariffPublished) -> None:
         self.versions.append(Tariff(event))
@@ -261,64 +184,36 @@ class Tariffs:
         )
 
 
-def check_tariff(command: PublishTariff, types: Container[str] = USAGE_TYPES) -> None:
-    """Refuses what cannot be rated with, naming the rate and the field."""
+def published_as(command: PublishTariff, version: int, time_zone: str) -> TariffPublished:
+    """What a command leads to. Its windows keep the time zone that they were published with."""
+    zone = (command.time_zone or time_zone) if command.windows else command.time_zone
+    return TariffPublished(
+        command.tariff,
+        version,
+        command.valid_from,
+        command.currency,
+        command.method,
+        command.decimals,
+        command.rates,
+        command.zones,
+        command.windows,
+        command.holidays,
+        zone,
+    )
+
+
+def check_tariff(command: PublishTariff, units: Mapping[str, str] = USAGE_TYPES) -> None:
+    """Refuses what cannot be rated with, naming rate and field. `units`: of the usage types there are."""
     check_text("tariff", command.tariff)
-    if not 0 <= command.decimals <= DECIMALS_MAX:
-        raise Refused("bad_tariff", field="decimals", value=command.decimals, between=[0, DECIMALS_MAX])
-    if not 1 <= len(command.rates) <= RATES_MAX:
-        raise Refused("bad_tariff", field="rates", count=len(command.rates), count_max=RATES_MAX)
-    seen: set[tuple[str, str, str]] = set()
-    for index, rate in enumerate(command.rates):
-        check_text(f"rates[{index}].zone", rate.zone)
-        check_text(f"rates[{index}].prefix", rate.prefix, empty=True)
-        for field, wrong in _faults(rate, types):
-            if wrong:
-                raise Refused("bad_tariff", field=f"rates[{index}].{field}", value=str(getattr(rate, field)))
-        key = (rate.usage_type, rate.direction, rate.prefix)
-        if key in seen:
-            raise Refused(
-                "bad_tariff", field=f"rates[{index}].prefix", value=rate.prefix, remedy="given twice"
-            )
-        seen.add(key)
+    check_decimals(command.decimals)
+    parts = (command.rates, command.zones, command.windows, command.holidays, command.time_zone)
+    Checked(*parts, units).check()
 
 
-def _faults(rate: Rate, types: Container[str]) -> list[tuple[str, bool]]:
-    return [
-        ("usage_type", rate.usage_type not in types),
-        ("price", not PRICE.fullmatch(rate.price)),
-        ("connect_fee", not PRICE.fullmatch(rate.connect_fee)),
-        ("per", not 1 <= rate.per <= UNITS_MAX),
-        ("increment", not 1 <= rate.increment <= UNITS_MAX),
-        ("minimum", not 0 <= rate.minimum <= UNITS_MAX),
-        ("direction", rate.direction not in ("", "outbound", "inbound")),
-    ]
-
-
-def _per_unit(rate: Priced) -> Fraction:
-    return Fraction(Decimal(rate.price)) * MICRO / rate.per
-
-
-def round_up_to(increment: int, quantity: int) -> int:
-    return -(-quantity // increment) * increment
-
-
-def round_to(step: int, method: Method, numerator: int, denominator: int) -> int:
-    """The multiple of `step` nearest to a fraction that is not negative, by the named method."""
-    whole, rest = divmod(numerator, denominator * step)
-    if rest:
-        over_half = 2 * rest - denominator * step
-        whole += _goes_up(method, over_half, whole)
-    return whole * step
-
-
-def _goes_up(method: Method, over_half: int, whole: int) -> bool:
-    match method:
-        case "up":
-            return True
-        case "down":
-            return False
-        case "half_up":
-            return over_half >= 0
-        case "half_even":
-            return over_half > 0 or (over_half == 0 and whole % 2 == 1)
+def first_published(published: TariffPublished) -> dict[str, Any]:
+    """A version by its fields' names, as told before it could say more."""
+    names = published.__struct_fields__
+    told = dict(zip(names, told_first(published, PUBLISHED_FIRST), strict=False))
+    told["rates"] = [*map(first_rate, published.rates)]
+    builtins: dict[str, Any] = msgspec.to_builtins(told)
+    return builtins

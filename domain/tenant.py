@@ -281,8 +281,9 @@ class Tenant:
         """What the carrier and the enterprise agree on, and what follows from it in time."""
         match command:
             case PublishTariff():
-                currency = self.opened.currency if self.opened else ""
-                return [*self.tariffs.decide(command, currency, self.types)]
+                assert self.opened is not None
+                about = (self.opened.currency, self.types.units, self.opened.time_zone)
+                return [*self.tariffs.decide(command, *about)]
             case SignContract() | OpenPeriod() | EndContract() | RenewContract():
                 return self._contract(command, now)
             case TopUp():

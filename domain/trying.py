@@ -17,10 +17,10 @@ from .hierarchy import NodeAdded, ResourceAdded
 from .limit import LimitSet, ThresholdCrossed
 from .policy import PERSONAL, PolicySet, PolicyWithdrawn, UsageApproved
 from .raising import LimitRaised
-from .refusals import InvariantBroken
+from .refusals import InvariantBroken, Refused
 from .rollover import RolledOver
 from .session import SessionEvent
-from .tariff import CompiledRate
+from .tariff import CompiledRate, Tariff
 from .tenant import Tenant
 from .trading import TradingEvent
 from .usage import MONEY, UsageRecord
@@ -202,15 +202,24 @@ class _World:
     def _rate(self, event: UsageCharged | UsageRejected, counterpart: str | None) -> CompiledRate | None:
         tariffs, contracts = self.tenant.tariffs, self.tenant.contracts
         if isinstance(event, UsageCharged):
-            rate: CompiledRate | None = tariffs.versions[event.tariff - 1].rates[event.rate]
+            version = tariffs.versions[event.tariff - 1]
+            rate: CompiledRate | None = version.rate_of(event.rate, event.prefix, event.basis)
         else:
             tariff = tariffs.at(event.started_at)
             if tariff is None or counterpart is None:
                 return None
-            rate = tariff.find(event.usage_type, event.direction, counterpart)
+            rate = _found(tariff, event, counterpart)
         if rate is None:
             return None
         return contracts.rate_of(contracts.periods[event.period], event.usage_type, rate)
+
+
+def _found(tariff: Tariff, event: UsageRejected, counterpart: str) -> CompiledRate | None:
+    """Of what was rejected nobody knows the attributes any more."""
+    try:
+        return tariff.find(event.usage_type, event.direction, counterpart, event.started_at)
+    except Refused:
+        return None
 
 
 def rules_of(tenant: Tenant, period: str, at: int) -> list[Rule]:

@@ -17,7 +17,7 @@ from ..domain.events import Recorded
 from ..domain.hierarchy import Path
 from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.refusals import InvariantBroken
-from ..domain.tariff import MICRO, CompiledRate, Rate, TariffPublished
+from ..domain.tariff import MICRO, Rate, TariffPublished
 from ..domain.tenant import Tenant
 from ..domain.usage import MONEY, unpack_personal
 from ..domain.window import PERIOD
@@ -336,7 +336,7 @@ class _Explaining:
         return None
 
     def _rate_again(self, event: UsageCharged, published: TariffPublished) -> None:
-        tariffs = CompiledRate(published.rates[event.rate], event.rate, published)
+        tariffs = self.state.tariffs.versions[event.tariff - 1].rate_of(event.rate, event.prefix, event.basis)
         period = self.state.contracts.periods[event.period]
         compiled = self.state.contracts.rate_of(period, event.usage_type, tariffs)
         billed = compiled.billed(event.quantity)

@@ -206,7 +206,11 @@ TOLD: dict[str, Told] = {
     "report_out_of_order": Told("number", "{session} has reported as number {last} already: count upwards"),
     "usage_taken_back": Told("used", "{session} has reported {used}: usage only grows"),
     # tariffs
-    "bad_tariff": Told("tariff", "{field} cannot be used"),
+    "bad_tariff": Told("tariff", "{field}: {remedy}"),
+    "no_value": Told("attributes", "the rate is a percentage: state the attribute {attribute} as {example}"),
+    "bad_multiple": Told(
+        "attributes", "the rate is for each of the {attribute}: state their number, as a whole one"
+    ),
     "wrong_currency": Told("currency", "the tenant's currency is {expected}, not {currency}"),
     # sizing
     "bad_sizing": Told("assumptions", "{field}: {remedy}"),

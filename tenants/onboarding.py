@@ -26,13 +26,15 @@ from ..domain.limit import THRESHOLDS, SetAnyLimit, SetLimit
 from ..domain.policy import Action, Group, Selector, SetPolicy
 from ..domain.policy import Step as PolicyStep
 from ..domain.raising import MayRaise
-from ..domain.tariff import MICRO, Method, PublishTariff, Rate
+from ..domain.tariff import MICRO
 from ..domain.tenant import Command
 from ..domain.terms import USUAL, OveragePrice, RollOverRule, Terms
 from ..domain.usage_type import DefineUsageType
 from ..domain.window import PERIOD
+from .definition import DefinitionError, parse
 from .isolation import Isolation
 from .sealing import RootKey, Sealer, create_tenant_key
+from .tariff_file import TariffDefinition, tariff_command
 
 MONEY_TEXT = re.compile(r"[0-9]{1,12}(?:\.[0-9]{1,6})?")
 SLUG = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?")
@@ -44,10 +46,6 @@ class UnknownTenant(LookupError):
 
 class SlugTaken(ValueError):
     """There is a tenant of that name already."""
-
-
-class DefinitionError(ValueError):
-    """The definition file cannot be read. Says where, and what was expected."""
 
 
 class TenantEntry(Struct, frozen=True):
@@ -134,34 +132,6 @@ class ContractDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     overage_prices: dict[str, PriceDefinition] = {}
     over_commitment_percent: int = 0
     note: str = ""
-
-
-class RateDefinition(Struct, frozen=True, forbid_unknown_fields=True):
-    """As `domain.tariff.Rate`, by name."""
-
-    usage_type: str
-    zone: str
-    price: str
-    per: int = 1
-    prefix: str = ""
-    direction: Literal["", "outbound", "inbound"] = ""
-    increment: int = 1
-    minimum: int = 0
-    connect_fee: str = "0"
-    included: bool = True
-
-
-class Rounding(Struct, frozen=True, forbid_unknown_fields=True):
-    method: Method = "half_up"
-    decimals: int = 4
-
-
-class TariffDefinition(Struct, frozen=True, forbid_unknown_fields=True):
-    id: str
-    valid_from: str
-    currency: str
-    rates: tuple[RateDefinition, ...]
-    rounding: Rounding = Rounding()
 
 
 class RaiserDefinition(Struct, frozen=True, forbid_unknown_fields=True):
@@ -277,10 +247,7 @@ class Step(Struct, frozen=True):
 
 
 def parse_definition(text: bytes) -> Definition:
-    try:
-        return msgspec.json.decode(text, type=Definition)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise DefinitionError(f"the definition cannot be used: {error}") from error
+    return parse(text, Definition, "the definition")
 
 
 def steps(definition: Definition, zone: ZoneInfo, normalise: Callable[[str, str], str]) -> Iterator[Step]:
@@ -295,8 +262,8 @@ def steps(definition: Definition, zone: ZoneInfo, normalise: Callable[[str, str]
         yield _step("usage type", name, DefineUsageType(name, unit))
     for contract in definition.contracts:
         yield _step("contract", contract.id, contract_command(contract))
-    for tariff in definition.tariffs:
-        yield _step("tariff", tariff.id, tariff_command(tariff, zone))
+    for place, tariff in enumerate(definition.tariffs):
+        yield _step("tariff", tariff.id, tariff_command(tariff, zone, f"tariffs[{place}]."))
     for limit in definition.limits:
         about = f"{limit.node} {limit.usage_type}{'' if limit.window == PERIOD else f' {limit.window}'}"
         yield _step("limit", about, limit.command())
@@ -323,14 +290,6 @@ def contract_command(contract: ContractDefinition) -> SignContract:
     )
     agreed = None if terms == USUAL else terms
     return SignContract(contract.id, contract.starts_on, grants, contract.overage, agreed, contract.note)
-
-
-def tariff_command(tariff: TariffDefinition, zone: ZoneInfo) -> PublishTariff:
-    rates = tuple(Rate(**msgspec.structs.asdict(rate)) for rate in tariff.rates)
-    valid_from = midnight(_date("tariffs.valid_from", tariff.valid_from), zone)
-    return PublishTariff(
-        tariff.id, valid_from, tariff.currency, rates, tariff.rounding.method, tariff.rounding.decimals
-    )
 
 
 def _step(what: str, about: str, command: Command | Enrol) -> Step:

@@ -32,8 +32,11 @@ NAMES = {"uuid1", "uuid4", "getrandbits", "perf_counter", "monotonic", "urandom"
 CALLS = {"open", "input", "print", "exec", "eval", "id", "hash", "globals", "breakpoint"}
 CLOCKS = {"now", "today", "utcnow"}
 
-DIVISIONS = {("tariff.py", "Fraction(Decimal(rate.price)) * MICRO / rate.per")}
-"""The only true division: of a Fraction, which stays exact."""
+DIVISIONS = {
+    ("rate.py", "Fraction(Decimal(rate.price)) * MICRO / rate.per"),
+    ("shaped.py", "Fraction(Decimal(rate.percent)) / 100"),
+}
+"""The only true divisions: of a Fraction, which stays exact."""
 
 
 def tree_of(path: Path) -> ast.Module:

@@ -27,12 +27,11 @@ from ...tenants.onboarding import (
     Enrol,
     LimitDefinition,
     NodeDefinition,
-    RateDefinition,
     ResourceDefinition,
-    TariffDefinition,
     TenantEntry,
     steps,
 )
+from ...tenants.tariff_file import RateDefinition, TariffDefinition
 from ..deciding import Answer, Order, Slice, command_key
 from ..engine import Engine, normal_line
 from ..log import Group, Head

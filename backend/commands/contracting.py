@@ -14,7 +14,8 @@ from ...domain.tenant import Command, Tenant
 from ...domain.terms import Grant
 from ...domain.usage_type import DefineUsageType
 from ...projections.contracts import Contract, Version, contracts
-from ...tenants.onboarding import ContractDefinition, DefinitionError, contract_command, find_tenant
+from ...tenants.definition import DefinitionError
+from ...tenants.onboarding import ContractDefinition, contract_command, find_tenant
 from ..deciding import Answer
 from ..following import catch_up
 from ..running import Product, running

@@ -11,9 +11,9 @@ import rich_click as click
 from ...domain.contract import OpenPeriod, PeriodNotOpen
 from ...domain.refusals import Refused
 from ...domain.tenant import Command, OpenTenant, Tenant
+from ...tenants.definition import DefinitionError
 from ...tenants.onboarding import (
     Definition,
-    DefinitionError,
     Enrol,
     TenantEntry,
     find_tenant,

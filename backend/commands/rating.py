@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any, BinaryIO
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-import msgspec
 import rich_click as click
 
+from ...domain.charging import SUSPENSE, find_rate
+from ...domain.rating.working import Component, working
 from ...domain.refusals import Refused
-from ...domain.tariff import MICRO, CompiledRate, Tariff, TariffPublished, check_tariff
-from ...domain.usage import UnreadableRecord, UsageRecord
-from ...tenants.onboarding import DefinitionError, TariffDefinition, tariff_command
+from ...domain.tariff import EXACT_MAX, MICRO, CompiledRate, Tariff, TariffPublished, published_as
+from ...domain.usage import USAGE_TYPES, UnreadableRecord, UsageRecord
+from ...tenants.definition import DefinitionError
+from ...tenants.tariff_file import usable_tariff
 from ..intake.formats import load_format
 from ..intake.reading import read_records
 from .input import opened
@@ -26,7 +28,10 @@ from .output import note, settings_for_command, tell_json
 @click.option(
     "--time-zone", default="UTC", show_default=True, help="Of the tariff's dates, and of times without zone."
 )
-def rate(tariff_file: BinaryIO, usage_file: str, format_name: str, time_zone: str) -> None:
+@click.option("--usage-type", "own_types", multiple=True, metavar="NAME=UNIT", help="Of the carrier's own.")
+def rate(
+    tariff_file: BinaryIO, usage_file: str, format_name: str, time_zone: str, own_types: tuple[str, ...]
+) -> None:
     """Rate usage records by one tariff: one JSON line each, with the working. Needs no server.
 
     Allowances are not looked at: each record is rated as if it were all overage.
@@ -35,7 +40,7 @@ def rate(tariff_file: BinaryIO, usage_file: str, format_name: str, time_zone: st
     allotment rate --tariff tariff.json --usage usage.ndjson
     allotment rate --tariff tariff.json --usage calls.csv --format asterisk-csv --time-zone Europe/London
 
-    A tariff is one entry of `tariffs` in `allotment tenant example`:
+    A tariff is one entry of `tariffs` in `allotment tenant example`; docs/tariffs.md explains each key:
 
     \b
     {"id": "standard", "valid_from": "2026-01-01", "currency": "GBP",
@@ -43,7 +48,7 @@ def rate(tariff_file: BinaryIO, usage_file: str, format_name: str, time_zone: st
     """
     settings_for_command()
     format = load_format(format_name)
-    tariff = _tariff(tariff_file, _zone(time_zone))
+    tariff = _tariff(tariff_file, _zone(time_zone), _units(own_types))
     failed = 0
     with opened(usage_file) as stream:
         for record in read_records(stream, format, time_zone=time_zone, name=Path(usage_file).name):
@@ -63,12 +68,13 @@ def rated(record: UsageRecord | UnreadableRecord, tariff: Tariff) -> dict[str, A
     about |= {"usage_type": record.usage_type, "direction": record.direction}
     published = tariff.published
     if record.started_at < published.valid_from:
-        return {
-            **about,
-            "problem": "before_tariff",
-            "detail": "the tariff is not valid yet when the record starts",
-        }
-    found = tariff.find(record.usage_type, record.direction, record.counterpart)
+        detail = "the tariff is not valid yet when the record starts"
+        return {**about, "problem": "before_tariff", "detail": detail}
+    try:
+        found = find_rate(tariff, record)
+    except Refused as refused:
+        field, detail = SUSPENSE[refused.code]
+        return {**about, "field": field, "problem": refused.code, "detail": detail}
     if found is None:
         return {**about, "problem": "no_rate", "detail": "no rate of the tariff is for this record"}
     return {**about, **_working(record, found, published)}
@@ -76,26 +82,39 @@ def rated(record: UsageRecord | UnreadableRecord, tariff: Tariff) -> dict[str, A
 
 def _working(record: UsageRecord, found: CompiledRate, published: TariffPublished) -> dict[str, Any]:
     billed = found.billed(record.quantity)
-    charge = found.rate(billed)
-    used = Fraction(billed * found.num, found.den)
-    fee = Fraction(found.fee if billed else 0, found.den)
+    charge = found.rate(billed, 0, record.started_at)
+    if max(charge.exact) >= EXACT_MAX:
+        field, detail = SUSPENSE["beyond_counting"]
+        return {"field": field, "problem": "beyond_counting", "detail": detail}
+    basis = found.basis
     return {
         "quantity": record.quantity,
         "billed": billed,
         "tariff": published.tariff,
+        "tariff_version": published.version,
         "rate": found.index,
         "prefix": found.prefix,
         "zone": found.zone,
+        **({"origin": basis.origin, "window": basis.window, "times": basis.times} if basis else {}),
         "currency": published.currency,
-        "components": [
-            {"component": "usage", "price": published.rates[found.index].price,
-             "per": published.rates[found.index].per, "exact": _exact(used)},
-            {"component": "connect_fee", "exact": _exact(fee)},
-        ],
+        "components": [_told(one, found) for one in working(found, billed, 0, record.started_at)],
         "unrounded": _exact(Fraction(*charge.exact)),
         "rounding": {"method": published.method, "decimals": published.decimals},
         "amount": f"{Decimal(charge.amount) / MICRO:.{published.decimals}f}",
-    }  # fmt: skip
+    }
+
+
+def _told(one: Component, found: CompiledRate) -> dict[str, Any]:
+    about: dict[str, Any] = {"component": one.kind}
+    if one.kind == "usage":
+        about |= {"prefix": found.prefix, "zone": found.zone, "band": one.band, "window": one.window}
+        about |= {"from": one.begins, "to": one.ends, "units": one.units}
+        about |= {"increment": one.increment, "blocks": one.blocks, "price": one.price, "per": one.per}
+    elif one.kind == "percentage":
+        about |= {"percent": one.price, "of": found.basis.value if found.basis else ""}
+    else:
+        about |= {"price": one.price}
+    return {**about, "exact": _exact(one.exact)}
 
 
 def _exact(micro_units: Fraction) -> str:
@@ -110,26 +129,28 @@ def _exact(micro_units: Fraction) -> str:
     places = 0
     while (amount * 10**places).denominator != 1:
         places += 1
-    digits = f"{(amount * 10**places).numerator:0{places + 1}d}"
-    return f"{digits[:-places]}.{digits[-places:]}" if places else digits
+    number = (amount * 10**places).numerator
+    digits = f"{abs(number):0{places + 1}d}"
+    sign = "-" if number < 0 else ""
+    return sign + (f"{digits[:-places]}.{digits[-places:]}" if places else digits)
 
 
-def _tariff(file: BinaryIO, zone: ZoneInfo) -> Tariff:
+def _tariff(file: BinaryIO, zone: ZoneInfo, units: dict[str, str]) -> Tariff:
     try:
-        definition = msgspec.json.decode(file.read(), type=TariffDefinition)
-    except (msgspec.ValidationError, msgspec.DecodeError) as error:
-        raise DefinitionError(f"{file.name}: the tariff cannot be used: {error}") from error
-    command = tariff_command(definition, zone)
-    try:
-        check_tariff(command)
-    except Refused as refused:
-        raise DefinitionError(f"{file.name}: the tariff cannot be used: {refused}") from refused
-    return Tariff(
-        TariffPublished(
-            *(command.tariff, 1, command.valid_from, command.currency),
-            *(command.method, command.decimals, command.rates),
-        )
-    )
+        command = usable_tariff(file.read(), zone, units)
+    except DefinitionError as error:
+        raise DefinitionError(f"{file.name}: {error}") from error
+    return Tariff(published_as(command, 1, zone.key))
+
+
+def _units(own_types: tuple[str, ...]) -> dict[str, str]:
+    units = dict(USAGE_TYPES)
+    for text in own_types:
+        name, equals, unit = text.partition("=")
+        if not (name and equals and unit):
+            raise click.BadParameter(f"{text!r}: give NAME=UNIT, such as sensor=message")
+        units[name] = unit
+    return units
 
 
 def _zone(name: str) -> ZoneInfo:

@@ -17,7 +17,8 @@ from ...domain.trying import Tally, Trial
 from ...domain.window import PERIOD
 from ...projections import members, rules
 from ...projections.balances import periods
-from ...tenants.onboarding import DefinitionError, LimitDefinition, PolicyDefinition, TenantEntry, find_tenant
+from ...tenants.definition import DefinitionError
+from ...tenants.onboarding import LimitDefinition, PolicyDefinition, TenantEntry, find_tenant
 from ...tenants.sealing import load_sealer
 from ..engine import wall_clock
 from ..following import catch_up

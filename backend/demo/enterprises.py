@@ -15,10 +15,9 @@ from ...tenants.onboarding import (
     Definition,
     LimitDefinition,
     NodeDefinition,
-    RateDefinition,
     ResourceDefinition,
-    TariffDefinition,
 )
+from ...tenants.tariff_file import RateDefinition, TariffDefinition
 
 CARRIER = "Meridian Telecom"
 BEGINNING = "2013-01-01"

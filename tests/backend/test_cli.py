@@ -492,7 +492,7 @@ def test_a_definition_file_is_read_before_anything_is_made(allotment, tmp_path):
     about = ("--name", "x", "--time-zone", "UTC", "--currency", "EUR")
     ended = allotment("tenant", "create", "broken", *about, "--file", str(file))
     assert ended.returncode == 2
-    assert "`kind`" in ended.stderr
+    assert "nodes[0].kind: it is missing" in ended.stderr
 
 
 def test_who_was_erased_cannot_be_read_and_no_figure_changes(allotment, acme, tmp_path):

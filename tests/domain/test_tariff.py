@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from allotment.domain import tariff as tariffs
 from allotment.domain.events import encode
+from allotment.domain.rating import checking, finding
+from allotment.domain.rating.language import DECIMALS_MAX
 from allotment.domain.refusals import Refused
 from allotment.domain.tariff import (
-    DECIMALS_MAX,
     NOTHING,
     CompiledRate,
     PublishTariff,
@@ -113,7 +114,7 @@ def test_finding_agrees_with_trying_every_rate(counterpart, prefixes):
 
 
 def test_what_is_remembered_of_look_ups_is_bounded(monkeypatch):
-    monkeypatch.setattr(tariffs, "LOOKUPS_REMEMBERED_MAX", 3)
+    monkeypatch.setattr(finding, "LOOKUPS_REMEMBERED_MAX", 3)
     tariff = Tariff(published(Rate("voice", "long", "1", prefix="+1234"), Rate("voice", "any", "1")))
     for counterpart in ("+1", "+2", "+3", "+4", "+1234", "+1"):
         zone = "long" if counterpart == "+1234" else "any"
@@ -344,9 +345,10 @@ def test_numbers_of_a_rate_that_cannot_be_stored_are_refused(acme, field):
 
 
 def test_there_may_be_so_many_rates_and_no_more(acme, monkeypatch):
-    monkeypatch.setattr(tariffs, "RATES_MAX", 2)
+    monkeypatch.setattr(checking, "RATES_MAX", 2)
     rates = [Rate("voice", "z", "1", prefix=str(digit)) for digit in range(3)]
-    assert acme.refusal(of(*rates)) == ("bad_tariff", {"field": "rates", "count": 3, "count_max": 2})
+    facts = {"field": "rates", "value": "3", "remedy": "give 1 to 2 rates"}
+    assert acme.refusal(of(*rates)) == ("bad_tariff", facts)
     assert isinstance(acme.ask(of(*rates[:2])), list)
 
 

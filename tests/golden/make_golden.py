@@ -82,6 +82,8 @@ from allotment.domain.policy import (
 )
 from allotment.domain.quiet import QuietHours
 from allotment.domain.raising import LimitRaised, MayRaise
+from allotment.domain.rating.basis import Basis
+from allotment.domain.rating.language import Band, Span, Window, Zone
 from allotment.domain.reservation import Leg, Reservation
 from allotment.domain.rollover import RolledBucket, RolledOver
 from allotment.domain.running import Line
@@ -601,6 +603,45 @@ for topic, more in {
         *SAMPLES[f"{topic}/v1"],
         msgspec.structs.replace(SAMPLES[f"{topic}/v1"][0], **more),
     ]
+
+BASIS = Basis("eu", "night", 5, "12.50")
+SAMPLES |= {
+    "usage.charged/v4": [
+        *SAMPLES["usage.charged/v3"],
+        msgspec.structs.replace(SAMPLES["usage.charged/v1"][0], basis=BASIS),
+    ],
+    "session.reserved/v4": [
+        *SAMPLES["session.reserved/v3"],
+        msgspec.structs.replace(SAMPLES["session.reserved/v1"][0], prefix="+49", basis=BASIS),
+    ],
+    "tariff.published/v2": [
+        *SAMPLES["tariff.published/v1"],
+        TariffPublished(
+            "by time and place",
+            4,
+            NOON,
+            "EUR",
+            "up",
+            3,
+            (
+                Rate(
+                    *("voice", "eu", "0.1", 60, "", "outbound", 60, 60, "0.05", True, "home", "night", True),
+                    bands=(Band(180, "0.05", 60, 1, 30),),
+                    minimum_charge="0.01",
+                    maximum_charge="3",
+                    ends=True,
+                    percent="2.5",
+                    times="participants",
+                ),
+                Rate("data", "any", "0.01"),
+            ),
+            (Zone("eu", ("+33", "+39"), ("208", "222-01")), Zone("home", ("+49",))),
+            (Window("night", (Span(("mon", "holiday"), 1_320, 360), Span())),),
+            ("12-25", "2026-05-14"),
+            "Europe/Berlin",
+        ),
+    ],
+}
 
 FIGURES = {
     "amount": 850_000,

@@ -14,7 +14,7 @@ from allotment.graphql.refusals import TOLD, problem_of
 
 def _codes():
     sources = [
-        *Path(allotment.domain.refusals.__file__).parent.glob("*.py"),
+        *Path(allotment.domain.refusals.__file__).parent.rglob("*.py"),
         Path(allotment.backend.deciding.__file__),
     ]
     for source in sources:

@@ -1,0 +1,19 @@
+"""Basis: what a charge was rated on beside its quantity, prefix and zone, so that it can be rated again."""
+
+from msgspec import Struct
+
+
+class Basis(Struct, frozen=True, array_like=True, gc=False):
+    """None where none of it mattered. Nothing of it is personal."""
+
+    origin: str = ""
+    """The zone of the serving network or of the own line, where the tariff asks for it."""
+    window: str = ""
+    """The window it began in."""
+    times: int = 1
+    """Segments or participants that multiplied what was billed."""
+    value: str = ""
+    """The value that a percentage was of, in the tariff's currency."""
+
+
+NO_BASIS = Basis()

@@ -1,0 +1,111 @@
+"""Working: what a charge consists of, each component with its own exact amount.
+
+The components add up to the unrounded amount; that is asserted whenever they are told.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from typing import Literal
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from ..refusals import InvariantBroken
+from .language import Priced
+from .rate import CompiledRate, Rated
+from .shaped import Piece, ShapedRate
+
+Kind = Literal["usage", "connect_fee", "percentage", "minimum_charge", "maximum_charge", "policy_price"]
+
+
+class Component(Struct, frozen=True):
+    """A part of what a usage costs."""
+
+    kind: Kind
+    exact: Fraction
+    """Micro-units; less than 0 for what a maximum charge takes away."""
+    begins: int = 0
+    ends: int = 0
+    """Which of the billed units: [begins, ends)."""
+    band: int = 0
+    """Counted from 0, the rate's own price."""
+    window: str = ""
+    price: str = ""
+    """Of `per` units; of a percentage: per cent."""
+    per: int = 1
+    increment: int = 1
+
+    @property
+    def units(self) -> int:
+        return self.ends - self.begins
+
+    @property
+    def blocks(self) -> int:
+        """How many increments, the last one begun."""
+        return -(-self.units // self.increment)
+
+
+def working(rate: CompiledRate, billed: int, taken: int = 0, at: int = 0) -> list[Component]:
+    """What `rate.rate` adds up, in the order of the usage."""
+    if billed <= taken:
+        return []
+    told = [*_components(rate, billed, taken, at)]
+    check_working(told, rate.rate(billed, taken, at))
+    return told
+
+
+def check_working(told: list[Component], rated: Rated) -> None:
+    total = sum((one.exact for one in told), Fraction())
+    if total != Fraction(*rated.exact):
+        raise InvariantBroken("components add up to the unrounded amount", total=total, exact=rated.exact)
+
+
+def _components(rate: CompiledRate, billed: int, taken: int, at: int) -> Iterator[Component]:
+    if not isinstance(rate, ShapedRate):
+        price = rate.price or rate.row
+        cost = Fraction((billed - taken) * rate.num, rate.den)
+        yield Component("usage", cost, taken, billed, 0, "", price.price, price.per, rate.increment)
+    elif rate.is_beyond(billed):
+        raise InvariantBroken("what nothing can count is not charged", billed=billed)
+    else:
+        yield from _usage(rate, billed, taken, at)
+    if rate.fee:
+        fee = Fraction(rate.fee, rate.den)
+        yield Component("connect_fee", fee, price=rate.row.connect_fee)
+    if isinstance(rate, ShapedRate):
+        yield from _about_the_whole(rate, rate.unheld(billed, taken, at))
+
+
+def _usage(rate: ShapedRate, billed: int, taken: int, at: int) -> Iterator[Component]:
+    last: Component | None = None
+    for piece, number in rate.parts(billed, taken, at):
+        told = _of_piece(rate, piece, number, taken)
+        if last is not None and (last.band, last.window) == (told.band, told.window):
+            last = replace(last, ends=told.ends, exact=last.exact + told.exact)
+            continue
+        if last is not None:
+            yield last
+        last = told
+    if last is not None:
+        yield last
+
+
+def _of_piece(rate: ShapedRate, piece: Piece, number: int, taken: int) -> Component:
+    begins = max(piece.begins * rate.times, taken)
+    row = rate.rows[piece.window]
+    price: Priced = rate.price or (row.bands[piece.band - 1] if piece.band else row)
+    cost, step = Fraction(number * piece.num, rate.den), rate.steps[piece.band]
+    return Component(
+        *("usage", cost, begins, begins + number, piece.band, piece.window),
+        *(price.price, price.per, step.increment * rate.times),
+    )
+
+
+def _about_the_whole(rate: ShapedRate, cost: Fraction) -> Iterator[Component]:
+    row, held = rate.row, rate.held(cost)
+    if rate.percent is not None:
+        yield Component("percentage", rate.percentage(), price=row.percent)
+    if held > cost:
+        yield Component("minimum_charge", held - cost, price=row.minimum_charge)
+    if held < cost:
+        yield Component("maximum_charge", held - cost, price=row.maximum_charge)

@@ -14,12 +14,20 @@ import structlog
 from msgspec import Struct
 
 from ..domain.bucket import Allocate, Return, Trade
-from ..domain.charging import ChargeUsage, SuspendUsage, UsageCharged, UsageRejected, UsageSuspended
+from ..domain.charging import (
+    CONFLICTING,
+    ChargeUsage,
+    SuspendUsage,
+    UsageCharged,
+    UsageRejected,
+    UsageSuspended,
+)
 from ..domain.contract import OpenPeriod, PeriodNotOpen, first_form
 from ..domain.events import encode
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, UpdateSession
 from ..domain.snapshot import COUNTED
+from ..domain.suspense import DismissUsage, RecycleUsage
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trading import TradingCommand
 from ..domain.usage import UnreadableRecord, UsageRecord, pack_personal
@@ -27,6 +35,8 @@ from ..domain.window import PERIOD
 from ..tenants.lines import Unsealed
 from ..tenants.sealing import DIGEST_BYTES, Sealer
 from .authorising import StartSession, record_of, records_of, resealed, session_of
+from .correcting import AmendRecord, InClear, RecycleRecord
+from .intake.gate import checked
 from .log import Group, Head, Log, reachable, recorded
 from .seen import (
     COMMANDS,
@@ -48,7 +58,7 @@ Usage = UsageRecord | UnreadableRecord
 class Order(Struct, frozen=True):
     """A command with the key under which it is carried out once."""
 
-    command: Command | Unsealed | StartSession
+    command: Command | Unsealed | StartSession | InClear
     key: bytes
     dry: bool = False
     """Only tell what it would lead to: nothing is written, and the key is not used up."""
@@ -61,6 +71,8 @@ class UsageOutcome(Struct, frozen=True, gc=False):
     seq: int = 0
     detail: str = ""
     """What to do about it, or whose limit it was."""
+    amount: int = 0
+    """What was charged, or what it would cost where it waits, as far as this is known."""
 
 
 class Answer(Struct, frozen=True):
@@ -134,6 +146,7 @@ DUPLICATE = UsageOutcome("duplicate")
 COUNTING = (
     *(Allocate, Return, Trade, StartSession, UpdateSession, ReleaseSession, ExpireSession),
     *get_args(TradingCommand),
+    *(*get_args(InClear), DismissUsage),
 )
 """Commands that change counters, and never the structure that a snapshot keeps apart."""
 
@@ -204,7 +217,7 @@ class Decider:
             if charged is None:
                 outcomes.append(self._decide_unusual(slice, len(outcomes), now))
             else:
-                outcomes.append(UsageOutcome("charged", "", first_seq + len(fresh)))
+                outcomes.append(UsageOutcome("charged", "", first_seq + len(fresh), "", charged.amount))
                 fresh.append((charged, key, digest, actor))
                 keys.append(key)
                 digests.append(digest)
@@ -320,8 +333,8 @@ class Decider:
         if type(told) is UsageRejected:
             return UsageOutcome("rejected", told.reason, seq, self._stop(told))
         if type(told) is UsageSuspended:
-            return UsageOutcome("suspended", told.reason, seq, told.detail)
-        return UsageOutcome("charged", "", seq)
+            return UsageOutcome("suspended", told.reason, seq, told.detail, told.value or 0)
+        return UsageOutcome("charged", "", seq, "", told.amount if type(told) is UsageCharged else 0)
 
     def _stop(self, told: UsageRejected) -> str:
         member, what = self.state.hierarchy.members[told.stopped_by].id, f"{told.limit} {told.counted}"
@@ -374,7 +387,10 @@ class Decider:
             return Refused("internal_error", remedy="it is in the server's log; nothing has changed")
         events = [event for event, _ in keyed]
         self._apply(events)
-        first = self._add(keyed, digest, actor)
+        first = self._add(keyed[:1], digest, actor)
+        if isinstance(order.command, RecycleRecord):
+            digest = self.sealer.digest(content_of(order.command.record))
+        self._add(keyed[1:], digest, actor)
         return Answer(tuple(events), first, first + len(events) - 1)
 
     def _try(self, order: Order, actor: str, now: int) -> Answer | Refused:
@@ -395,10 +411,19 @@ class Decider:
             log.exception("a command could not be tried")
             return Refused("internal_error", remedy="it is in the server's log; nothing has changed")
 
-    def _sealed(self, command: Command | Unsealed | StartSession) -> Command:
+    def _sealed(self, command: Command | Unsealed | StartSession | InClear) -> Command:
         """With its personal part sealed; refuses a session whose record was charged before."""
         if isinstance(command, Unsealed):
             return command.sealed_by(self.sealer)
+        if isinstance(command, AmendRecord):
+            _check_gate(command.record)
+            return command.sealed_by(self.sealer)
+        if isinstance(command, RecycleRecord):
+            record = command.record
+            _check_gate(record)
+            key = self._recycled_key(record.source, record.record_id, record.started_at)
+            taken = self._is_taken(record.source, record.record_id)
+            return command.sealed_by(self.sealer, key, taken=taken)
         if not isinstance(command, StartSession | UpdateSession | ReleaseSession):
             return command
         if isinstance(command, StartSession):
@@ -414,11 +439,32 @@ class Decider:
         key, late = (day + usage_identity(*record) for record in records_of(command))
         return resealed(command, self.state, self.sealer, key, late)
 
+    def _is_taken(self, source: str, record_id: str) -> bool:
+        """Whether a record of this identity was charged or rejected, at once or out of suspense."""
+        known = self.seen.recall(usage_identity(source, record_id))
+        if known is not None and known[DAY_BYTES + DIGEST_BYTES :] != _SUSPENDED:
+            return True
+        return self.seen.recall(recycled_identity(source, record_id)) is not None
+
+    def _recycled_key(self, source: str, record_id: str, started_at: int) -> bytes:
+        """The record's own, where it was given its id only since: so it is known when it comes again."""
+        if self.seen.recall(usage_identity(source, record_id)) is None:
+            return usage_key(source, record_id, started_at)
+        return recycled_key(source, record_id, started_at)
+
+    def _recycled_key_of(self, event: Event) -> bytes | None:
+        """The charge or rejection of a record that waited has a key of its own: it is found, and is one."""
+        if isinstance(event, UsageCharged | UsageRejected):
+            return self._recycled_key(event.source, event.record_id, event.started_at)
+        return None
+
     def _keyed(
         self, command: Command, events: Sequence[Event], key: bytes, digest: bytes
     ) -> list[tuple[Event, bytes | None]]:
         """Each event with its key: a session's charge has that of its record, and is charged once."""
         keyed: list[tuple[Event, bytes | None]] = [(events[0], key)]
+        if isinstance(command, RecycleUsage):
+            return [*keyed, *((event, self._recycled_key_of(event)) for event in events[1:])]
         for event in events[1:]:
             if not isinstance(event, UsageCharged):
                 keyed.append((event, None))
@@ -499,8 +545,16 @@ def _answered_before(before: Any) -> UsageOutcome | None:
     return before if before is not None and before.status != "duplicate" else None
 
 
+def _check_gate(record: UsageRecord) -> None:
+    """Refuses what could not have come in as it is."""
+    found = checked(record)
+    if isinstance(found, UnreadableRecord):
+        raise Refused("bad_record", field=found.field, record=record.record_id, remedy=found.detail)
+
+
 _NO_KEY = b""
 _CHARGED = status_of(UsageCharged.topic)
+_SUSPENDED = status_of(UsageSuspended.topic)
 _pack = msgspec.msgpack.Encoder().encode
 
 
@@ -512,6 +566,15 @@ def usage_identity(source: str, record_id: str) -> bytes:
 def usage_key(source: str, record_id: str, started_at: int) -> bytes:
     """The key under which a record is stored when it is the first of its identity."""
     return day_of(started_at) + usage_identity(source, record_id)
+
+
+def recycled_identity(source: str, record_id: str) -> bytes:
+    """Of what became of a record that had waited: there is one charge, whatever waited under its id."""
+    return identity(f"recycled\x1f{source}\x1f{record_id}")
+
+
+def recycled_key(source: str, record_id: str, started_at: int) -> bytes:
+    return day_of(started_at) + recycled_identity(source, record_id)
 
 
 def conflict_hash(hashed: bytes, digest: bytes) -> bytes:
@@ -562,8 +625,7 @@ def _suspend(record: UnreadableRecord, key: bytes, sealer: Sealer) -> SuspendUsa
 
 
 def _conflicting(record: Any, key: bytes, sealer: Sealer) -> SuspendUsage:
-    detail = "a record with this id and other content came before: compare the two, correct the wrong one"
-    return _suspense(record, key, sealer, "conflicting_duplicate", "record_id", detail)
+    return _suspense(record, key, sealer, *CONFLICTING)
 
 
 def _unexpected(record: Any, key: bytes, sealer: Sealer) -> SuspendUsage:
@@ -598,7 +660,12 @@ def _hashes_of(items: Sequence[Any]) -> list[bytes]:
 
 def _charged_by(item: Usage | Order) -> list[bytes]:
     """The identities of the records that a command may charge."""
-    return [usage_identity(*one) for one in records_of(item.command)] if isinstance(item, Order) else []
+    if not isinstance(item, Order):
+        return []
+    if isinstance(item.command, RecycleRecord):
+        named = item.command.record.source, item.command.record.record_id
+        return [usage_identity(*named), recycled_identity(*named)]
+    return [usage_identity(*one) for one in records_of(item.command)]
 
 
 def _digest(known: bytes) -> bytes:

@@ -34,6 +34,7 @@ from .authorising import StartSession
 from .deciding import Answer, Order, Usage, UsageOutcome, command_key, session_key, usage_key
 from .in_force import is_limited, is_ruled, turn_of
 from .intake.numbers import is_region, normal_number
+from .intake.tallying import Tallies
 from .keeping_up import Follower, Keeper, Watcher
 from .leases import LeasedLog
 from .log import Group, NotHeld, PostgresLog, answer_of
@@ -97,6 +98,7 @@ class Engine:
         self._abandoning: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self.time = Timekeeping(self)
+        self.tallies = Tallies(self)
         self._replicas = Replicas(isolation, self._executor)
 
     async def __aenter__(self) -> "Engine":
@@ -104,9 +106,11 @@ class Engine:
             await self.sharing.start(self)
         self._sweeping = asyncio.create_task(self._sweep(), name="idle-tenants")
         self.time.start()
+        self.tallies.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.tallies.stop()
         await self.time.stop()
         if self._sweeping is not None:
             await cancelled([self._sweeping])

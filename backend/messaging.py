@@ -197,6 +197,7 @@ class Messenger:
                 time_zone=headers.get("Allotment-Time-Zone", tenant.time_zone),
                 actor="mediation:nats",
                 name=message.subject,
+                door="nats",
             )
         except (UnknownTenant, UnreadableFile, FormatError) as error:
             await self._bury(message, str(error))

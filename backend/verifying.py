@@ -21,6 +21,7 @@ from ..domain.offer import OfferAccepted
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.reservation import Leg
 from ..domain.session import SessionEvent, SessionExpired, SessionReleased
+from ..domain.suspense import UsageRecycled, follows
 from ..domain.tenant import Tenant
 from ..domain.trading import TransferUndone
 from ..domain.usage import MONEY
@@ -30,7 +31,8 @@ from ..projections.balances import balances_under
 from ..projections.invoices import Invoice, invoice
 from ..projections.sessions import held_now
 from ..tenants.isolation import Connection, Isolation
-from .deciding import usage_key
+from .checking_received import received_wrongly
+from .deciding import recycled_key, usage_key
 from .following import catch_up, stands_at
 from .log import Head, PostgresLog, Row, follow, recorded
 from .looking_back import dump_views, past, rebuild_and_compare
@@ -111,12 +113,13 @@ def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> Tenant:
     times_set: Counter[tuple[str, str, str]] = Counter()
     moved: dict[int, Transferred | OfferAccepted] = {}
     recorded_at, held = 0, NO_HOLD
+    recycled: UsageRecycled | None = None
     for row in follow(log, upto=head.seq):
         _check_row(log.tenant, row, report.seq, recorded_at)
         told = _decoded(row)
         _apply(state, told)
         if isinstance(told.event, UsageCharged):
-            _check_charge(state, told, keys, held)
+            _check_charge(state, told, keys, held, recycled)
             counts["charges"] += 1
         elif isinstance(told.event, SessionEvent):
             _check_hold(state, told.seq, told.event)
@@ -132,6 +135,7 @@ def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> Tenant:
             _check_once(told, fired, times_set)
             counts["thresholds"] += 1
         # A charge may follow that a session had leave for.
+        recycled = told.event if isinstance(told.event, UsageRecycled) else None
         held = told.event.before if isinstance(told.event, SessionReleased | SessionExpired) else NO_HOLD
         proof.append(peaks, row.seq - 1, row.leaf_hash)
         report.seq, recorded_at = row.seq, row.recorded_at
@@ -168,13 +172,17 @@ def _apply(state: Tenant, told: Recorded) -> None:
         raise Broken(told.seq, f"{told.topic} does not follow from what precedes it: {error}") from error
 
 
-def _check_charge(state: Tenant, told: Recorded, keys: set[bytes], held: Hold) -> None:
+def _check_charge(
+    state: Tenant, told: Recorded, keys: set[bytes], held: Hold, recycled: UsageRecycled | None
+) -> None:
     """Once per record, under the record's own key; and rating it again gives the same figures."""
     charge = told.event
     assert isinstance(charge, UsageCharged)
-    key = usage_key(charge.source, charge.record_id, charge.started_at)
+    named = charge.source, charge.record_id, charge.started_at
+    key = usage_key(*named)
     identity = key[DAY_BYTES:]
-    if identity in keys or key != told.command_key:
+    under = {key, recycled_key(*named)} if recycled is not None and follows(recycled, charge) else {key}
+    if identity in keys or told.command_key not in under:
         raise Broken(
             told.seq, f"record {charge.source}/{charge.record_id} is charged twice, or under another key"
         )
@@ -281,6 +289,8 @@ def _check_figures(isolation: Isolation, tenant: UUID, state: Tenant, report: Ve
         if not stands_at(db, report.seq):
             return
         _check_sessions(db, state)
+        if (problem := received_wrongly(db, state)) is not None:
+            raise Broken(0, problem)
         for period in state.contracts.periods:
             _check_invoice(invoice(db, period), state, period)
             _check_buckets(db, state, period)

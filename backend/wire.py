@@ -18,6 +18,7 @@ from ..domain.tenant import Command
 from ..domain.usage import UnreadableRecord, UsageRecord
 from ..tenants.lines import Unsealed
 from .authorising import StartSession
+from .correcting import InClear
 from .deciding import Answer, Order, Usage, UsageOutcome
 from .intake.gate import checked
 from .log import LogUnavailable
@@ -112,7 +113,8 @@ class Adopted(Struct, frozen=True, array_like=True, tag="adopted"):
 Told = Charged | Done | Refusal | Trouble | Counted | Adopted
 
 COMMANDS: dict[str, type[Struct]] = {
-    kind.__name__: kind for kind in (*get_args(Command), *get_args(Unsealed), StartSession)
+    kind.__name__: kind
+    for kind in (*get_args(Command), *get_args(Unsealed), *get_args(InClear), StartSession)
 }
 
 pack = msgspec.msgpack.Encoder().encode

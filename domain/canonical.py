@@ -73,6 +73,20 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
         yield {"is": "session ended by silence", **_session(session)}
     yield from describe_trading(tenant.trading)
     yield {"is": "usage", "amount": tenant.charging.amount_total, **tenant.charging.counts}
+    yield from _suspense(tenant)
+
+
+def _suspense(tenant: Tenant) -> Iterator[dict[str, Any]]:
+    """Nothing where nothing ever waited."""
+    suspense = tenant.suspense
+    if suspense.waiting or any(suspense.settled.values()):
+        yield {"is": "suspense", "waiting": len(suspense.waiting), **suspense.settled}
+    for waiting, revision in sorted(suspense.waiting.items()):
+        yield {"is": "waiting", "record": waiting.hex(), "revision": revision}
+    for ident in sorted(tenant.receiving.open):
+        yield {"is": "import", **msgspec.structs.asdict(tenant.receiving.open[ident])}
+    for digest in sorted(tenant.receiving.digests):
+        yield {"is": "imported", "digest": digest}
 
 
 def _notices(notices: Notices) -> Iterator[dict[str, Any]]:

@@ -125,6 +125,8 @@ class UsageSuspended(Struct, frozen=True, array_like=True, gc=False):
     subject: bytes
     """Whose key it is sealed with: it opens even if nobody ever has this line."""
     readable: bool
+    value: int | None = None
+    """What it would cost by the tariff of its time, all of it as overage; None where nothing can tell."""
 
 
 class ChargeUsage(Struct, frozen=True, gc=False):
@@ -192,7 +194,21 @@ class Charging:
             family = self._families[told.usage_type, told.period]
             if family.caps is not None:
                 return [*events, *self._caps_reached(told, family)]
+        elif isinstance(told, UsageSuspended):
+            return [replace(told, value=self.worth(command.record))]
         return events
+
+    def worth(self, record: UsageRecord) -> int | None:
+        """What a record would cost by the tariff of its time, as if no allowance paid any of it."""
+        at = record.started_at
+        tariff, period = self._tariffs.at(at), self._contracts.period_at(at)
+        rate = tariff.find(record.usage_type, record.direction, record.counterpart) if tariff else None
+        if rate is None or record.usage_type not in self._contracts.types:
+            return None
+        if period is not None:
+            rate = self._contracts.rate_of(period, record.usage_type, rate)
+        rated = rate.rate(rate.billed(record.quantity))
+        return rated.amount if max(rated.exact) < EXACT_MAX else None
 
     def _caps_reached(self, told: UsageCharged | UsageRejected, family: Family) -> list[CapReached]:
         if isinstance(told, UsageRejected):
@@ -447,6 +463,12 @@ def suspended_unreadable(command: SuspendUsage) -> UsageSuspended:
     )
 
 
+CONFLICTING = (
+    "conflicting_duplicate",
+    "record_id",
+    "a record with this id and other content came before: compare the two, correct the wrong one",
+)
+"""Of a record whose identity another has: reason, field and remedy."""
 SUSPENSE = {
     "unknown_line": ("line", "nobody has this line: add the resource"),
     "line_not_active": ("line", "nobody had this line at that time: check the dates"),

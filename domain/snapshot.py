@@ -26,6 +26,7 @@ from .limit import LimitSet, ThresholdCrossed
 from .notice import RecipientSet, Webhook
 from .policy import PolicySet, PolicyWithdrawn, UsageApproved
 from .raising import LimitRaised
+from .receiving import ImportBegun, ReceivingEvent
 from .refusals import InvariantBroken
 from .rollover import RolledOver
 from .schedule import AllocationScheduled, ScheduleCarriedOut, ScheduleSkipped
@@ -37,6 +38,7 @@ from .session import (
     SessionReserved,
     SessionUpdated,
 )
+from .suspense import SuspenseEvent
 from .tariff import TariffPublished
 from .template import TemplateDefined
 from .tenant import Event, Tenant, TenantOpened
@@ -59,6 +61,7 @@ COUNTED = {
         *(SessionReserved, SessionUpdated, SessionDenied, SessionReleased, SessionExpired),
         *get_args(TradingEvent),
         *(CapReached, ScheduleCarriedOut, ScheduleSkipped),
+        *(*get_args(SuspenseEvent), *get_args(ReceivingEvent)),
     )
 }
 """The events that change counters only. Any other may change the structure."""
@@ -124,6 +127,11 @@ class Counters(Struct, array_like=True):
     told: list[tuple[str, str, int, tuple[Told, ...]]] = []
     """Usage type, period, ordinal, and the thresholds."""
     gauges: list[GaugeCounters] = []
+    waiting: list[tuple[bytes, int]] = []
+    """Records in suspense, in the order in which they came, each with its revision."""
+    settled: dict[str, int] = {}
+    imports: list[ImportBegun] = []
+    digests: list[str] = []
 
 
 class KeptMember(Struct, array_like=True, gc=False):
@@ -201,6 +209,10 @@ def copy_counters(tenant: Tenant) -> CountersCopy:
         dict(tenant.schedules.next_at),
         [(*key, told) for key, told in tenant.limits.told.items()],
         _copy_gauges(tenant),
+        list(tenant.suspense.waiting.items()),
+        dict(tenant.suspense.settled),
+        list(tenant.receiving.open.values()),
+        sorted(tenant.receiving.digests),
     )
     return CountersCopy(told, [_copy_family(family) for family in tenant.families.values()])
 
@@ -213,6 +225,7 @@ def encode_counters(copied: CountersCopy) -> bytes:
         [
             *(told.opened, told.periods, families, told.fired, told.counts, told.amount_total),
             *(told.sessions, told.expired, told.turns, told.trading, told.next_at, told.told, told.gauges),
+            *(told.waiting, told.settled, told.imports, told.digests),
         ]
     )
 
@@ -291,6 +304,10 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     tenant.sessions.open = {(one.source, one.session): one for one in counted.sessions}
     tenant.sessions.expired = {(one.source, one.session): one for one in counted.expired}
     restore_trading(tenant.trading, counted.trading)
+    tenant.suspense.waiting = dict(counted.waiting)
+    tenant.suspense.settled.update(counted.settled)
+    tenant.receiving.open = {begun.id: begun for begun in counted.imports}
+    tenant.receiving.digests = set(counted.digests)
     return tenant
 
 

@@ -60,6 +60,17 @@ from .notice import NoticeCommand, NoticeEvent, Notices
 from .plain_charge import PlainCharges
 from .policy import ApproveUsage, PolicySet, PolicyWithdrawn, SetPolicy, UsageApproved, WithdrawPolicy
 from .raising import LimitRaised, RaiseLimit
+from .receiving import (
+    BeginImport,
+    CountDuplicates,
+    DuplicatesCounted,
+    FinishImport,
+    ImportBegun,
+    ImportFinished,
+    Receiving,
+    ReceivingCommand,
+    ReceivingEvent,
+)
 from .refusals import InvariantBroken, Refused, check_text
 from .rollover import RolledOver, RollOver, RollOvers
 from .schedule import ScheduleCommand, ScheduleEvent, Schedules
@@ -73,6 +84,17 @@ from .session import (
     SessionReserved,
     SessionUpdated,
     UpdateSession,
+)
+from .suspense import (
+    AmendUsage,
+    DismissUsage,
+    RecycleUsage,
+    Suspense,
+    SuspenseCommand,
+    SuspenseEvent,
+    UsageAmended,
+    UsageDismissed,
+    UsageRecycled,
 )
 from .tariff import PublishTariff, TariffPublished, Tariffs
 from .template import ApplyTemplate, DefineTemplate, TemplateDefined, Templates
@@ -141,6 +163,8 @@ Event = (
     | PolicySet
     | PolicyWithdrawn
     | UsageApproved
+    | SuspenseEvent
+    | ReceivingEvent
 )
 
 AgreementCommand = (
@@ -186,6 +210,8 @@ Command = (
     | SetPolicy
     | WithdrawPolicy
     | ApproveUsage
+    | SuspenseCommand
+    | ReceivingCommand
 )
 
 _TOPICS = frozenset(event.topic for event in get_args(Event))
@@ -221,6 +247,8 @@ class Tenant:
         self.life = Life(self.hierarchy, self.contracts, self.families)
         parts = (self.hierarchy, self.contracts, self.tariffs, self.limits, self.families)
         self.charging = Charging(*parts)
+        self.suspense = Suspense(self.charging)
+        self.receiving = Receiving()
         self.sessions = Sessions(*parts)
         self.rollovers = RollOvers(self.hierarchy, self.contracts, self.families)
         self.trading = Trading(self.hierarchy, self.contracts, self.families)
@@ -273,6 +301,10 @@ class Tenant:
                 return self._rule(command, now)
             case SuspendUsage():
                 return [suspended_unreadable(command)]
+            case RecycleUsage() | AmendUsage() | DismissUsage():
+                return self.suspense.decide(command, now)
+            case BeginImport() | FinishImport() | CountDuplicates():
+                return [self.receiving.decide(command)]
             case OpenTenant():
                 return [self._open(command)]
         return self._decide_allocation(command, now)
@@ -423,14 +455,22 @@ class Tenant:
             case TariffPublished():
                 self.tariffs.apply(event)
                 self.plain.forget()
-            case UsageRejected() | UsageSuspended():
-                self.charging.apply(event)
+            case UsageRejected() | UsageSuspended() | UsageRecycled() | UsageAmended() | UsageDismissed():
+                self._apply_not_charged(event)
             case (
                 SessionReserved() | SessionUpdated() | SessionDenied() | SessionReleased() | SessionExpired()
             ):
                 self.sessions.apply(event)
+            case ImportBegun() | ImportFinished() | DuplicatesCounted():
+                self.receiving.apply(event)
             case _:
                 self._apply_allocation(event)
+
+    def _apply_not_charged(self, event: UsageRejected | UsageSuspended | SuspenseEvent) -> None:
+        if isinstance(event, UsageRejected | UsageSuspended):
+            self.charging.apply(event)
+        if not isinstance(event, UsageRejected):
+            self.suspense.apply(event)
 
     def _apply_allocation(self, event: Event) -> None:
         match event:
@@ -534,6 +574,7 @@ class Tenant:
         self.life.check_whole()
         self.notices.check_whole(self.hierarchy)
         self.limits.check_whole()
+        self.suspense.check_whole()
         at_root = sum(family.used[0] for family in self.families.values() if family.usage_type == MONEY)
         held = sum(session.hold.amount for session in self.sessions.open.values())
         if at_root != self.charging.amount_total + held:

@@ -17,9 +17,11 @@ from .hierarchy import NodeAdded, ResourceAdded
 from .limit import LimitSet, ThresholdCrossed
 from .policy import PERSONAL, PolicySet, PolicyWithdrawn, UsageApproved
 from .raising import LimitRaised
+from .receiving import ReceivingEvent
 from .refusals import InvariantBroken, Refused
 from .rollover import RolledOver
 from .session import SessionEvent
+from .suspense import SuspenseEvent
 from .tariff import CompiledRate, Tariff
 from .tenant import Tenant
 from .trading import TradingEvent
@@ -161,7 +163,7 @@ class _World:
                 | UsageSuspended()
             ):
                 return
-            case _ if isinstance(event, SessionEvent):
+            case _ if isinstance(event, SessionEvent | SuspenseEvent | ReceivingEvent):
                 return
             case Transferred(source, _, usage_type, period, quantity):
                 # Where more was used than in fact, less is left to be moved.

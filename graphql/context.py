@@ -5,7 +5,7 @@ one read per answer; changing happens through `submit`, which returns when the o
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Any, ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, Protocol, TypeVar
 from uuid import UUID
 
 from strawberry.types import Info as StrawberryInfo
@@ -15,6 +15,7 @@ from ..domain.limit import SetLimit
 from ..domain.policy import SetPolicy
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trying import Trial
+from ..projections.suspense import SuspenseFilter
 from ..tenants.identity import Principal
 from ..tenants.isolation import Connection
 from ..tenants.lines import Unsealed
@@ -129,6 +130,74 @@ class Outlets(Protocol):
         ...
 
 
+class BulkOutcome(Protocol):
+    """What became of one record that waited."""
+
+    @property
+    def usage_id(self) -> bytes: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def record_id(self) -> str: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def detail(self) -> str: ...
+
+
+class BulkReport(Protocol):
+    """What became of records that waited, and where to go on."""
+
+    looked_at: int
+    charged: int
+    rejected: int
+    suspended: int
+    amended: int
+    dismissed: int
+    passed_over: int
+    amount: int
+    after: int
+    left: int
+
+    @property
+    def problems(self) -> Sequence[BulkOutcome]: ...
+
+
+class Corrections(Protocol):
+    """Letting records leave suspense; each change is stored and can be read when it is answered."""
+
+    async def token_of(self, line: str) -> bytes:
+        """The keyed hash by which the records of a line are found."""
+        ...
+
+    async def amend(
+        self, usage_id: bytes, changes: dict[str, Any], idempotency_key: str, note: str, *, dry: bool
+    ) -> Answer:
+        """Raises Refused or TryAgain."""
+        ...
+
+    async def bulk(
+        self,
+        act: Literal["recycle", "dismiss", "reread"],
+        wanted: SuspenseFilter,
+        usage_ids: Sequence[bytes],
+        idempotency_key: str,
+        note: str,
+        *,
+        after: int,
+        most: int,
+        dry: bool,
+        format: str = "",
+    ) -> BulkReport:
+        """So many of those that wait, oldest first after a seq. `format`: a name, or a declaration.
+
+        Raises Refused or TryAgain.
+        """
+        ...
+
+
 class Context(Protocol):
     """One request."""
 
@@ -142,6 +211,9 @@ class Context(Protocol):
 
     @property
     def outlets(self) -> Outlets: ...
+
+    @property
+    def corrections(self) -> Corrections: ...
 
     def now(self) -> int:
         """Microseconds since the epoch, UTC."""

@@ -7,6 +7,7 @@ import strawberry
 from strawberry import ID
 
 from ..projections import invoices as views
+from ..projections.stakes import AtRisk, at_risk
 from ..tenants.isolation import Connection
 from .asking import AsOf, Reach, looking, period_of, permit, reach_of
 from .context import Info
@@ -56,6 +57,15 @@ class PersonalCharge:
     amount: Money
 
 
+@strawberry.type(description="Usage of the period that waits: it is in no total, and holds no bill up.")
+class WaitingUsage:
+    records: Quantity
+    value_at_risk: Money = strawberry.field(
+        description="What it would cost by the tariff, or else by the average of its source and type."
+    )
+    unknown: Quantity = strawberry.field(description="Records of which nothing tells what they would cost.")
+
+
 @strawberry.type(description="A period's invoice as it stands, of the part of the enterprise in your reach.")
 class Invoice:
     seq: Seq = strawberry.field(description="The last event that is counted in.")
@@ -75,6 +85,9 @@ class Invoice:
     nodes: list[InvoiceNode]
     personal_total: Money = strawberry.field(description="What users pay personally, beside `total`.")
     personal: list[PersonalCharge]
+    waiting: WaitingUsage | None = strawberry.field(
+        description="What waits in suspense; null to who sees a part of the enterprise."
+    )
 
 
 async def invoice_preview(info: Info, period: str | None = None, as_of: AsOf | None = None) -> Invoice:
@@ -83,18 +96,24 @@ async def invoice_preview(info: Info, period: str | None = None, as_of: AsOf | N
     permit(context, "read")
     from_where = await looking(context, as_of)
     wanted = period_of(await context.state(), period, from_where.at)
-    query = functools.partial(_both, period=wanted)
-    seq, (found, own) = await context.read(query, ("invoices",), as_of=from_where.seq)
+    query = functools.partial(_all, period=wanted, at=from_where.at)
+    about = ("invoices", "suspense", "accuracy")
+    seq, (found, own, waits) = await context.read(query, about, as_of=from_where.seq)
     ids = [member.id for member in (await context.state()).hierarchy.members]
-    return _told(seq, found, own, ids, await reach_of(context))
+    return _told(seq, found, own, waits, ids, await reach_of(context))
 
 
-def _both(db: Connection, *, period: str) -> tuple[views.Invoice, list[views.PersonalLine]]:
-    return views.invoice(db, period), views.personal(db, period)
+def _all(db: Connection, *, period: str, at: int) -> tuple[views.Invoice, list[views.PersonalLine], AtRisk]:
+    return views.invoice(db, period), views.personal(db, period), at_risk(db, period, at)
 
 
 def _told(
-    seq: int, found: views.Invoice, own: list[views.PersonalLine], ids: list[str], reach: Reach
+    seq: int,
+    found: views.Invoice,
+    own: list[views.PersonalLine],
+    waits: AtRisk,
+    ids: list[str],
+    reach: Reach,
 ) -> Invoice:
     personal = [line for line in own if reach.sees(line.node)]
     nodes = [node for node in found.nodes if reach.sees(node.ordinal)]
@@ -123,6 +142,15 @@ def _told(
         ],
         personal_total=Money(sum(line.amount for line in personal)),
         personal=[_personal(line, ids, reach.units) for line in personal],
+        waiting=_waiting(waits) if reach.whole else None,
+    )
+
+
+def _waiting(waits: AtRisk) -> WaitingUsage:
+    return WaitingUsage(
+        records=Quantity(waits.records),
+        value_at_risk=Money(waits.value),
+        unknown=Quantity(waits.unknown),
     )
 
 

@@ -205,6 +205,15 @@ TOLD: dict[str, Told] = {
     "not_expired": Told("session", "{session} has been heard of: it is not silent"),
     "report_out_of_order": Told("number", "{session} has reported as number {last} already: count upwards"),
     "usage_taken_back": Told("used", "{session} has reported {used}: usage only grows"),
+    # suspense
+    "not_waiting": Told("id", "{record} does not wait: {remedy}"),
+    "record_changed": Told("id", "{record} has changed since: {remedy}"),
+    "nothing_amended": Told("id", "{record} says this already: correct something, or recycle it"),
+    "bad_record": Told("", "{field} of {record} cannot be that: {remedy}"),
+    # what was received
+    "unknown_import": Told("id", "no import {id} is under way: begin it"),
+    "counts_do_not_add_up": Told("sources", "of {source} {received} were received, and {read} are told"),
+    "bad_counts": Told("sources", "counts are 0 or more, of at most {sources_max} sources"),
     # tariffs
     "bad_tariff": Told("tariff", "{field}: {remedy}"),
     "no_value": Told("attributes", "the rate is a percentage: state the attribute {attribute} as {example}"),

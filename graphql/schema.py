@@ -19,6 +19,7 @@ from strawberry.schema.config import StrawberryConfig
 from strawberry.types import ExecutionContext
 
 from . import life
+from .accuracy import accuracy, imports
 from .allocations import (
     allocations,
     apply_template,
@@ -84,6 +85,14 @@ from .review import review
 from .scalars import SCALARS
 from .sessions import sessions
 from .sizing import sizing
+from .suspense import (
+    amend_usage,
+    dismiss_usage,
+    recycle_usage,
+    reread_usage,
+    suspense_ageing,
+    waiting_records,
+)
 from .tenant import me, periods, tenant
 from .trying import try_policy
 from .undoing import undo_transfer
@@ -123,6 +132,16 @@ class Query:
     policies = strawberry.field(policies, description="What happens at thresholds of limits.")
     try_policy = strawberry.field(try_policy, description="What a policy would have done to past usage.")
     suspense = strawberry.field(suspense, description="Records that wait to be corrected.")
+    waiting_records = strawberry.field(
+        waiting_records, description="Records that wait, as they are now: with reason, attempts and value."
+    )
+    suspense_ageing = strawberry.field(
+        suspense_ageing, description="What waits, for how long, and the money at stake."
+    )
+    accuracy = strawberry.field(
+        accuracy, description="What was received, by day and source, and what became of it."
+    )
+    imports = strawberry.field(imports, description="Files that were imported, newest first.")
     invoice_preview = strawberry.field(invoice_preview, description="What a period costs so far.")
     offers = strawberry.field(offers, description="The board: what members offer each other, newest first.")
     offer_history = strawberry.field(offer_history, description="Every step of an offer, with who and why.")
@@ -211,6 +230,14 @@ class Mutation:
     replay_webhook = strawberry.mutation(
         replay_webhook, description="Tell a webhook again what it was, or would have been, told."
     )
+    recycle_usage = strawberry.mutation(
+        recycle_usage, description="Decide records again that wait, as things are now."
+    )
+    amend_usage = strawberry.mutation(amend_usage, description="Correct a record that waits.")
+    reread_usage = strawberry.mutation(
+        reread_usage, description="Read records again, by another format, that could not be read."
+    )
+    dismiss_usage = strawberry.mutation(dismiss_usage, description="Write off records that wait.")
     set_cap = strawberry.mutation(set_cap, description="Limit what a member draws from buckets above it.")
     bulk_transfer = strawberry.mutation(bulk_transfer, description="Carry out many lines, all or none.")
     define_template = strawberry.mutation(define_template, description="Keep a rule under a name.")

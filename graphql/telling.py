@@ -29,6 +29,7 @@ from ..domain.notice import (
 from ..domain.offer import OfferMade
 from ..domain.policy import PolicySet, PolicyWithdrawn, Ruling, UsageApproved
 from ..domain.raising import LimitRaised
+from ..domain.receiving import DuplicatesCounted, ImportBegun, ImportFinished, ReceivingEvent
 from ..domain.rollover import RolledBucket, RolledOver
 from ..domain.schedule import AllocationScheduled, ScheduleCancelled, ScheduleCarriedOut, ScheduleSkipped
 from ..domain.session import (
@@ -39,6 +40,7 @@ from ..domain.session import (
     SessionReserved,
     SessionUpdated,
 )
+from ..domain.suspense import SuspenseEvent, UsageAmended, UsageDismissed, UsageRecycled
 from ..domain.tariff import TariffPublished
 from ..domain.template import TemplateDefined
 from ..domain.tenant import AllocationEvent, Event, Tenant, TenantOpened
@@ -51,9 +53,10 @@ from .hierarchy import UNITS
 from .refusals import camel
 from .scalars import Json, moment_text, money_text
 from .telling_hierarchy import BEYOND, HierarchyEvent, hierarchy_sentence
+from .telling_suspense import receiving_sentence, suspense_sentence
 from .telling_trade import TradeTeller, trade_fact
 
-_SEALED = ("sealed", "identities", "identity", "token", "subject", "address", "secret")
+_SEALED = ("sealed", "identities", "identity", "token", "subject", "address", "secret", "waiting")
 _IDS = ("node", "source", "target", "parent", "resource", "successor")
 _MOMENTS = (
     *("started_at", "since", "at", "starts_at", "ends_at", "valid_from", "expires_at"),
@@ -64,11 +67,11 @@ _QUANTITIES = (
     *("quantity", "billed", "overage", "used", "limit", "amount"),
     *("requested", "granted", "overrun", "counted_used", "drawn"),
     *("whole", "before", "after", "change", "commitment"),
-    *("price", "left", "above"),
+    *("price", "left", "above", "value"),
 )
 _CAUSES = {"insufficient_allowance": "the allowance", "cap_reached": "the cap", "frozen": "the freeze"}
 _VERBS = {"allocate": "allocated", "return": "returned", "trade": "traded", "undo": "gave back"}
-_OUTCOMES = UsageCharged | UsageRejected | UsageSuspended | SessionEvent
+_OUTCOMES = UsageCharged | UsageRejected | UsageSuspended | SessionEvent | SuspenseEvent
 
 
 class Teller:
@@ -91,7 +94,9 @@ class Teller:
                 | SessionExpired()
             ):
                 return self._reach.sees_path(event.path)
-            case UsageSuspended():
+            case UsageSuspended() | UsageRecycled() | UsageAmended() | UsageDismissed():
+                return self._reach.whole
+            case ImportBegun() | ImportFinished() | DuplicatesCounted():
                 return self._reach.whole
             case RolledOver():
                 return self._reach.whole or bool(self._buckets(event))
@@ -178,6 +183,10 @@ class Teller:
             return TradeTeller(self.name, quantity_text).sentence(event)
         if isinstance(event, HierarchyEvent):
             return hierarchy_sentence(self, event)
+        if isinstance(event, SuspenseEvent):
+            return suspense_sentence(event)
+        if isinstance(event, ReceivingEvent):
+            return receiving_sentence(event)
         match event:
             case TenantOpened():
                 return f"{event.name} was opened, with {event.currency} and the time zone {event.time_zone}."

@@ -18,6 +18,7 @@ from .asking import (
     cursor_of,
     looking,
     page_size,
+    paged,
     permit,
     reach_of,
     seq_before,
@@ -107,8 +108,14 @@ async def suspense(
 ) -> UsageConnection:
     """What waits to be corrected, newest first: only for whoever sees the whole enterprise."""
     permit(info.context, "read")
-    wanted = views.UsageFilter(status="suspended", reason=reason)
-    return await _page(info.context, wanted, first, after, None)
+    size, before = page_size(first), seq_before(after)
+    reach = await reach_of(info.context)
+    if not reach.whole:
+        return UsageConnection(nodes=[], page_info=PageInfo(has_next_page=False, end_cursor=None))
+    query = functools.partial(views.suspense_page, first=size + 1, before=before, reason=reason)
+    _, rows = await info.context.read(query, ("usages", "suspense"))
+    page, about = paged(rows, size, [row.seq for row in rows])
+    return UsageConnection(nodes=[told(row, reach) for row in page], page_info=about)
 
 
 async def usage(info: Info, id: ID) -> Usage | None:

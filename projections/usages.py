@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from .chunk import Charges, Chunk
+from .members import each
 from .paging import newest, page_values
 from .tables import COPY_HEADER, COPY_TRAILER, Connection, Table, copied_text, copy_in
 
@@ -151,6 +152,9 @@ def copied(charges: Charges) -> bytearray:
 _ROW = Layout("!hiqi16siiii" + 6 * "iq" + "i").pack
 
 
+_WAITING = ", ".join(f"{'s' if column == 'reason' else 'u'}.{column}" for column in USAGES.columns)
+
+
 # --- queries ---------------------------------------------------------------------------------
 
 
@@ -183,16 +187,14 @@ def usage(db: Connection, usage_id: bytes) -> Usage | None:
 def suspense_page(
     db: Connection, first: int, before: int | None = None, reason: str | None = None
 ) -> list[Usage]:
-    """What waits to be corrected, newest first."""
-    return usages_page(db, first, before, UsageFilter(status="suspended", reason=reason))
-
-
-def suspense_counts(db: Connection) -> dict[str, int]:
-    """How many wait, by reason."""
-    found = db.execute(
-        "SELECT reason, count(*) FROM usages WHERE status = 'suspended' GROUP BY reason ORDER BY reason"
+    """What waits to be corrected, newest first, for the reason it waits for now."""
+    values = page_values(first, before) | {"reason": reason}
+    waiting = (
+        "SELECT seq, reason FROM suspense WHERE outcome = '' AND seq < %(before)s "
+        "AND (%(reason)s::text IS NULL OR reason = %(reason)s) ORDER BY seq DESC LIMIT %(first)s"
     )
-    return dict(found.fetchall())
+    page = f"SELECT {_WAITING} FROM ({waiting}) AS s CROSS JOIN {each('usages', 'seq = s.seq')} AS u"
+    return _usages(db, page, values)
 
 
 def _usages(db: Connection, rows: str, values: dict[str, Any]) -> list[Usage]:

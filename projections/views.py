@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from msgspec import Struct
 
 from . import (
+    accuracy,
     allocations,
     approvals,
     balances,
@@ -20,6 +21,7 @@ from . import (
     offers,
     rules,
     sessions,
+    suspense,
     timeline,
     usages,
 )
@@ -48,6 +50,8 @@ VIEWS = (
         ("members", "balances"),
     ),
     View("usages", usages.VERSION, usages.TABLES, usages.apply, ("members",)),
+    View("suspense", suspense.VERSION, suspense.TABLES, suspense.apply, ("usages", "members")),
+    View("accuracy", accuracy.VERSION, accuracy.TABLES, accuracy.apply),
     View("invoices", invoices.VERSION, invoices.TABLES, invoices.apply, ("members", "balances")),
     View("contracts", contracts.VERSION, contracts.TABLES, contracts.apply),
     View("sessions", sessions.VERSION, sessions.TABLES, sessions.apply, ("members",)),

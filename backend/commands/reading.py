@@ -11,6 +11,7 @@ from ...domain.contract import check_name, name_of
 from ...projections.balances import period_at
 from ...projections.invoices import Invoice
 from ...projections.invoices import invoice as invoice_of
+from ...projections.stakes import AtRisk, at_risk
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..engine import wall_clock
 from ..explaining import explained
@@ -47,11 +48,19 @@ def preview(slug: str, period: str | None, as_json: bool) -> None:
         catch_up(product.isolation, entry.tenant_id)
         with product.isolation.snapshot(entry.tenant_id) as db:
             wanted = period or period_at(db, wall_clock()) or name_of(wall_clock(), zone)
-            seq, found = position(db), invoice_of(db, wanted)
+            seq, found, waits = position(db), invoice_of(db, wanted), at_risk(db, wanted, wall_clock())
     if as_json:
-        tell_json({"tenant": entry.slug, "seq": seq, **_invoice_told(found)})
+        tell_json({"tenant": entry.slug, "seq": seq, **_invoice_told(found), "waiting": _waiting_told(waits)})
     else:
         _say_invoice(found)
+        if waits.records:
+            unknown = f", {waits.unknown:,} of unknown value" if waits.unknown else ""
+            risk = money(waits.value, found.currency)
+            say(f"Not on it: {waits.records:,} records wait in suspense, {risk} at risk{unknown}")
+
+
+def _waiting_told(waits: AtRisk) -> dict[str, Any]:
+    return {"records": waits.records, "value_at_risk": money(waits.value), "unknown": waits.unknown}
 
 
 def _invoice_told(found: Invoice) -> dict[str, Any]:
@@ -161,7 +170,9 @@ def _id_of(product: Product, tenant: UUID, name: str) -> str:
     """The id of a record by its source and its own id, both of which may hold slashes."""
     with product.isolation.transaction(tenant) as db:
         found = db.execute(
-            "SELECT usage_id FROM usages WHERE source || '/' || record_id = %s ORDER BY seq LIMIT 1", (name,)
+            "SELECT usage_id FROM usages WHERE source || '/' || record_id = %s "
+            "ORDER BY status = 'suspended', seq LIMIT 1",
+            (name,),
         ).fetchone()
     return str(found[0].hex()) if found else ""
 

@@ -6,16 +6,17 @@ from typing import Any
 
 import rich_click as click
 
-from ...domain.charging import UsageSuspended
-from ...projections.usages import suspense_counts, suspense_page
+from ...projections.suspense import SuspenseFilter, suspense_counts, waiting_page
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..following import catch_up
 from ..intake.declaration import Format
-from ..intake.door import IntakeReport, charge_stream, dry_run
+from ..intake.door import IntakeReport, dry_run
 from ..intake.formats import format_names, load_format
-from ..log import PostgresLog, recorded
+from ..intake.importing import import_stream, known
 from ..running import Product, running
 from ..stopping import complete
+from . import accuracy as received
+from . import suspense as leaving
 from .counting import add_report, report_told
 from .input import check_readable, opened
 from .output import (
@@ -131,8 +132,13 @@ async def _charge(
                 if dry:
                     report = await dry_run(engine, entry.tenant_id, stream, format, **common)
                 else:
-                    report = await charge_stream(
-                        engine, entry.tenant_id, stream, format, actor=ACTOR, **common
+                    about = await known(engine, entry.tenant_id, file)
+                    if about.again:
+                        note(f"{file}: this very content was imported before; its records are duplicates.")
+                    elif about.unfinished:
+                        note(f"{file}: goes on where an import of it was left off.")
+                    report = await import_stream(
+                        engine, entry.tenant_id, stream, format, about, actor=ACTOR, **common
                     )
             end_progress()
             add_report(total, report)
@@ -187,26 +193,22 @@ def _suspense(
 ) -> tuple[dict[str, int], list[dict[str, Any]]]:
     with product.isolation.transaction(entry.tenant_id) as db:
         counts = suspense_counts(db)
-        page = suspense_page(db, SUSPENSE_SHOWN_MAX, None, reason)
-    # What is wrong in words stands in the log only.
-    rows = PostgresLog(product.isolation, entry.tenant_id).find([one.usage_id for one in page])
-    events = {row.command_key: recorded(row) for row in rows}
-    told = []
-    for one in page:
-        event = events[one.usage_id].event
-        assert isinstance(event, UsageSuspended)
-        told.append(
-            {
-                "usage_id": one.usage_id.hex(),
-                "source": event.source,
-                "record_id": event.record_id,
-                "reason": event.reason,
-                "field": event.field,
-                "detail": event.detail,
-                "position": event.position,
-                "seq": one.seq,
-            }
-        )
+        page = waiting_page(db, SUSPENSE_SHOWN_MAX, None, SuspenseFilter(reason))
+    told = [
+        {
+            "usage_id": one.usage_id.hex(),
+            "source": one.source,
+            "record_id": one.record_id,
+            "reason": one.reason,
+            "field": one.field,
+            "detail": one.detail,
+            "position": one.position,
+            "attempts": one.attempts,
+            "value": one.value,
+            "seq": one.seq,
+        }
+        for one in page
+    ]
     return counts, told
 
 
@@ -221,3 +223,9 @@ def formats(as_json: bool) -> None:
         say(
             table(("name", "kind", "what it reads"), [(one.name, one.kind, one.description) for one in known])
         )
+
+
+for _command in (leaving.recycle, leaving.amend, leaving.reread, leaving.dismiss, leaving.ageing):
+    usage.add_command(_command)
+for _command in (received.accuracy, received.imports):
+    usage.add_command(_command)

@@ -14,6 +14,7 @@ from uuid import UUID
 
 from msgspec import Struct, field
 
+from ...domain.receiving import LATE
 from ...domain.usage import UnreadableRecord, UsageRecord
 from ...tenants.sealing import load_sealer
 from ..deciding import Usage, UsageOutcome
@@ -44,6 +45,35 @@ class Problem(Struct, frozen=True):
     detail: str = ""
 
 
+class Tally(Struct):
+    """What became of one source's records: see `SourceCounts`."""
+
+    received: int = 0
+    charged: int = 0
+    duplicate: int = 0
+    suspended: int = 0
+    rejected: int = 0
+    unreadable: int = 0
+    late: int = 0
+    amount: int = 0
+    value: int = 0
+
+    def count(self, record: Usage, outcome: UsageOutcome, now: int) -> None:
+        self.received += 1
+        status = outcome.status
+        if status == "charged":
+            self.charged += 1
+            self.amount += outcome.amount
+        else:
+            setattr(self, status, getattr(self, status) + 1)
+        if status == "suspended":
+            self.value += outcome.amount
+        if not isinstance(record, UsageRecord):
+            self.unreadable += status == "suspended"
+        elif now - record.started_at > LATE and status != "duplicate":
+            self.late += 1
+
+
 class IntakeReport(Struct):
     """What became of a stream. `received` = charged + duplicate + suspended + rejected."""
 
@@ -60,11 +90,18 @@ class IntakeReport(Struct):
     reasons: dict[str, int] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     """The first hundred."""
+    sources: dict[str, Tally] = field(default_factory=dict)
+    now: int = 0
+    """When it began."""
 
     def count(self, records: Records, outcomes: Sequence[UsageOutcome]) -> None:
         self.received += len(records)
         for (record, position), outcome in zip(records, outcomes, strict=True):
             setattr(self, outcome.status, getattr(self, outcome.status) + 1)
+            tally = self.sources.get(record.source)
+            if tally is None:
+                tally = self.sources[record.source] = Tally()
+            tally.count(record, outcome, self.now)
             if outcome.reason:
                 self.reasons[outcome.reason] = self.reasons.get(outcome.reason, 0) + 1
                 if len(self.problems) < PROBLEMS_TOLD_MAX:
@@ -82,9 +119,12 @@ async def charge_stream(
     source: str = "",
     name: str = "",
     patient: bool = True,
+    door: str = "",
     progress: Callable[[IntakeReport], None] | None = None,
 ) -> IntakeReport:
     """Charge every record of a stream; the report, when all of it is stored.
+
+    With a `door` what leaves no event is counted there, and told to the log in a while.
 
     Raises UnreadableFile, FormatError; and where it is not `patient`, Busy: then what was
     taken so far stands, and the whole may be sent again.
@@ -95,7 +135,10 @@ async def charge_stream(
         return engine.charge(tenant, records, actor, positions)
 
     with engine.using(tenant):
-        return await _charge(engine, charge, reader, patient=patient, progress=progress)
+        report = await _charge(engine, charge, reader, patient=patient, progress=progress)
+    if door:
+        engine.tallies.add(tenant, door, report)
+    return report
 
 
 async def dry_run(
@@ -136,7 +179,7 @@ async def _charge(
     patient: bool,
     progress: Callable[[IntakeReport], None] | None,
 ) -> IntakeReport:
-    report = IntakeReport()
+    report = IntakeReport(now=engine.clock())
     flying: deque[tuple[Records, asyncio.Task[list[UsageOutcome]]]] = deque()
     records = iter(reader)
     try:

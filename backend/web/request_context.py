@@ -25,6 +25,7 @@ from ..looking_back import past, seq_at
 from ..notifying.queue import notice_id
 from ..trying_out import TooLong, limits_of, policy_of, rules_for, try_out
 from ..writer import Busy, Halted, Unavailable
+from .corrections import TenantCorrections
 from .outlets import TenantOutlets
 
 VIEWS_SECONDS_MAX = 5.0
@@ -77,6 +78,10 @@ class RequestContext:
             self._in_thread,
             private=self._around is not None and self._around.private_webhooks,
         )
+
+    @property
+    def corrections(self) -> TenantCorrections:
+        return TenantCorrections(self._engine, self.tenant_id, self._principal.actor, self._visible)
 
     @property
     def principal(self) -> Principal:

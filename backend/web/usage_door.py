@@ -54,6 +54,7 @@ async def _charged(engine: Engine, tenant: TenantEntry, request: AnyRequest, act
             source=source,
             name=name or "body",
             patient=False,
+            door="http",
         )
     except (UnreadableFile, FormatError) as error:
         raise HttpProblem(400, "unreadable", str(error)) from error

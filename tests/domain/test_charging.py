@@ -288,6 +288,7 @@ def test_a_suspended_record_keeps_what_is_needed_to_recycle_it(acme, now):
         sealed=b"sealed",
         subject=b"nobody",
         readable=True,
+        value=120_000,
     )
 
 

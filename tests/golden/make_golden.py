@@ -84,6 +84,7 @@ from allotment.domain.quiet import QuietHours
 from allotment.domain.raising import LimitRaised, MayRaise
 from allotment.domain.rating.basis import Basis
 from allotment.domain.rating.language import Band, Span, Window, Zone
+from allotment.domain.receiving import DuplicatesCounted, ImportBegun, ImportFinished, SourceCounts
 from allotment.domain.reservation import Leg, Reservation
 from allotment.domain.rollover import RolledBucket, RolledOver
 from allotment.domain.running import Line
@@ -100,6 +101,7 @@ from allotment.domain.session import (
     SessionReserved,
     SessionUpdated,
 )
+from allotment.domain.suspense import UsageAmended, UsageDismissed, UsageRecycled
 from allotment.domain.tariff import Rate, TariffPublished
 from allotment.domain.template import Rule, TemplateDefined
 from allotment.domain.tenant import Event, Tenant, TenantOpened
@@ -471,6 +473,41 @@ SAMPLES: dict[str, list[Event]] = {
             readable=True,
         )
     ],
+    "usage.suspended/v2": [
+        UsageSuspended(
+            *("pbx-1", "c-9", "unknown_line", "line", "nobody has this line: add the resource"),
+            *("calls.csv:12", "data", 2**44, NOON, "outbound", (("network", "fixed"), ("place", "Köln"))),
+            *(b"sealed", bytes(range(16)), True, BIG),
+        ),
+        UsageSuspended(
+            *("pbx-1", "raw:1", "malformed", "row", "is no CSV", "", "", 0, 0, "", ()),
+            *(b"", b"", False, None),
+        ),
+    ],
+    "usage.recycled/v1": [
+        UsageRecycled(bytes(range(12)), "pbx-1", "c-9", "charged", "", "", "", 1, "voice", 5, "line added"),
+        UsageRecycled(bytes(12), "pbx-1", "c-9", "rejected", "limit_exceeded", "", "", BIG, ""),
+        UsageRecycled(
+            bytes(12), "pbx-1", "c-9", "suspended", "no_rate", "counterpart", "publish one", 3, "data", 0, "K"
+        ),
+    ],
+    "usage.amended/v1": [
+        UsageAmended(
+            *(bytes(range(12)), "pbx-1", "c-9", ("line", "quantity"), "voice", BIG, NOON, "inbound"),
+            *((("network", "fixed"), ("place", "Köln")), b"sealed", bytes(range(16)), BIG, "a note"),
+        ),
+        UsageAmended(b"", "s", "i", ("line",), "data", 0, 0, "outbound", (), b"", b"", None, "x"),
+    ],
+    "usage.dismissed/v1": [UsageDismissed(bytes(range(12)), "pbx-1", "c-9", "a test call, 東京")],
+    "import.begun/v1": [ImportBegun("i-1", "calls.csv", "asterisk-csv", "ab" * 32)],
+    "import.finished/v1": [
+        ImportFinished(
+            *("i-1", "calls.csv", "asterisk-csv", "ab" * 32, 14, 3, 1),
+            *((SourceCounts("pbx-1", 10, 4, 3, 2, 1, 1, 5, BIG, 7),), True),
+        ),
+        ImportFinished("i-2", "stdin", "allotment", "", 0, 0, 0, ()),
+    ],
+    "usage.duplicates_counted/v1": [DuplicatesCounted("nats", (("pbx-1", 3), ("pbx-2", BIG)), 2, 1)],
     "contract.signed/v2": [
         ContractSigned(
             "frame",

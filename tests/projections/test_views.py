@@ -37,6 +37,7 @@ from allotment.projections import (
     paging,
     sessions,
     subtrees,
+    suspense,
     timeline,
     usages,
 )
@@ -328,7 +329,7 @@ def test_pages_of_usages_meet_without_gap_or_overlap(busy):
         assert [usages.usage(db, usage.usage_id) for usage in everything] == everything
         seqs = [usage.seq for usage in everything]
         assert seqs == sorted(set(seqs), reverse=True)
-        assert usages.suspense_counts(db) == {"unknown_line": 1}
+        assert suspense.suspense_counts(db) == {"unknown_line": 1}
 
 
 def test_the_timeline_shows_both_sides_and_not_every_ancestor(busy):
@@ -481,7 +482,9 @@ def _sums_below(db):
     [
         (lambda db: members.member(db, "r1"), r"members_id .*\n *Index Cond: \(\(tenant_id = .*\(id ="),
         (lambda db: usages.usage(db, b"k" * 16), r"events_command_key .*\n *Index Cond: .*\(command_key ="),
-        (lambda db: usages.suspense_page(db, 9), r"usages_not_charged .*\n *Index Cond: .*\(status ="),
+        (lambda db: usages.suspense_page(db, 9), r"suspense_waits .*\n *Index Cond: .*\(seq <"),
+        (lambda db: usages.suspense_page(db, 9), r"usages_\w+ on usages .*\n *Index Cond: .*\(seq ="),
+        (lambda db: suspense.waiting_page(db, 9), r"suspense_waits .*\n *Index Cond: .*\(seq <"),
         (lambda db: usages.usages_page(db, 9, 5), r"usages_pkey .*\n *Index Cond: .*\(seq <"),
         (
             lambda db: usages.usages_page(db, 9, wanted=usages.UsageFilter(under="r1")),

@@ -1,0 +1,98 @@
+"""Imports: files, told to the log when they begin and when all of them has been received.
+
+An import that was killed shows as unfinished. The same file again goes on with it: what was charged
+before is a duplicate then. A file whose very content was imported before is imported again, and said
+to be: each of its records is a duplicate.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import BinaryIO
+from uuid import UUID, uuid4
+
+from msgspec import Struct
+from msgspec.structs import astuple
+
+from ...domain.receiving import SOURCES_MAX, BeginImport, FinishImport, SourceCounts
+from ...domain.refusals import TEXT_MAX
+from ..engine import Engine
+from .declaration import Format
+from .door import IntakeReport, Tally, charge_stream
+
+PIECE_BYTES = 1 << 20
+
+
+class Known(Struct, frozen=True):
+    """What is known of a file before it is read."""
+
+    digest: str
+    again: bool
+    """Whether this very content has been imported to its end."""
+    unfinished: str
+    """The import of it that was left off; "" for none."""
+
+
+async def known(engine: Engine, tenant: UUID, path: str) -> Known:
+    """Of what can be read only once, nothing is known."""
+    digest = await engine.in_thread(lambda: digest_of(path))
+    receiving = (await engine.state(tenant)).receiving
+    left = [begun.id for begun in receiving.open.values() if digest and begun.digest == digest]
+    return Known(digest, digest != "" and digest in receiving.digests, left[-1] if left else "")
+
+
+async def import_stream(
+    engine: Engine,
+    tenant: UUID,
+    stream: BinaryIO,
+    format: Format,
+    about: Known,
+    *,
+    time_zone: str,
+    actor: str,
+    source: str = "",
+    name: str = "",
+    progress: Callable[[IntakeReport], None] | None = None,
+) -> IntakeReport:
+    """Charge a file, and tell the log what it brought. Raises what `charge_stream` raises."""
+    ident = about.unfinished or uuid4().hex
+    begin = BeginImport(ident, _printable(name), _printable(format.name), about.digest)
+    await engine.submit(tenant, begin, f"import:begin:{uuid4()}", actor)
+    report = await charge_stream(
+        *(engine, tenant, stream, format),
+        time_zone=time_zone,
+        actor=actor,
+        source=source,
+        name=name,
+        progress=progress,
+    )
+    finish = FinishImport(ident, report.read, report.merged, report.ignored, counts_of(report))
+    await engine.submit(tenant, finish, f"import:finish:{uuid4()}", actor)
+    return report
+
+
+def counts_of(report: IntakeReport) -> tuple[SourceCounts, ...]:
+    """By source; beyond a thousand of them the rest together, under no name."""
+    named = sorted(report.sources.items())
+    rest = Tally()
+    for _, tally in named[SOURCES_MAX - 1 :]:
+        for field in Tally.__struct_fields__:
+            setattr(rest, field, getattr(rest, field) + getattr(tally, field))
+    told = [*named[: SOURCES_MAX - 1], *([("", rest)] if rest.received else [])]
+    return tuple(SourceCounts(source, *astuple(tally)) for source, tally in told)
+
+
+def digest_of(path: str) -> str:
+    """SHA-256 of a file; "" of a pipe, which gives what it has only once."""
+    if path == "-" or not Path(path).is_file():
+        return ""
+    digest = hashlib.sha256()
+    with Path(path).open("rb") as file:
+        while piece := file.read(PIECE_BYTES):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _printable(name: str) -> str:
+    """A file may be called anything."""
+    return "".join(letter for letter in name if letter.isprintable())[:TEXT_MAX] or "file"

@@ -24,6 +24,7 @@ from ..domain.charging import (
 )
 from ..domain.contract import OpenPeriod, PeriodNotOpen, first_form
 from ..domain.events import encode
+from ..domain.receiving import ReceivingCommand
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, UpdateSession
 from ..domain.snapshot import COUNTED
@@ -146,7 +147,7 @@ DUPLICATE = UsageOutcome("duplicate")
 COUNTING = (
     *(Allocate, Return, Trade, StartSession, UpdateSession, ReleaseSession, ExpireSession),
     *get_args(TradingCommand),
-    *(*get_args(InClear), DismissUsage),
+    *(*get_args(InClear), DismissUsage, *get_args(ReceivingCommand)),
 )
 """Commands that change counters, and never the structure that a snapshot keeps apart."""
 

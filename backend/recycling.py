@@ -55,6 +55,8 @@ class Outcome(Struct, frozen=True):
     reason: str = ""
     detail: str = ""
     amount: int = 0
+    seq: int = 0
+    """Where it stands in the log."""
 
 
 class BulkReport(Struct):
@@ -76,11 +78,14 @@ class BulkReport(Struct):
     """Go on after this seq."""
     left: int = 0
     """How many wait beyond it, of those that were asked for."""
+    last_seq: int = 0
+    """Of what was stored."""
 
     def count(self, outcome: Outcome) -> None:
         self.looked_at += 1
         setattr(self, outcome.status, getattr(self, outcome.status) + 1)
         self.amount += outcome.amount
+        self.last_seq = max(self.last_seq, outcome.seq)
         if outcome.reason:
             self.reasons[outcome.reason] = self.reasons.get(outcome.reason, 0) + 1
             if len(self.problems) < PROBLEMS_MAX:
@@ -285,8 +290,8 @@ def _outcome(row: Waiting, answer: Answer) -> Outcome:
     told = answer.events[0]
     if isinstance(told, UsageRecycled):
         amount = (told.value or 0) if told.outcome == "charged" else 0
-        return Outcome(*about, told.outcome, told.reason, told.detail, amount)
-    return Outcome(*about, told.topic.removeprefix("usage."))
+        return Outcome(*about, told.outcome, told.reason, told.detail, amount, answer.last_seq)
+    return Outcome(*about, told.topic.removeprefix("usage."), seq=answer.last_seq)
 
 
 def _settled(row: Waiting) -> Outcome:

@@ -289,7 +289,7 @@ def _check_figures(isolation: Isolation, tenant: UUID, state: Tenant, report: Ve
         if not stands_at(db, report.seq):
             return
         _check_sessions(db, state)
-        if (problem := received_wrongly(db, state)) is not None:
+        if (problem := received_wrongly(db, state, report.checks["charges"])) is not None:
             raise Broken(0, problem)
         for period in state.contracts.periods:
             _check_invoice(invoice(db, period), state, period)

@@ -202,12 +202,15 @@ class Charging:
         """What a record would cost by the tariff of its time, as if no allowance paid any of it."""
         at = record.started_at
         tariff, period = self._tariffs.at(at), self._contracts.period_at(at)
-        rate = tariff.find(record.usage_type, record.direction, record.counterpart) if tariff else None
+        try:
+            rate = find_rate(tariff, record) if tariff else None
+        except Refused:
+            return None
         if rate is None or record.usage_type not in self._contracts.types:
             return None
         if period is not None:
             rate = self._contracts.rate_of(period, record.usage_type, rate)
-        rated = rate.rate(rate.billed(record.quantity))
+        rated = rate.rate(rate.billed(record.quantity), 0, at)
         return rated.amount if max(rated.exact) < EXACT_MAX else None
 
     def _caps_reached(self, told: UsageCharged | UsageRejected, family: Family) -> list[CapReached]:

@@ -32,7 +32,9 @@ from .scalars import Moment, Money, Quantity, Seq
 class UsageStatus(Enum):
     CHARGED = "charged"
     REJECTED = strawberry.enum_value("rejected", description="Denied by a limit or an empty allowance.")
-    SUSPENDED = strawberry.enum_value("suspended", description="Waits to be corrected.")
+    SUSPENDED = strawberry.enum_value(
+        "suspended", description="Was put into suspense; `suspense` lists those that still wait."
+    )
 
 
 @strawberry.type(description="A node or resource, named as it was then.")

@@ -16,7 +16,10 @@ from msgspec.structs import astuple
 
 from ...domain.receiving import SOURCES_MAX, BeginImport, FinishImport, SourceCounts
 from ...domain.refusals import TEXT_MAX
+from ...projections.accuracy import imports_of
+from ...tenants.isolation import Isolation
 from ..engine import Engine
+from ..following import catch_up
 from .declaration import Format
 from .door import IntakeReport, Tally, charge_stream
 
@@ -35,10 +38,17 @@ class Known(Struct, frozen=True):
 
 async def known(engine: Engine, tenant: UUID, path: str) -> Known:
     """Of what can be read only once, nothing is known."""
-    digest = await engine.in_thread(lambda: digest_of(path))
-    receiving = (await engine.state(tenant)).receiving
-    left = [begun.id for begun in receiving.open.values() if digest and begun.digest == digest]
-    return Known(digest, digest != "" and digest in receiving.digests, left[-1] if left else "")
+    return await engine.in_thread(lambda: _known(engine.isolation, tenant, digest_of(path)))
+
+
+def _known(isolation: Isolation, tenant: UUID, digest: str) -> Known:
+    if not digest:
+        return Known("", again=False, unfinished="")
+    catch_up(isolation, tenant)
+    with isolation.transaction(tenant) as db:
+        before = imports_of(db, digest)
+    left = [row.import_id for row in before if not row.finished_seq]
+    return Known(digest, again=len(left) < len(before), unfinished=left[0] if left else "")
 
 
 async def import_stream(

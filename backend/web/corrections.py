@@ -59,15 +59,13 @@ class TenantCorrections:
     ) -> BulkReport:
         work, selection = self._recycling(idempotency_key, note, dry), Selection(wanted, tuple(usage_ids))
         with _trying():
-            # What was just corrected is seen as it is now.
-            await self._visible((await self._engine.writer(self._tenant)).seq)
             if act == "reread":
                 opened = (await self._engine.state(self._tenant)).opened
                 zone = opened.time_zone if opened else "UTC"
                 report = await work.reread(selection, _format(format), zone, after=after, most=most)
             else:
                 report = await getattr(work, act)(selection, after=after, most=most)
-            await self._visible((await self._engine.writer(self._tenant)).seq)
+        await self._visible(report.last_seq)
         return report
 
     def _recycling(self, key: str, note: str, dry: bool) -> Recycling:

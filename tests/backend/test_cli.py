@@ -337,6 +337,57 @@ def test_usage_is_charged_once_and_the_counts_add_up(allotment, program, acme):
     assert "61 second -> 61" in told
 
 
+def test_what_waits_is_valued_corrected_recycled_and_written_off(allotment, acme, tmp_path):
+    path, of = tmp_path / "lost.ndjson", ("--tenant", acme)
+    lost = [call(f"lost-{i}", line=f"+44770090010{i}") for i in range(4)]
+    path.write_text(call("opens the period") + "".join(lost) + "{torn, too\n", encoding="utf-8")
+    allotment.json("usage", "import", str(path), *of)
+    these = (*of, "--file", path.name)
+    aged = {one["reason"]: one for one in allotment.json("usage", "ageing", *these)["suspense"]}
+    assert (aged["unknown_line"]["records"], aged["unknown_line"]["rated"]) == (4, 4)
+    assert "at stake" in allotment("usage", "ageing", *these).stdout
+    waiting = {one["record_id"]: one for one in allotment.json("usage", "suspense", *of)["records"]}
+    amend = ("usage", "amend", waiting["lost-0"]["usage_id"], *of, "--note", "a slip")
+    refused = allotment(*amend, "--quantity", "-1")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert allotment.json(*amend, "--line", "+447700900123", "--dry-run")["dry_run"]
+    assert allotment.json(*amend, "--line", "+447700900123")["fields"] == ["line"]
+    tried = allotment.json("usage", "recycle", *these, "--dry-run")
+    assert (tried["charged"], tried["suspended"], tried["passed_over"]) == (1, 3, 1)
+    done = allotment.json("usage", "recycle", *these, "--most", "3")
+    assert (done["charged"], done["suspended"], done["left"]) == (1, 2, 2)
+    assert "malformed" in allotment("usage", "recycle", *these, "--after", str(done["after"])).stdout
+    everything = allotment("usage", "dismiss", *of, "--note", "all")
+    assert everything.returncode != 0
+    assert "not written off at once" in everything.stderr
+    gone = allotment.json("usage", "dismiss", *these, "--reason", "unknown_line", "--note", "a test")
+    assert gone["dismissed"] == 3
+    read = allotment.json("usage", "reread", *these, "--format", "allotment", "--note", "again")
+    assert (read["amended"], read["passed_over"]) == (0, 1)
+    preview = allotment.json("invoice", "preview", *of, "--period", "2026-10")
+    assert preview["waiting"]["records"] >= 1
+    assert allotment.json("verify", *of)["ok"]
+
+
+def test_every_record_received_is_accounted_for(allotment, acme, tmp_path):
+    path, of = tmp_path / "counted.ndjson", ("--tenant", acme)
+    path.write_text(call("counted") + call("counted"), encoding="utf-8")
+    allotment("usage", "import", str(path), *of)
+    again = allotment("usage", "import", str(path), *of)
+    assert "imported before" in again.stderr
+    newest, before, *_ = allotment.json("usage", "imports", *of)["imports"]
+    assert (newest["again"], newest["duplicate"], before["charged"], before["duplicate"]) == (True, 2, 1, 1)
+    assert "counted.ndjson" in allotment("usage", "imports", *of).stdout
+    days = allotment.json("usage", "accuracy", *of, "--source", "test")["days"]
+    for day in days:
+        parts = [day[name] for name in ("charged", "duplicate", "suspended", "rejected")]
+        assert day["received"] == sum(parts)
+    rows = allotment("usage", "accuracy", *of, "--source", "test", "--csv").stdout.splitlines()
+    assert rows[0].startswith("day,source,received,charged,duplicate")
+    assert len(rows) == 1 + len(days)
+    assert "recycled" in allotment("usage", "accuracy", *of).stdout
+
+
 def test_the_state_is_the_same_bytes_each_time_and_verifies(allotment, program, acme):
     allotment("usage", "import", "-", "--tenant", acme, stdin=call("three"))
     first, second = (allotment("dump", "--tenant", acme) for _ in range(2))

@@ -12,12 +12,15 @@ from fixtures_loop import in_a_loop
 from fixtures_workers import DEFINITION, charged_ids
 from fixtures_writer import call, in_time, statuses, unreadable
 
+from allotment.backend.following import catch_up
 from allotment.backend.placement import Placement
+from allotment.backend.recycling import Recycling, Selection
 from allotment.backend.verifying import verify
 from allotment.backend.writer import Busy, Halted, Moved, Unavailable
 from allotment.domain.bucket import Allocate
 from allotment.domain.limit import SetLimit
 from allotment.domain.refusals import Refused
+from allotment.projections.suspense import waiting_page
 from allotment.tenants.onboarding import parse_definition
 
 
@@ -47,6 +50,25 @@ async def test_whoever_is_asked_the_worker_of_the_tenant_answers(workers):
         assert other.sharing.answered
     for tenant in tenants:
         assert verify(workers.isolation, tenant).ok
+
+
+@in_a_loop
+async def test_what_waits_is_corrected_and_recycled_through_any_worker(workers):
+    async with workers.stack:
+        one, other = await workers.worker(), await workers.worker()
+        await workers.until_seen(one, other)
+        tenant = await workers.tenant(one)
+        await in_time(one.charge(tenant, [call(1, line="+49301"), call(2, line="+49301")], "m"))
+        for number, engine in enumerate((one, other)):
+            catch_up(workers.isolation, tenant)
+            with workers.isolation.transaction(tenant) as db:
+                waits = waiting_page(db, 1)[0]
+            work = Recycling(engine, tenant, "carrier:test", key=f"{number}", note="a slip")
+            await in_time(work.amend(waits.usage_id, {"line": call(1).line}))
+            catch_up(workers.isolation, tenant)
+            report = await in_time(work.recycle(Selection(usage_ids=(waits.usage_id,))))
+            assert (report.charged, report.problems) == (1, [])
+    assert verify(workers.isolation, tenant).ok
 
 
 @in_a_loop

@@ -18,6 +18,7 @@ from allotment.domain.charging import (
 from allotment.domain.contract import ContractSigned
 from allotment.domain.hierarchy import Identity, NodeAdded, ResourceAdded
 from allotment.domain.limit import SetLimit
+from allotment.domain.rating.language import Span, Window
 from allotment.domain.refusals import InvariantBroken
 from allotment.domain.snapshot import copy_counters, encode_counters, encode_structure, restore
 from allotment.domain.suspense import (
@@ -200,6 +201,23 @@ def test_what_waits_says_what_it_would_cost_as_if_no_allowance_paid(told, now, c
     )
     (waits,) = acme.do(charge_of(at=now, **changes))
     assert (waits.reason, waits.value) == (reason, value)
+
+
+@pytest.mark.parametrize(("counterpart", "value"), [("+1", 60_000), ("+2", 600_000), ("+3", None)])
+def test_what_waits_is_valued_at_the_time_it_was_used(told, now, counterpart, value):
+    noon = Window("noon", (Span((), 11 * 60, 13 * 60),))
+    rates = (
+        Rate("voice", "one", "0.60", per=60, prefix="+1"),
+        Rate("voice", "one", "0.06", per=60, prefix="+1", window="noon"),
+        Rate("voice", "two", "0.60", per=60, prefix="+2"),
+        Rate("voice", "three", "0", prefix="+3", percent="10"),
+    )
+    acme = told(
+        TenantOpened("Acme", "Europe/Berlin", "EUR", "carrier"),
+        NodeAdded("acme", 0, "", "Acme", "enterprise"),
+        TariffPublished("standard", 1, 0, "EUR", "half_up", 4, rates, windows=(noon,)),
+    )
+    assert acme.do(charge_of(at=now, counterpart=counterpart))[0].value == value
 
 
 def test_what_waits_costs_nothing_known_where_no_tariff_is_valid(told, now):

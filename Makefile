@@ -30,6 +30,7 @@ check: .venv/installed ## what CI runs: style, types, import rules, tests
 bench: .venv/installed ## how fast charging is, beside its baseline; and reading while usage flows
 	$(BIN)/allotment bench charge $(ARGS)
 	$(BIN)/allotment bench reading
+	$(BIN)/allotment bench intake
 
 soak: .venv/installed ## the tests that take minutes on purpose
 	$(BIN)/python -m pytest -m soak --timeout 3600 $(ARGS)

@@ -55,10 +55,12 @@ REFUSED, UNUSABLE, STOPPED = 1, 2, 130
 _UNUSABLE = {
     "SettingsError", "FormatError", "UnreadableFile", "DefinitionError", "UnknownTenant", "SlugTaken",
     "WrongRootKey", "UnusableKeys", "NotForProduction", "InputError",
+    "FolderInUse",
 }  # fmt: skip
 _REFUSED = {
     "Refused", "Unavailable", "Halted", "Busy", "LogUnavailable", "Fenced", "DidNotStart", "NewerView",
     "NotServing", "NotPermitted", "TooLong", "InvariantBroken", "UnknownEvent",
+    "TransferError",
 }  # fmt: skip
 """By name: what a command does not use need not be imported to know its errors."""
 

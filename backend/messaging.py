@@ -35,7 +35,7 @@ from . import wires
 from .engine import Engine
 from .intake.door import charge_stream
 from .intake.formats import FormatError, shipped_format
-from .intake.rows import UnreadableFile
+from .intake.unpacking import UnreadableFile
 from .log import Group
 from .projecting import SHOWN, Shown
 from .stopping import cancelled

@@ -26,7 +26,7 @@ from .deciding import Answer, Order, command_key
 from .engine import Engine
 from .intake.declaration import Format
 from .intake.reading import read_records
-from .intake.rows import UnreadableFile
+from .intake.unpacking import UnreadableFile
 from .log import COLUMNS, Row, recorded
 from .writer import Busy
 

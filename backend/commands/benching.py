@@ -63,6 +63,28 @@ def workers(as_json: bool, **wanted: Any) -> None:
 
 
 @bench.command()
+@click.option("--rounds", type=click.IntRange(1), help="Medians are of these.")
+@click.option("--records", type=click.IntRange(100_000), help="Read and rated in each round.")
+@click.option("--processes", type=click.IntRange(1, 64), help="That share the file.")
+@click.option("--devices", type=click.IntRange(1), help="That share one balance.")
+@click.option("--depth", type=click.IntRange(3, 64), help="Levels, the devices' own included.")
+@click.option("--megabytes", type=click.IntRange(10), help="Of the file through which memory is watched.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def intake(as_json: bool, **wanted: Any) -> None:
+    """Read CSV, normalise, guide and rate; where the time goes, and whether memory stays flat.
+
+    \b
+    allotment bench intake
+    allotment bench intake --rounds 1 --megabytes 5000
+    """
+    from ..bench.intake import Plan, run  # noqa: PLC0415  (as above)
+
+    settings_for_command()
+    given = {name: value for name, value in wanted.items() if value is not None}
+    _tell(run(Plan(**given), note), as_json=as_json)
+
+
+@bench.command()
 @click.option("--crossings", type=click.IntRange(1), help="How many are told.")
 @click.option("--crossings-per-s", type=click.IntRange(1), help="How fast they come.")
 @click.option("--records-per-s", type=click.IntRange(0), help="Charged beside.")

@@ -139,7 +139,7 @@ def _tariff(file: BinaryIO, zone: ZoneInfo, units: dict[str, str]) -> Tariff:
     try:
         command = usable_tariff(file.read(), zone, units)
     except DefinitionError as error:
-        raise DefinitionError(f"{file.name}: {error}") from error
+        raise DefinitionError(f"{getattr(file, 'name', 'stdin')}: {error}") from error
     return Tariff(published_as(command, 1, zone.key))
 
 

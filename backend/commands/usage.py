@@ -9,6 +9,7 @@ import rich_click as click
 from ...projections.suspense import SuspenseFilter, suspense_counts, waiting_page
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..following import catch_up
+from ..intake.column_map import mapped
 from ..intake.declaration import Format
 from ..intake.door import IntakeReport, dry_run
 from ..intake.formats import format_names, load_format
@@ -28,6 +29,7 @@ from .output import (
     table,
     tell_json,
 )
+from .watching import fetch_files, watch_folder
 
 ACTOR = "mediation:command-line"
 SUSPENSE_SHOWN_MAX = 100
@@ -39,11 +41,15 @@ _OPTIONS = [
     click.option(
         "--format", "-f", "format_name", default="allotment", show_default=True, help="See `usage formats`."
     ),
+    click.option(
+        "--map", "-m", "column_map", multiple=True, metavar="FIELD=COLUMN",
+        help="Where a field of the format is found; FIELD:=TEXT gives it a text. Repeat it.",
+    ),
     click.option("--source", default="", help="Who wrote the records, where they do not say it themselves."),
     click.option("--time-zone", default="", help="Of times without a zone; else the tenant's."),
     click.option("--dry-run", is_flag=True, help="Say what would happen; store nothing."),
     click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
-]
+]  # fmt: skip
 
 
 def _with_options(command: Any) -> Any:
@@ -57,10 +63,14 @@ def usage() -> None:
     """Charge usage from files; see what waits in suspense."""
 
 
+usage.add_command(watch_folder)
+usage.add_command(fetch_files)
+
+
 @usage.command(name="import")
 @_with_options
 def usage_import(**given: Any) -> None:
-    """Charge the usage records of FILEs ("-" reads stdin; .gz is understood).
+    """Charge the usage records of FILEs ("-" reads stdin; gzip, bzip2, xz and zip are understood).
 
     A record is charged once, whatever is sent twice: import a file again after an interruption.
     What cannot be charged goes to suspense with its reason.
@@ -69,6 +79,7 @@ def usage_import(**given: Any) -> None:
     allotment usage import calls.csv --tenant acme --format asterisk-csv
     allotment usage import page.json --tenant acme --format twilio-calls --json
     allotment usage import usage.ndjson.gz --tenant acme --dry-run
+    allotment usage import any.csv --tenant acme --format generic-csv -m id=Ref -m line=From -m type:=voice
     """
     _import(**given)
 
@@ -89,13 +100,14 @@ def _import(
     files: Sequence[str],
     slug: str,
     format_name: str,
+    column_map: Sequence[str],
     source: str,
     time_zone: str,
     dry_run: bool,
     as_json: bool,
 ) -> None:
     settings = settings_for_command()
-    format = load_format(format_name)
+    format = mapped(load_format(format_name), column_map)
     for file in files:
         check_readable(file)
     with running(settings) as product:

@@ -19,7 +19,10 @@ TIMES_KEPT = 50_000
 MICROSECONDS = 1_000_000
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_END = (datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH) // timedelta(microseconds=1)
+_LAST = datetime(9999, 12, 31, tzinfo=UTC) - _EPOCH
+_END = _LAST // timedelta(microseconds=1)
+DAYS_END = _LAST.days
+"""A time so many days after the epoch, or more, is not taken without a closer look."""
 _GREGORIAN_EPOCH_SECONDS = 62_167_219_200  # from year 0 to 1970, as Erlang counts
 _EPOCHS = {  # microseconds in one, and what to take off
     "epoch_s": (MICROSECONDS, 0),
@@ -66,6 +69,8 @@ def _dated(pattern: str, zone: str, tenant_zone: str, fold: int) -> TimeReader:
                 raise ValueError("does not state its offset from UTC; write 2026-03-01T12:00:00+01:00")
             moment = moment.replace(tzinfo=local, fold=fold)
         since = moment - _EPOCH
+        if 0 <= since.days < DAYS_END:
+            return (since.days * 86_400 + since.seconds) * MICROSECONDS + since.microseconds
         return _plausible((since.days * 86_400 + since.seconds) * MICROSECONDS + since.microseconds)
 
     return read

@@ -44,8 +44,12 @@ class Place(Struct, frozen=True, forbid_unknown_fields=True):
     """A regular expression with one group: the text is what the group matched, or nothing."""
     table: dict[str, str] | None = None
     """What a text stands for; a text that is not listed makes the record unreadable."""
+    smallest: bool = False
+    """Of several columns take the smallest text instead of joining: an id that both legs agree on."""
     digest: bool = False
     """Take a digest instead of the text: an id made of several columns says nothing personal."""
+    address: Literal["", "ipv4", "ipv4_low_byte_first"] = ""
+    """The text is an address written as one integer, signed or not; 0 is no address."""
     constant: str | None = None
 
 
@@ -67,6 +71,17 @@ class Fields(Struct, frozen=True, forbid_unknown_fields=True):
     source: Places | None = None
 
 
+class Derived(Struct, frozen=True, forbid_unknown_fields=True):
+    """A time that is written as another time and a length, such as an end and a duration."""
+
+    start: str = field(name="from")
+    """A name out of `times.at`. Where it holds no time, there is none."""
+    plus: list[str] = []
+    minus: list[str] = []
+    """Columns with lengths of time; an empty one is none."""
+    unit: str = "s"
+
+
 class Times(Struct, frozen=True, forbid_unknown_fields=True):
     """The times of a record: each has a name, and is read once."""
 
@@ -79,13 +94,25 @@ class Times(Struct, frozen=True, forbid_unknown_fields=True):
     """For texts without an offset: "utc", "tenant", a zone's name; "stated" refuses them."""
     none: list[str] = field(default_factory=lambda: ["0", "0000-00-00 00:00:00"])
     """Texts that mean that there is no time, besides the empty one."""
+    derived: dict[str, Derived] = {}
+    """Further times, by name."""
+
+
+class Term(Struct, frozen=True, forbid_unknown_fields=True):
+    """One column of a sum, of which each one counts several times: 2**32 for gigawords."""
+
+    at: str
+    times: int = 1
 
 
 class Quantity(Struct, frozen=True, forbid_unknown_fields=True):
-    """How much. Exactly one of `at`, `sum`, and `from` with `to`."""
+    """How much. Exactly one of `at`, `sum`, and `from` with `to`; with legs `from` and `to`, and
+    `at` where it counts for a call of one leg."""
 
     at: Places | None = None
-    sum: list[str] | None = None
+    times: int = 1
+    """What one in the column `at` counts for, in its unit: 100 with "ms" for tenths of a second."""
+    sum: list[str | Term] | None = None
     start: str | None = field(default=None, name="from")
     """Names of times: the quantity is the span between them."""
     end: str | None = field(default=None, name="to")
@@ -121,6 +148,23 @@ class Legs(Struct, frozen=True, forbid_unknown_fields=True):
     """A call is complete when this many rows came after its last leg."""
 
 
+class Pairs(Struct, frozen=True, forbid_unknown_fields=True):
+    """Two rows are one record: one that begins it and one that ends it.
+
+    The columns of the row that ends it are read as `end.COLUMN`. A row that is neither is read by itself.
+    """
+
+    begins: dict[str, list[str]]
+    """Column -> texts: a row with one of each begins a record."""
+    ends: dict[str, list[str]]
+    same: list[str]
+    """Columns in which both rows agree."""
+    crossed: list[str] = []
+    """Two more columns, in which they agree in this order or the other: who hangs up swaps the tags."""
+    window_rows: int = 200_000
+    """A row waits for its other half until this many rows came after it."""
+
+
 class Numbers(Struct, frozen=True, forbid_unknown_fields=True):
     """How numbers are brought into international form."""
 
@@ -128,6 +172,8 @@ class Numbers(Struct, frozen=True, forbid_unknown_fields=True):
     """Country in which a number without "+" was dialled, "GB"; empty leaves such numbers as dialled."""
     extension_digits_max: int = 6
     """Numbers of up to so many digits are extensions or short codes, and are left alone."""
+    masked: str = ""
+    """Characters that stand for digits which are kept secret, "*x"."""
 
 
 class Csv(Struct, frozen=True, forbid_unknown_fields=True):
@@ -147,6 +193,8 @@ class Csv(Struct, frozen=True, forbid_unknown_fields=True):
     encoding: str = "utf-8"
     skip_lines: int = 0
     """Lines before the header or the first row."""
+    type_row: list[str] = []
+    """Words such as INTEGER: a row after the header of which every cell begins with one is no record."""
 
 
 class Json(Struct, frozen=True, forbid_unknown_fields=True):
@@ -156,12 +204,25 @@ class Json(Struct, frozen=True, forbid_unknown_fields=True):
     """Path to the list of records; empty: the document is the list."""
     closed: bool = False
     """A record with a key that the format does not name is unreadable."""
+    single: bool = False
+    """An object stands for a list of one: elements that write a file for each call."""
+
+
+class Blocks(Struct, frozen=True, forbid_unknown_fields=True):
+    """How a text file is cut into records of several lines, with blank lines between them."""
+
+    separator: str = "="
+    """Between the name and the text of a line."""
+    quote: str = '"'
+    title: str = "Title"
+    """The name given to the first line of a record, which has none."""
+    encoding: str = "utf-8"
 
 
 class Format(Struct, frozen=True, forbid_unknown_fields=True):
     """A whole declaration."""
 
-    kind: Literal["csv", "json", "ndjson"]
+    kind: Literal["csv", "json", "ndjson", "blocks"]
     fields: Fields
     times: Times
     quantity: Quantity
@@ -172,14 +233,32 @@ class Format(Struct, frozen=True, forbid_unknown_fields=True):
     """Whose records these are, where neither the record nor the caller says."""
     csv: Csv = Csv()
     json: Json = Json()
+    blocks: Blocks = Blocks()
     numbers: Numbers = Numbers()
     attributes: dict[str, Places] = {}
     attributes_at: str = ""
     """Path to an object of which every entry becomes an attribute."""
     ignore: dict[str, list[str]] = {}
     """Column -> texts: rows that are no usage, such as a line of totals."""
+    ignore_filled: list[str] = []
+    """Columns that mark a row as no usage by holding anything."""
     checks: list[Check] = []
     legs: Legs | None = None
+    pairs: Pairs | None = None
+
+
+END = "end."
+"""Before the name of a column: that of the row which ends a pair."""
+
+
+def time_names(times: Times) -> list[str]:
+    """The times of a record, in the order in which they are read."""
+    return [*times.at, *times.derived]
+
+
+def terms_of(quantity: Quantity) -> list[Term]:
+    """Every form of `sum`, spelt out."""
+    return [Term(term) if isinstance(term, str) else term for term in quantity.sum or []]
 
 
 def layouts(csv: Csv) -> dict[int, list[str]]:
@@ -208,7 +287,8 @@ def columns_of(place: Place) -> list[str]:
 
 def referenced(format: Format) -> dict[str, str]:
     """Every column that the format reads -> the key that asks for it."""
-    return {column: where for where, column in reversed(list(_references(format)))}
+    prefix = END if format.pairs else ""
+    return {column.removeprefix(prefix): where for where, column in reversed(list(_references(format)))}
 
 
 def all_places(format: Format) -> Iterator[tuple[str, Places]]:
@@ -228,9 +308,17 @@ def _references(format: Format) -> Iterator[tuple[str, str]]:
     for where, places in all_places(format):
         for place in places_of(places):
             yield from ((where, column) for column in columns_of(place))
-    yield from (("quantity.sum", column) for column in format.quantity.sum or [])
+    yield from (("quantity.sum", term.at) for term in terms_of(format.quantity))
+    for name, derived in format.times.derived.items():
+        yield from ((f"times.derived.{name}", column) for column in [*derived.plus, *derived.minus])
     yield from (("checks.duration", check.duration) for check in format.checks)
     yield from (("ignore", column) for column in format.ignore)
+    yield from (("ignore_filled", column) for column in format.ignore_filled)
+    if format.pairs:
+        yield from (("pairs.begins", column) for column in format.pairs.begins)
+        yield from (("pairs.ends", column) for column in format.pairs.ends)
+        yield from (("pairs.same", column) for column in format.pairs.same)
+        yield from (("pairs.crossed", column) for column in format.pairs.crossed)
     if format.attributes_at:
         yield "attributes_at", format.attributes_at
     if format.legs:

@@ -6,6 +6,8 @@ interrupted starts again from the beginning.
 """
 
 import asyncio
+import os
+import stat
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from itertools import islice
@@ -22,7 +24,8 @@ from ..engine import Engine
 from ..log import Group, Head, PostgresLog, Row
 from ..writer import Busy, Writer
 from .declaration import Format
-from .reading import Reader
+from .elsewhere import WORTHWHILE_BYTES, Elsewhere, Records, Task, reading_elsewhere
+from .reading import Reader, ReadingCounts
 
 BATCH_RECORDS = 500
 BATCHES_IN_FLIGHT = 4
@@ -31,8 +34,6 @@ PROBLEMS_TOLD_MAX = 100
 Charges = Coroutine[Any, Any, list[UsageOutcome]]
 Charge = Callable[[Sequence[Usage], Sequence[str]], Charges]
 """Charges records, each with the position where it stood."""
-Records = list[tuple[UsageRecord | UnreadableRecord, str]]
-"""Each with the position where it stood."""
 
 
 class Problem(Struct, frozen=True):
@@ -119,23 +120,31 @@ async def charge_stream(
     source: str = "",
     name: str = "",
     patient: bool = True,
+    packed: bool = True,
     door: str = "",
     progress: Callable[[IntakeReport], None] | None = None,
 ) -> IntakeReport:
     """Charge every record of a stream; the report, when all of it is stored.
 
+    `packed` is whether it may be compressed: of what comes from outside, others decide that.
     With a `door` what leaves no event is counted there, and told to the log in a while.
 
     Raises UnreadableFile, FormatError; and where it is not `patient`, Busy: then what was
     taken so far stands, and the whole may be sent again.
     """
-    reader = Reader(stream, format, time_zone=time_zone, name=name, source=source)
 
     def charge(records: Sequence[Usage], positions: Sequence[str]) -> Charges:
         return engine.charge(tenant, records, actor, positions)
 
     with engine.using(tenant):
-        report = await _charge(engine, charge, reader, patient=patient, progress=progress)
+        if packed and (file := _worth_a_process(stream)):
+            task = Task(file, format, time_zone, name or "input", source)
+            async with reading_elsewhere(task) as elsewhere:
+                report = await _charge(engine, charge, elsewhere, patient=patient, progress=progress)
+        else:
+            reader = Reader(stream, format, time_zone=time_zone, name=name, source=source, packed=packed)
+            here = _Here(engine, reader)
+            report = await _charge(engine, charge, here, patient=patient, progress=progress)
     if door:
         engine.tallies.add(tenant, door, report)
     return report
@@ -166,24 +175,53 @@ async def dry_run(
 
     try:
         reader = Reader(stream, format, time_zone=time_zone, name=name, source=source)
-        return await _charge(engine, charge, reader, patient=True, progress=progress)
+        return await _charge(engine, charge, _Here(engine, reader), patient=True, progress=progress)
     finally:
         await writer.close()
+
+
+class _Here:
+    """The records of a reader in this process, read in a thread."""
+
+    def __init__(self, engine: Engine, reader: Reader) -> None:
+        self._engine = engine
+        self._reader = reader
+        self._records = iter(reader)
+
+    @property
+    def counts(self) -> ReadingCounts:
+        return self._reader.counts
+
+    async def next(self) -> Records:
+        return await self._engine.in_thread(lambda: _next(self._reader, self._records))
+
+
+def _worth_a_process(stream: BinaryIO) -> str:
+    """The file behind a stream, if it is a whole one, large enough, and there is a core to read it on."""
+    name = getattr(stream, "name", None)
+    if not isinstance(name, str | os.PathLike) or (os.cpu_count() or 1) < 2:
+        return ""
+    try:
+        stated = os.stat(name)
+        same = os.fstat(stream.fileno())
+        whole = stat.S_ISREG(stated.st_mode) and stated.st_ino == same.st_ino and stream.tell() == 0
+    except OSError:
+        return ""
+    return os.fspath(name) if whole and stated.st_size >= WORTHWHILE_BYTES else ""
 
 
 async def _charge(
     engine: Engine,
     charge: Charge,
-    reader: Reader,
+    source: "_Here | Elsewhere",
     *,
     patient: bool,
     progress: Callable[[IntakeReport], None] | None,
 ) -> IntakeReport:
     report = IntakeReport(now=engine.clock())
     flying: deque[tuple[Records, asyncio.Task[list[UsageOutcome]]]] = deque()
-    records = iter(reader)
     try:
-        while batch := await engine.in_thread(lambda: _next(reader, records)):
+        while batch := await source.next():
             flying.append((batch, asyncio.create_task(_submit(charge, batch, patient=patient))))
             if len(flying) >= BATCHES_IN_FLIGHT:
                 await _land(flying, report, progress)
@@ -193,11 +231,8 @@ async def _charge(
         for _, task in flying:
             task.cancel()
         await asyncio.gather(*(task for _, task in flying), return_exceptions=True)
-    report.read, report.merged, report.ignored = (
-        reader.counts.read,
-        reader.counts.merged,
-        reader.counts.ignored,
-    )
+    counts = source.counts
+    report.read, report.merged, report.ignored = counts.read, counts.merged, counts.ignored
     return report
 
 

@@ -85,7 +85,10 @@ def answered_microseconds(legs: Iterable[Leg]) -> int:
 def joined(legs: list[Leg], seconds: int) -> UsageRecord:
     """One record for the call: whose it is says its first leg, whom it reached its first answered one."""
     by_time = sorted(legs, key=attrgetter("first", "order"))
-    reached = min(filter(_is_answered, by_time), key=_answered, default=by_time[0])
+    # Who was only rung, or answered for no time, is reached when nobody else was.
+    reached = min(
+        filter(_is_answered, by_time), key=lambda leg: (not _lasted(leg), _answered(leg)), default=by_time[0]
+    )
     return msgspec.structs.replace(
         by_time[0].record,
         quantity=seconds,
@@ -96,6 +99,11 @@ def joined(legs: list[Leg], seconds: int) -> UsageRecord:
 
 def _is_answered(leg: Leg) -> bool:
     return leg.answered_at is not None and leg.ended_at is not None
+
+
+def _lasted(leg: Leg) -> bool:
+    answered_at, ended_at = _answered(leg)
+    return ended_at > answered_at
 
 
 def _answered(leg: Leg) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from .amounts import counted
 from .clocks import MICROSECONDS, time_reader
-from .declaration import Check, Format
+from .declaration import Check, Derived, Format, Places, time_names
 from .places import Locate, Unvouched, label, text_at
 
 SECONDS_SAID_MAX = 9_999_999
@@ -21,11 +21,13 @@ Moments = list[int | None]
 """The times of a row, in the order of `times.at`."""
 Agreement = Callable[[Any, Moments], str]
 """What is wrong with the times of a row, or ""."""
+Late = Callable[[Any, Moments], int | None]
+"""A time made of another one."""
 
 
 def moments_reader(format: Format, locate: Locate, time_zone: str) -> Callable[[Any], Moments]:
-    earlier = _reader_of_times(format, locate, time_zone, fold=0)
-    later = _reader_of_times(format, locate, time_zone, fold=1)
+    earlier = _derived(_reader_of_times(format, locate, time_zone, fold=0), format, locate)
+    later = _derived(_reader_of_times(format, locate, time_zone, fold=1), format, locate)
     agreements = _agreements(format, locate)
     if not agreements:
         return earlier
@@ -54,20 +56,64 @@ def _reader_of_times(format: Format, locate: Locate, time_zone: str, fold: int) 
     times = format.times
     parse = time_reader(times.format, times.zone, time_zone, fold)
     absent = frozenset(("", *times.none))
-    readers = [(text_at(places, locate), label(places)) for places in times.at.values()]
 
-    def moments_of(row: Any) -> Moments:
-        moments: Moments = []
-        for read, column in readers:
+    def moment_at(places: Places) -> Callable[[Any], int | None]:
+        read, column = text_at(places, locate), label(places)
+
+        def moment(row: Any) -> int | None:
             text = read(row)
             try:
-                moments.append(None if text in absent else parse(text))
+                return None if text in absent else parse(text)
             except (ValueError, OverflowError) as error:
                 detail = _without_text(error, text, f"is not a time written as {times.format}")
                 raise Unvouched("bad_value", column, f"{column} {detail}") from error
-        return moments
+
+        return moment
+
+    readers = [moment_at(places) for places in times.at.values()]
+    if len(readers) == 1:
+        only = readers[0]
+        return lambda row: [only(row)]
+    return lambda row: [moment(row) for moment in readers]
+
+
+def _derived(read: Callable[[Any], Moments], format: Format, locate: Locate) -> Callable[[Any], Moments]:
+    """The times as read, and those that are made of them."""
+    names = list(format.times.at)
+    makers = [_maker(names.index(one.start), one, locate) for one in format.times.derived.values()]
+    if not makers:
+        return read
+
+    def moments_of(row: Any) -> Moments:
+        moments = read(row)
+        return moments + [make(row, moments) for make in makers]
 
     return moments_of
+
+
+def _maker(base: int, derived: Derived, locate: Locate) -> Late:
+    lengths = [(1, column, locate(column)) for column in derived.plus]
+    lengths += [(-1, column, locate(column)) for column in derived.minus]
+
+    def make(row: Any, moments: Moments) -> int | None:
+        if (moment := moments[base]) is None:
+            return None
+        for sign, column, read in lengths:
+            if text := read(row):
+                moment += sign * _microseconds(text, derived.unit, column)
+        return moment
+
+    return make
+
+
+def _microseconds(text: str, unit: str, column: str) -> int:
+    try:
+        length = counted(text, unit)
+    except ValueError as error:
+        raise Unvouched("bad_value", column, f"{column} {error}") from error
+    if not 0 <= length <= SECONDS_SAID_MAX:
+        raise Unvouched("bad_value", column, f"{column} is no length of time between two events")
+    return int(length * MICROSECONDS)
 
 
 def _without_text(error: Exception, text: str, otherwise: str) -> str:
@@ -77,9 +123,10 @@ def _without_text(error: Exception, text: str, otherwise: str) -> str:
 
 
 def started_at_reader(format: Format) -> Callable[[Moments], int]:
-    names = list(format.times.at)
+    names = time_names(format.times)
     order = [names.index(name) for name in format.times.started_at]
-    column = label(format.times.at[format.times.started_at[-1]])
+    last = format.times.started_at[-1]
+    column = label(format.times.at.get(last) or format.times.at[format.times.derived[last].start])
 
     def started_at(moments: Moments) -> int:
         for i in order:
@@ -93,12 +140,12 @@ def started_at_reader(format: Format) -> Callable[[Moments], int]:
 def _agreements(format: Format, locate: Locate) -> list[Agreement]:
     found = [_agreement(check, format, locate) for check in format.checks]
     if (start := format.quantity.start) is not None and (end := format.quantity.end) is not None:
-        found.append(_forwards(start, end, list(format.times.at)))
+        found.append(_forwards(start, end, time_names(format.times)))
     return found
 
 
 def _agreement(check: Check, format: Format, locate: Locate) -> Agreement:
-    names = list(format.times.at)
+    names = time_names(format.times)
     start, end = names.index(check.start), names.index(check.end)
     tolerance = check.tolerance_seconds * MICROSECONDS
     read, column = locate(check.duration), check.duration

@@ -1,10 +1,12 @@
 """Numbers of lines and parties, in the one form that everything downstream compares.
 
 A public number becomes E.164. An extension, a short code, a SIP identity or a name stays what it
-is, in lower case. The same text always gives the same number.
+is, in lower case. A number with digits kept secret becomes E.164 with an "x" for each of them, so that
+it is rated by what can be seen of it. The same text always gives the same number.
 """
 
 import re
+from collections.abc import Callable
 from functools import cache, lru_cache
 
 from phonenumbers import (
@@ -12,6 +14,7 @@ from phonenumbers import (
     SUPPORTED_REGIONS,
     NumberParseException,
     PhoneMetadata,
+    PhoneNumber,
     PhoneNumberFormat,
     format_number,
     is_possible_number,
@@ -29,8 +32,20 @@ _PUBLIC = re.compile(r"\+?[0-9]{1,20}")
 @lru_cache(NUMBERS_KEPT)
 def normal_number(text: str, region: str, extension_digits_max: int) -> str:
     """`region` is the country in which a number without "+" was dialled, or ""."""
+    return number_of(text, region, extension_digits_max)
+
+
+def number_of(text: str, region: str, extension_digits_max: int, masked: str = "") -> str:
+    """As `normal_number`, for who remembers what was found.
+
+    `masked` are the characters that stand for digits kept secret.
+    """
+    if text[:1] == "+" and text[1:].isdecimal() and text.isascii() and len(text) <= 21:
+        return text if _is_settled(text) else _international(text, None) or text
     number = text.removeprefix("tel:").partition(";")[0] if text.startswith("tel:") else text
     digits = number.translate(_SEPARATORS)
+    if masked and any(mark in digits for mark in masked):
+        return _partly_seen(digits, region, extension_digits_max, masked) or text.lower()
     if not _PUBLIC.fullmatch(digits):
         return text.lower()
     if digits.startswith("+"):
@@ -40,14 +55,34 @@ def normal_number(text: str, region: str, extension_digits_max: int) -> str:
     return _international(digits, region) or digits
 
 
-def _international(digits: str, region: str | None) -> str:
+def _partly_seen(digits: str, region: str, extension_digits_max: int, masked: str) -> str:
+    """The number with an "x" for each secret digit, which stay at the same distance from its end."""
+    filled = "".join("0" if mark in masked else mark for mark in digits)
+    if not _PUBLIC.fullmatch(filled):
+        return ""
+    if filled.startswith("+"):
+        found = _international(filled, None)
+    elif region and len(filled) > extension_digits_max:
+        found = _international(filled, region, is_possible_number)
+    else:
+        found = ""
+    seen = list(found or filled)
+    for i in range(1, min(len(seen), len(digits)) + 1):
+        if digits[-i] in masked:
+            seen[-i] = "x"
+    return "".join(seen)
+
+
+def _international(
+    digits: str, region: str | None, is_meant: Callable[[PhoneNumber], bool] = is_valid_number
+) -> str:
     try:
         number = parse(digits, region)
     except NumberParseException:
         return ""
     # Somebody who writes "+" means a public number, even one younger than our number plans;
     # plain digits must be one, or they are an extension of some length.
-    if not (is_valid_number(number) if region else is_possible_number(number)):
+    if not (is_meant(number) if region else is_possible_number(number)):
         return ""
     return format_number(number, PhoneNumberFormat.E164)
 

@@ -13,6 +13,7 @@ from msgspec import Meta, Struct
 
 from ...domain.usage import UsageRecord
 from .amounts import AMOUNT_MAX
+from .clocks import DAYS_END
 from .declaration import Format
 from .formats import shipped_format
 from .numbers import normal_number
@@ -50,7 +51,7 @@ def quick_reader(format: Format) -> Callable[[bytes], UsageRecord | None] | None
             return None  # TypeError: a time without its offset from UTC
         source, record_id, line, counterpart = told.source, told.id, told.line, told.counterpart
         together = source + record_id + line + counterpart
-        if " " in together or not together.isprintable() or since.days < 0:
+        if " " in together or not together.isprintable() or not 0 <= since.days < DAYS_END:
             return None
         line = normal_number(line, region, extension_digits_max)
         counterpart = normal_number(counterpart, region, extension_digits_max)

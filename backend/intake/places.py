@@ -7,12 +7,14 @@ A text is compiled once per file to a function of the row. Where a place holds n
 import hashlib
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from .declaration import Place, Places, columns_of, places_of
 
 TEXT_MAX = 200
 """Characters in an id, a number or an attribute."""
+
+_INTEGER = re.compile("-?[0-9]{1,10}")
 
 Text = Callable[[Any], str]
 """Row -> the text at some place in it, "" where there is none."""
@@ -78,6 +80,9 @@ def text_at(places: Places, locate: Locate) -> Text:
     readers = [_place(place, locate) for place in places_of(places)]
     if len(readers) == 1:
         return readers[0]
+    if len(readers) == 2:
+        one, other = readers
+        return lambda row: one(row) or other(row)
 
     def first(row: Any) -> str:
         for reader in readers:
@@ -90,6 +95,8 @@ def text_at(places: Places, locate: Locate) -> Text:
 
 def _place(place: Place, locate: Locate) -> Text:
     read = _located(place, locate)
+    if place.address:
+        read = _addressed(read, place.address, label(place))
     if place.pattern:
         read = _matched(read, place.pattern)
     if place.table is not None:
@@ -103,7 +110,33 @@ def _located(place: Place, locate: Locate) -> Text:
     readers = [locate(column) for column in columns_of(place)]
     if len(readers) == 1:
         return readers[0]
+    if place.smallest:
+        return lambda row: min((text for reader in readers if (text := reader(row))), default="")
+    if len(readers) == 2:
+        return _two(readers[0], readers[1], place.join)
     return lambda row: place.join.join(text for reader in readers if (text := reader(row)))
+
+
+def _two(first: Text, second: Text, join: str) -> Text:
+    def both(row: Any) -> str:
+        one, other = first(row), second(row)
+        return f"{one}{join}{other}" if one and other else one or other
+
+    return both
+
+
+def _addressed(read: Text, form: str, column: str) -> Text:
+    order: Literal["little", "big"] = "little" if form == "ipv4_low_byte_first" else "big"
+
+    def addressed(row: Any) -> str:
+        text = read(row)
+        if text in ("", "0"):
+            return ""
+        if not _INTEGER.fullmatch(text) or not -(2**31) <= int(text) < 2**32:
+            raise Unvouched("bad_value", column, f"{column} is not an address written as an integer")
+        return ".".join(map(str, (int(text) % 2**32).to_bytes(4, order)))
+
+    return addressed
 
 
 def _matched(read: Text, pattern: str) -> Text:
@@ -158,9 +191,11 @@ def fitting(text: str, column: str) -> str:
 def one_of(read: Text, column: str, known: tuple[str, ...]) -> Text:
     """A text that must be one of those known."""
 
+    fine = frozenset(known)
+
     def checked(row: Any) -> str:
         text = read(row)
-        if text not in known:
+        if text not in fine:
             required(text, column)
             raise Unvouched("bad_value", column, f"{column} is not one of {', '.join(known)}")
         return text

@@ -5,24 +5,26 @@ call, is unreadable with a reason, or is one that the format ignores. A bad row 
 file that is not what its format says is refused before anything of it is handed on.
 """
 
-import gzip
 import hashlib
-import zlib
 from collections.abc import Iterator
+from io import BufferedReader
 from itertools import chain
 from typing import Any, BinaryIO
 
 from msgspec import Struct
 
 from ...domain.usage import UnreadableRecord, UsageRecord
-from .declaration import Format, layouts, referenced
+from .declaration import END, Format, layouts, referenced
 from .formats import FormatError
 from .legs import LEGS_MAX, Leg, OpenCalls, answered_microseconds, joined
-from .mapping import Mapping, compiled, seconds_of
+from .mapping import Mapping, compiled
 from .own_shape import quick_reader
+from .pairing import paired
 from .places import Unvouched, cell_at, member_at, nothing
-from .rows import ROW_BYTES_MAX, Row, UnreadableFile, csv_rows, json_rows, ndjson_rows, opened
+from .quantities import seconds_of
+from .rows import ROW_BYTES_MAX, Row, block_rows, csv_rows, json_rows, ndjson_rows
 from .soundness import is_zone
+from .unpacking import UnreadableFile, is_damage, opened
 
 HEAD_ROWS = 20
 """When none of so many rows is what the format says, the file is another file."""
@@ -48,7 +50,14 @@ class Reader:
     """Iterate over it once for the records of one stream; `counts` keeps up."""
 
     def __init__(
-        self, stream: BinaryIO, format: Format, *, time_zone: str, name: str = "", source: str = ""
+        self,
+        stream: BinaryIO,
+        format: Format,
+        *,
+        time_zone: str,
+        name: str = "",
+        source: str = "",
+        packed: bool = True,
     ) -> None:
         if not is_zone(time_zone):
             raise FormatError(
@@ -60,14 +69,22 @@ class Reader:
         self._time_zone = time_zone
         self._name = name or "input"
         self._source = source
+        self._packed = packed
         self._position = 0
         self._mappings: dict[int, Mapping] = {}
         """By number of cells; for JSON, where that means nothing, under 0."""
         self._widths: set[int] = set()
+        self._locates: dict[int, Any] = {}
+        """By number of cells, or 0: how the columns of a row are found before it is paired."""
+
+    @property
+    def row(self) -> int:
+        """Where the record just handed on stood; 0 for a call, which may have stood in many rows."""
+        return 0 if self._format.legs else self._position
 
     @property
     def position(self) -> str:
-        """Where the record just handed on stood; "" for a call, which may have stood in many rows."""
+        """The same, with the name of what is read; or ""."""
         return "" if self._format.legs else f"{self._name}:{self._position}"
 
     def __iter__(self) -> Iterator[UsageRecord | UnreadableRecord]:
@@ -75,30 +92,57 @@ class Reader:
             yield from self._records(self._rows())
         except UnreadableFile as error:
             raise UnreadableFile(f"{self._name}: {error} (format {self._format.name})") from error
-        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+        except Exception as error:
+            if not is_damage(error):
+                raise
             where = f"{self._name}: the compressed data is damaged after row {self._position}"
             raise UnreadableFile(f"{where}; fetch the file again") from error
 
     def _records(self, rows: Iterator[Row]) -> Iterator[UsageRecord | UnreadableRecord]:
-        counts, legs = self.counts, self._format.legs
-        calls = OpenCalls(legs.window_rows if legs else 1)
+        if self._format.legs:
+            yield from self._joined(rows, OpenCalls(self._format.legs.window_rows))
+            return
+        counts, read = self.counts, self._read
+        for row in rows:
+            counts.read += row[4]
+            self._position = row[0]
+            found = read(row)
+            if found.__class__ is UsageRecord:
+                counts.records += 1
+                counts.merged += row[4] - 1
+                yield found
+            elif found is None:
+                self._count_left_out(row)
+            else:
+                counts.merged += row[4] - 1
+                yield self._counted(found)  # type: ignore[arg-type]
+
+    def _joined(self, rows: Iterator[Row], calls: OpenCalls) -> Iterator[UsageRecord | UnreadableRecord]:
+        """The records of calls of several legs; rows are not paired then."""
+        counts = self.counts
         for row in rows:
             counts.read += 1
             self._position = row.number
             found = self._read(row)
             if found is None:
-                counts.ignored += 1
-            elif isinstance(found, Leg) and calls.is_full(found):
-                yield self._counted(self._unreadable(row, self._mapping_for(row), _TOO_MANY_LEGS))
-            elif isinstance(found, Leg):
-                counts.merged += calls.add(found, counts.read)
-            else:
+                self._count_left_out(row)
+            elif not isinstance(found, Leg):
                 yield self._counted(found)
-            if legs:
-                for call in calls.complete(counts.read):
-                    yield self._counted(self._call(call))
+            elif calls.is_full(found):
+                yield self._counted(self._unreadable(row, self._mapping_for(row), _TOO_MANY_LEGS))
+            else:
+                counts.merged += calls.add(found, counts.read)
+            for call in calls.complete(counts.read):
+                yield self._counted(self._call(call))
         for call in calls.rest():
             yield self._counted(self._call(call))
+
+    def _count_left_out(self, row: Row) -> None:
+        if row.repeats:
+            self.counts.merged += 1
+        else:
+            self.counts.ignored += 1
+            self.counts.merged += row.rows - 1
 
     def _counted(self, found: UsageRecord | UnreadableRecord) -> UsageRecord | UnreadableRecord:
         if isinstance(found, UsageRecord):
@@ -108,8 +152,10 @@ class Reader:
         return found
 
     def _read(self, row: Row) -> UsageRecord | Leg | UnreadableRecord | None:
-        if isinstance(row.value, UsageRecord):
+        if row.value.__class__ is UsageRecord:
             return row.value
+        if row.repeats:
+            return None
         if row.problem is not None:
             return self._unreadable(row, None, Unvouched("malformed", "", f"the row {row.problem.detail}"))
         mapping = self._mapping_for(row)
@@ -118,6 +164,8 @@ class Reader:
         try:
             if mapping.ignores is not None and mapping.ignores(row.value):
                 return None
+            if row.lone:
+                raise Unvouched("unpaired", "", f"the row {row.lone}")
             return mapping.read(row.value)
         except Unvouched as reason:
             return self._unreadable(row, mapping, reason)
@@ -129,7 +177,8 @@ class Reader:
 
     def _unreadable(self, row: Row, mapping: Mapping | None, reason: Unvouched) -> UnreadableRecord:
         digest = row.problem.digest if row.problem else ""
-        encoding = self._format.csv.encoding if self._format.kind == "csv" else "utf-8"
+        encodings = {"csv": self._format.csv.encoding, "blocks": self._format.blocks.encoding}
+        encoding = encodings.get(self._format.kind, "utf-8")
         return UnreadableRecord(
             source=(mapping and _tried(mapping.source, row)) or self._own_source(),
             record_id=(mapping and _tried(mapping.identity, row)) or _raw_id(row.raw, digest),
@@ -144,27 +193,48 @@ class Reader:
         return self._source or self._format.source or self._format.name
 
     def _rows(self) -> Iterator[Row]:
-        file = opened(self._stream)
+        rows = self._unpaired_rows(opened(self._stream, packed=self._packed))
+        pairs = self._format.pairs
+        return paired(rows, pairs, self._located, self._misfit) if pairs else rows
+
+    def _unpaired_rows(self, file: BufferedReader) -> Iterator[Row]:
         if self._format.kind == "csv":
             return self._csv_rows(csv_rows(file, self._format.csv, self._widths))
-        self._mappings = {0: self._compiled(member_at)}
+        self._learn([], {0: member_at})
         if self._format.kind == "ndjson":
             return self._headed(ndjson_rows(file, quick_reader(self._format)))
-        return self._headed(json_rows(file, self._format.json.list))
+        if self._format.kind == "blocks":
+            return self._headed(block_rows(file, self._format.blocks))
+        json = self._format.json
+        return self._headed(json_rows(file, json.list, single=json.single))
 
     def _csv_rows(self, rows: Iterator[Row]) -> Iterator[Row]:
         first = next(rows, None)
         if first is None:
             return iter(())
         if (columns := _header(first, self._format)) is not None:
-            self._mappings = {len(columns): self._compiled(_locator(columns))}
-            self._widths.update(self._mappings)
-            return rows
-        self._mappings = {
-            width: self._compiled(_locator(columns)) for width, columns in layouts(self._format.csv).items()
-        }
-        self._widths.update(self._mappings)
+            self._learn([columns], {len(columns): _locator(columns)})
+            return self._without_types(rows)
+        known = layouts(self._format.csv)
+        self._learn(list(known.values()), {width: _locator(known[width]) for width in known})
         return self._headed(chain([first], rows))
+
+    def _learn(self, layouts_of: list[list[str]], locates: dict[int, Any]) -> None:
+        """What rows there may be, and how each is read."""
+        self._locates = locates
+        self._widths.update(len(columns) for columns in layouts_of)
+        if self._format.pairs and layouts_of:
+            locates = {2 * len(columns): _locator(_twice(columns)) for columns in layouts_of}
+        self._mappings = {width: self._compiled(locate) for width, locate in locates.items()}
+
+    def _without_types(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """The rows after a header, without one that says what types the columns have."""
+        words = tuple(word.casefold() for word in self._format.csv.type_row)
+        if not words or (first := next(rows, None)) is None:
+            return rows
+        cells = [cell.strip().casefold() for cell in first.value or []]
+        is_types = any(cells) and all(cell.startswith(words) for cell in cells if cell)
+        return rows if is_types else chain([first], rows)
 
     def _compiled(self, locate: Any) -> Mapping:
         return compiled(self._format, locate, self._time_zone, self._source)
@@ -187,17 +257,26 @@ class Reader:
     def _is_meant(self, row: Row) -> bool:
         """Whether a row is of this format; a damaged JSON object is, and waits in suspense."""
         if row.problem is None:
-            return isinstance(row.value, UsageRecord) or self._mapping_for(row) is not None
+            return isinstance(row.value, UsageRecord) or self._located(row) is not None
         return self._format.kind == "ndjson" and row.raw.lstrip().startswith(b'{"')
 
     def _mapping_for(self, row: Row) -> Mapping | None:
+        value = row.value
+        if value.__class__ is dict:
+            return self._mappings.get(0)
+        if value.__class__ is not list or self._format.kind != "csv":
+            return None
+        return self._mappings.get(len(value))
+
+    def _located(self, row: Row) -> Any:
+        """How the columns of a row are found; None where it is not of this format."""
         if self._format.kind == "csv":
-            return self._mappings.get(len(row.value))
-        return self._mappings[0] if isinstance(row.value, dict) else None
+            return self._locates.get(len(row.value))
+        return self._locates[0] if isinstance(row.value, dict) else None
 
     def _misfit(self, row: Row) -> str:
         if self._format.kind == "csv":
-            expected = " or ".join(str(width) for width in sorted(self._mappings))
+            expected = " or ".join(str(width) for width in sorted(self._locates))
             return f"the row has {len(row.value)} columns instead of {expected}"
         return "the record is not a JSON object"
 
@@ -228,6 +307,11 @@ def _locator(columns: list[str]) -> Any:
         return nothing if index is None else cell_at(index)
 
     return locate
+
+
+def _twice(columns: list[str]) -> list[str]:
+    """The columns of a row that begins a record, and of the row that ends it."""
+    return [*columns, *(END + column for column in columns)]
 
 
 def _plain(column: str) -> str:

@@ -12,17 +12,26 @@ from zoneinfo import ZoneInfo
 from ...domain.usage import USAGE_TYPES
 from .declaration import (
     DIRECTIONS,
+    END,
     TIME_FORMATS,
     UNITS,
+    Blocks,
+    Csv,
     Fields,
     Format,
+    Json,
     Legs,
+    Pairs,
     Place,
     Places,
+    Times,
     all_places,
+    columns_of,
     layouts,
     places_of,
     referenced,
+    terms_of,
+    time_names,
 )
 
 Problems = Iterator[tuple[str, str]]
@@ -41,9 +50,14 @@ def problems(format: Format) -> Problems:
         yield from _csv_problems(format)
     if format.legs:
         yield from _leg_problems(format, format.legs)
+    if format.pairs:
+        yield from _pair_problems(format, format.pairs)
+    yield from _kind_problems(format)
     region = format.numbers.region
     if region and not re.fullmatch("[A-Z]{2}", region):
         yield "numbers.region", f"{region!r} is not a country of two capital letters, such as GB"
+    if any(mark.isdigit() or mark in "+ " for mark in format.numbers.masked):
+        yield "numbers.masked", 'a digit, a plus or a space cannot stand for a secret digit; write "*x"'
     if format.fields.source is None and not format.source:
         yield "source", "is missing; name the network element, it is half of a record's identity"
 
@@ -75,6 +89,8 @@ def _problems_of(place: Place) -> Iterator[str]:
         yield "give either at or constant"
     if place.at in ("", []) or place.constant == "":
         yield "names nothing"
+    if place.smallest and not isinstance(place.at, list):
+        yield "smallest needs several columns in at"
     if place.pattern:
         try:
             groups = re.compile(place.pattern).groups
@@ -112,9 +128,24 @@ def _time_problems(format: Format) -> Problems:
         )
     if not times.started_at:
         yield "times.started_at", "names no time"
+    names = time_names(times)
     for where, name in _time_references(format):
-        if name not in times.at:
-            yield where, f"{name!r} is not a time; times.at has {', '.join(times.at)}"
+        if name not in names:
+            yield where, f"{name!r} is not a time; times.at has {', '.join(names)}"
+    yield from _derived_problems(times)
+
+
+def _derived_problems(times: Times) -> Problems:
+    for name, derived in times.derived.items():
+        where = f"times.derived.{name}"
+        if name in times.at:
+            yield where, "stands in times.at already; name it otherwise"
+        if derived.start not in times.at:
+            yield where, f"{derived.start!r} is not in times.at, which has {', '.join(times.at)}"
+        if not derived.plus and not derived.minus:
+            yield where, "adds and takes nothing; give plus or minus"
+        if UNITS.get(derived.unit, ("",))[0] != "second":
+            yield where, f"{derived.unit!r} is not a unit of time"
 
 
 def _time_references(format: Format) -> Iterator[tuple[str, str]]:
@@ -132,12 +163,17 @@ def _time_references(format: Format) -> Iterator[tuple[str, str]]:
 def _quantity_problems(format: Format) -> Problems:
     quantity = format.quantity
     spans = quantity.start is not None or quantity.end is not None
-    if (quantity.at is not None) + bool(quantity.sum) + spans != 1:
-        yield "quantity", "give one of at, sum, and from with to"
+    both = format.legs is not None and quantity.at is not None and not quantity.sum
+    if (quantity.at is not None) + bool(quantity.sum) + (spans and not both) != 1:
+        yield "quantity", "give one of at, sum, and from with to; with legs, at besides from and to"
     if (quantity.start is None) != (quantity.end is None):
         yield "quantity", "from and to go together"
-    if spans and quantity.unit is not None:
+    if spans and not both and quantity.unit is not None:
         yield "quantity.unit", "a span between times has no unit; leave it out"
+    if quantity.times < 1 or any(term.times < 1 for term in terms_of(quantity)):
+        yield "quantity", "times must be at least 1"
+    if quantity.times != 1 and quantity.at is None:
+        yield "quantity.times", "belongs to at; in a sum, give it to each column"
     usage_types = _usage_types(format)
     if spans and usage_types and not all(USAGE_TYPES[name] == "second" for name in usage_types):
         yield "quantity", "a span between times counts seconds, which this usage type does not"
@@ -175,6 +211,8 @@ def _csv_problems(format: Format) -> Problems:
             yield f"csv.{key}", f"{text!r} is not one ASCII character"
     if not _encoding_fits(csv.encoding):
         yield "csv.encoding", f"{csv.encoding!r} is not an encoding that extends ASCII; export as utf-8"
+    if csv.type_row and csv.header == "no":
+        yield "csv.type_row", 'stands after a header, and header is "no"'
     if csv.header != "yes" and not csv.columns:
         yield "csv.columns", "name the columns in their order: the file need not have a header"
     if len(set(csv.columns)) != len(csv.columns):
@@ -188,6 +226,44 @@ def _csv_problems(format: Format) -> Problems:
                 yield where, f"{column!r} is not in csv.columns"
     if len(layouts(csv)) != 2 ** len(csv.optional):
         yield "csv.optional", "two choices of columns have the same length, so a row cannot tell which it is"
+
+
+def _kind_problems(format: Format) -> Problems:
+    for kind, settings, empty in (
+        ("csv", format.csv, Csv()),
+        ("json", format.json, Json()),
+        ("blocks", format.blocks, Blocks()),
+    ):
+        # NDJSON takes what JSON has for its objects, as there is nothing else to say of it.
+        if kind != format.kind and not (kind == "json" and format.kind == "ndjson") and settings != empty:
+            yield kind, f"says something of {kind}, but the kind is {format.kind}; leave it out"
+    if format.kind == "ndjson" and (format.json.list or format.json.single):
+        yield "json", "in NDJSON each line is a record; leave out list and single"
+    if len(format.blocks.separator) != 1 or len(format.blocks.quote) > 1 or not format.blocks.title:
+        yield "blocks", "needs a separator of one character, a quote of at most one, and a title"
+    if format.kind == "blocks" and not _encoding_fits(format.blocks.encoding):
+        yield "blocks.encoding", f"{format.blocks.encoding!r} is not an encoding that extends ASCII"
+
+
+def _pair_problems(format: Format, pairs: Pairs) -> Problems:
+    if format.kind == "json":
+        yield "pairs", "needs rows that come one by one; send NDJSON"
+    if format.legs:
+        yield "pairs", "and legs exclude each other: a leg is one row"
+    if not pairs.begins or not pairs.ends or not all([*pairs.begins.values(), *pairs.ends.values()]):
+        yield "pairs", "give begins and ends, each with a column and its texts"
+    if not pairs.same:
+        yield "pairs.same", "names no column in which both rows agree"
+    if len(pairs.crossed) not in (0, 2):
+        yield "pairs.crossed", "needs two columns"
+    if pairs.window_rows < 1:
+        yield "pairs.window_rows", "must be at least 1"
+    if not any(column.startswith(END) for _, places in all_places(format) for column in _read_by(places)):
+        yield "pairs", f"nothing is read of the row that ends a record; write {END}COLUMN"
+
+
+def _read_by(places: Places) -> list[str]:
+    return [column for place in places_of(places) for column in columns_of(place)]
 
 
 def _encoding_fits(name: str) -> bool:

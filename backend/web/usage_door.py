@@ -17,7 +17,7 @@ from ..engine import Engine
 from ..intake.declaration import Format
 from ..intake.door import IntakeReport, charge_stream
 from ..intake.formats import FormatError, shipped_format
-from ..intake.rows import UnreadableFile
+from ..intake.unpacking import UnreadableFile
 from .bearer import Callers
 from .problem_details import AnyRequest, HttpProblem
 
@@ -54,6 +54,7 @@ async def _charged(engine: Engine, tenant: TenantEntry, request: AnyRequest, act
             source=source,
             name=name or "body",
             patient=False,
+            packed=False,
             door="http",
         )
     except (UnreadableFile, FormatError) as error:

@@ -277,6 +277,12 @@ def test_a_record_is_rated_with_its_working_and_without_a_server(tmp_path):
         (("usage", "import", "/nowhere.csv", "-t", "acme"), 2, "/nowhere.csv: No such file"),
         (("usage", "import", "-", "-t", "acme", "-f", "betamax"), 2, "format 'betamax' is not known"),
         (("rate", "--tariff", "-", "--usage", "-"), 2, "the tariff cannot be used"),
+        (("usage", "watch", "/nowhere", "-t", "acme"), 2, "/nowhere: is not a folder"),
+        (
+            ("usage", "fetch", "sftp://a:b@c/d", ".", "--key", "k", "--known-hosts", "h"),
+            1,
+            "a password does not belong on a command line",
+        ),
         (("tenant", "list"), 1, "Is DATABASE_URL right?"),
         (("demo", "--json"), 2, "go with --once"),
         (("contract", "change", "c", "data=-1", "-t", "acme"), 2, "give TYPE=QUANTITY"),
@@ -386,6 +392,51 @@ def test_every_record_received_is_accounted_for(allotment, acme, tmp_path):
     assert rows[0].startswith("day,source,received,charged,duplicate")
     assert len(rows) == 1 + len(days)
     assert "recycled" in allotment("usage", "accuracy", *of).stdout
+
+
+def test_files_in_a_watched_folder_are_charged_and_put_away(allotment, acme, tmp_path):
+    columns = "Ref,From,To,When,Secs\n"
+    good = "w-1,+447700900123,+442079460000,2026-10-05 10:00:00,61\n"
+    (tmp_path / "b.csv").write_text(columns + good + "w-2,+447700900123,,yesterday,5\n")
+    (tmp_path / "a.csv").write_text("what,is,this\n1,2,3\n")
+    (tmp_path / "c.csv.part").write_text(columns)
+    told = ("id=Ref", "line=From", "counterpart=To", "start=When", "quantity=Secs", "type:=voice")
+    maps = [word for one in told for word in ("--map", one)]
+    watch = ("usage", "watch", str(tmp_path), "-t", acme, "-f", "generic-csv", "--settle", "0", "--once")
+    ended = allotment(*watch, *maps, "--json")
+    assert ended.returncode == 1, ended.stderr
+    first, second = map(json.loads, ended.stdout.splitlines())
+    assert first["problem"].startswith("a.csv: line 1: the header lacks ")
+    assert first["now_at"] == str(tmp_path / "refused" / "a.csv")
+    assert {name: second[name] for name in COUNTS} == {
+        "received": 2, "charged": 1, "duplicate": 0, "suspended": 1, "rejected": 0,
+    }  # fmt: skip
+    [problem] = second["problems"]
+    assert (problem["position"], problem["reason"]) == ("b.csv:3", "bad_value")
+    assert json.loads((tmp_path / "done" / "b.csv.report.json").read_bytes())["charged"] == 1
+    assert [path.name for path in tmp_path.glob("*.csv*")] == ["c.csv.part"]
+
+
+@pytest.mark.soak
+def test_a_watcher_that_is_killed_again_and_again_charges_every_record_once(program, acme, tmp_path):
+    many = 15_000
+    for part in range(3):
+        lines = "".join(call(f"k-{part}-{number}", quantity=0) for number in range(many))
+        (tmp_path / f"{part}.ndjson").write_text(lines)
+    watch = ("usage", "watch", str(tmp_path), "-t", acme, "--settle", "0")
+    for taken_up in (0, 1, 2):
+        process = program.start(*watch)
+        # In the middle of a file: it has been begun, and not yet put away.
+        while not (tmp_path / ".allotment" / f"{taken_up}.ndjson.begun").exists():
+            time.sleep(0.1)
+        time.sleep(1.5)
+        process.kill()
+        process.communicate()
+    ended = program(*watch, "--once", "--json")
+    assert ended.returncode == 0, ended.stderr
+    read = sorted(map(str, (tmp_path / "done").glob("*.ndjson")))
+    again = program.json("usage", "import", *read, "-t", acme)
+    assert (again["received"], again["charged"], again["duplicate"]) == (3 * many, 0, 3 * many)
 
 
 def test_the_state_is_the_same_bytes_each_time_and_verifies(allotment, program, acme):

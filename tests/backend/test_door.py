@@ -14,7 +14,7 @@ from allotment.backend.engine import Engine
 from allotment.backend.intake import door
 from allotment.backend.intake.door import charge_stream, dry_run
 from allotment.backend.intake.formats import FormatError, load_format
-from allotment.backend.intake.rows import UnreadableFile
+from allotment.backend.intake.unpacking import UnreadableFile
 from allotment.backend.writer import Busy
 from allotment.domain.contract import Grant, SignContract
 from allotment.domain.hierarchy import AddNode
@@ -269,3 +269,63 @@ async def test_asterisks_scenarios_are_charged_once_per_call(isolation):
         assert (second.charged, second.duplicate) == (0, 11)
         assert second.reasons == {}
     assert len(store.charges()) == 9
+
+
+@in_a_loop
+async def test_a_file_read_in_a_process_of_its_own_comes_to_the_same(opened, tmp_path, monkeypatch):
+    many = 3 * door.BATCH_RECORDS + 7
+    text = "".join(line(number) for number in range(many)) + line(1, quantity=9) + "{garbled\n" + line(2)
+    (tmp_path / "calls").write_text(text)
+    async with opened:
+        monkeypatch.setattr(door, "WORTHWHILE_BYTES", 1)
+        with (tmp_path / "calls").open("rb") as stream:
+            assert door._worth_a_process(stream) == str(tmp_path / "calls")
+            report = await in_time(
+                charge_stream(
+                    opened.engine,
+                    opened.store.tenant,
+                    stream,
+                    NDJSON,
+                    time_zone="UTC",
+                    actor="m",
+                    name="calls",
+                )
+            )
+        again = await opened.charge(text)
+    assert counted(report) == (many + 3, many, 1, 2, 0)
+    assert (report.read, again.read) == (many + 3, many + 3)
+    assert [(one.position, one.reason) for one in report.problems] == [
+        (f"calls:{many + 1}", "conflicting_duplicate"),
+        (f"calls:{many + 2}", "malformed"),
+    ]
+    assert opened.store.charged_ids() == [f"call-{number}" for number in range(many)]
+
+
+@in_a_loop
+async def test_a_file_that_cannot_be_read_elsewhere_is_refused_as_it_is_here(opened, tmp_path, monkeypatch):
+    monkeypatch.setattr(door, "WORTHWHILE_BYTES", 1)
+    (tmp_path / "calls").write_text("what,is,this\n" * 30)
+    async with opened:
+        with (tmp_path / "calls").open("rb") as stream, pytest.raises(UnreadableFile, match="calls: line 1"):
+            await in_time(
+                charge_stream(
+                    opened.engine,
+                    opened.store.tenant,
+                    stream,
+                    NDJSON,
+                    time_zone="UTC",
+                    actor="m",
+                    name="calls",
+                )
+            )
+
+
+@pytest.mark.parametrize("kind", ["bytes", "small", "begun"])
+def test_only_a_whole_large_file_is_worth_a_process(tmp_path, kind):
+    (tmp_path / "calls").write_bytes(b"x" * (10 if kind == "small" else door.WORTHWHILE_BYTES))
+    with (tmp_path / "calls").open("rb") as stream:
+        assert kind == "small" or door._worth_a_process(stream)
+        if kind == "begun":
+            stream.read(1)
+        asked = io.BytesIO(stream.read()) if kind == "bytes" else stream
+        assert door._worth_a_process(asked) == ""

@@ -22,10 +22,28 @@ at = "seconds"
 unit = "s"
 """
 
+DERIVED = """[times.derived.x]
+from = "{}"
+{}
+[quantity]"""
+PAIRS = """[pairs]
+begins = {{ m = ["A"] }}
+ends = {{ m = ["B"] }}
+same = {}
+crossed = [{}]
+[times]"""
+
 
 @pytest.mark.parametrize("name", format_names())
 def test_every_shipped_format_loads_by_its_name(name: str) -> None:
     assert load_format(name).name == name
+
+
+@pytest.mark.parametrize("name", format_names())
+def test_every_shipped_format_is_documented_and_says_what_it_reads(name: str) -> None:
+    documented = (Path(__file__).parents[3] / "docs" / "formats.md").read_text()
+    assert f"`{name}`" in documented
+    assert load_format(name).description
 
 
 def test_an_unknown_name_is_answered_with_the_known_ones() -> None:
@@ -74,6 +92,28 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
         ("[times]", '[csv]\noptional = [["x"]]\n[times]', "csv.optional: 'x' is not in csv.columns"),
         ("[times]", '[legs]\nleg = ["n"]\nfirst = "start"\n[times]', "quantity: with legs, give from and to"),
         ("[times]", '[numbers]\nregion = "UK1"\n[times]', "numbers.region: 'UK1'"),
+        ("[times]", '[numbers]\nmasked = "0"\n[times]', "numbers.masked: a digit"),
+        (
+            "[times]",
+            '[csv]\ntype_row = ["INT"]\nheader = "no"\n[times]',
+            "csv.type_row: stands after a header",
+        ),
+        ("[times]", "[json]\nsingle = true\n[times]", "json: says something of json, but the kind is csv"),
+        ("[times]", '[blocks]\ntitle = "x"\n[times]', "blocks: says something of blocks"),
+        ('id = "ref"', 'id = { at = "ref", smallest = true }', "fields.id: smallest needs several"),
+        ('id = "ref"', 'id = { at = "ref", address = "ipv6" }', "Invalid enum value 'ipv6'"),
+        ('unit = "s"', 'unit = "s"\ntimes = 0', "quantity: times must be at least 1"),
+        ('at = "seconds"\nunit = "s"', 'sum = ["a"]\ntimes = 2', "quantity.times: belongs to at"),
+        ("[quantity]", DERIVED.format("ended", 'minus = ["d"]'), "derived.x: 'ended' is not in times.at"),
+        ("[quantity]", DERIVED.format("start", ""), "derived.x: adds and takes nothing"),
+        (
+            "[quantity]",
+            DERIVED.format("start", 'plus = ["d"]\nunit = "byte"'),
+            "'byte' is not a unit of time",
+        ),
+        ("[times]", PAIRS.format("[]", '"a"'), "pairs.same: names no column"),
+        ("[times]", PAIRS.format('["a"]', '"a"'), "pairs.crossed: needs two columns"),
+        ("[times]", PAIRS.format('["a"]', ""), "pairs: nothing is read of the row that ends"),
     ],
 )
 def test_a_format_that_cannot_be_used_is_refused_with_its_key(

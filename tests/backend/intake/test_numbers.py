@@ -6,7 +6,7 @@ import pytest
 from phonenumbers import COUNTRY_CODE_TO_REGION_CODE
 
 from allotment.backend.intake import numbers
-from allotment.backend.intake.numbers import normal_number
+from allotment.backend.intake.numbers import normal_number, number_of
 
 
 @pytest.mark.parametrize(
@@ -46,3 +46,24 @@ def test_what_is_not_parsed_is_what_parsing_gives() -> None:
             settled += 1
             assert (numbers._international(digits, None) or digits) == digits
     assert settled > 2_000
+
+
+@pytest.mark.parametrize(
+    ("text", "region", "number"),
+    [
+        ("+44207183****", "", "+44207183xxxx"),
+        ("+44 20 7183 ****", "", "+44207183xxxx"),
+        ("0207183****", "GB", "+44207183xxxx"),
+        ("00442071******", "GB", "+442071xxxxxx"),
+        ("0207183****", "", "0207183xxxx"),
+        ("+4420****8750", "", "+4420xxxx8750"),
+        ("12**", "GB", "12xx"),
+        ("****", "GB", "xxxx"),
+        ("ann*", "GB", "ann*"),
+        ("+442071838750", "GB", "+442071838750"),
+    ],
+)
+def test_secret_digits_stay_where_they_are_and_the_rest_is_international(
+    text: str, region: str, number: str
+) -> None:
+    assert number_of(text, region, 6, "*") == number

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from allotment.backend.intake import reading
 from allotment.backend.intake.formats import shipped_format
 from allotment.backend.intake.own_shape import quick_reader
-from allotment.backend.intake.rows import UnreadableFile
+from allotment.backend.intake.unpacking import UnreadableFile
 
 PLAIN = {
     "source": "switch-1",

@@ -1,9 +1,12 @@
 """Files as they come, and the records that come of them."""
 
+import bz2
 import gzip
 import io
+import lzma
 import random
 import tracemalloc
+import zipfile
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,7 +14,8 @@ import pytest
 
 from allotment.backend.intake.formats import Format, FormatError, load_format, parse_format
 from allotment.backend.intake.reading import Reader, read_records
-from allotment.backend.intake.rows import ROW_BYTES_MAX, UnreadableFile
+from allotment.backend.intake.rows import ROW_BYTES_MAX
+from allotment.backend.intake.unpacking import UnreadableFile
 from allotment.domain.usage import UnreadableRecord, UsageRecord
 
 FORMAT = """
@@ -77,6 +81,8 @@ def test_a_row_becomes_a_record() -> None:
         (HEADER + GOOD + NEXT).replace("\n", "\r\n"),
         HEADER + "\n\n" + GOOD + "   \n" + NEXT.rstrip(),
         gzip.compress((HEADER + GOOD + NEXT).encode(), mtime=0),
+        bz2.compress((HEADER + GOOD + NEXT).encode()),
+        lzma.compress((HEADER + GOOD + NEXT).encode()),
         (HEADER + GOOD + NEXT).upper(),
         (
             "seconds,extra,ended,began,dialled,caller,ref\n"
@@ -416,3 +422,77 @@ def test_ndjson_streams_in_constant_memory() -> None:
 def test_a_damaged_object_that_comes_alone_is_a_record_and_not_a_wrong_file() -> None:
     [bad] = own('{"source":"pgw","id":"7",\n')
     assert (bad.reason, bad.position) == ("malformed", "u:1")
+
+
+def zipped(*members: tuple[str, str]) -> bytes:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in members:
+            archive.writestr(name, text)
+    return whole.getvalue()
+
+
+def test_a_zip_of_one_file_is_that_file() -> None:
+    assert read(zipped(("calls.csv", HEADER + GOOD))) == read(HEADER + GOOD)
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        (zipped(("a.csv", GOOD), ("parameters.json", "{}")), "is a zip of 2 files; unpack it"),
+        (zipped(), "is a zip of 0 files"),
+        (b"\x28\xb5\x2f\xfd" + bytes(20), "is compressed with zstd"),
+        (gzip.compress((HEADER + GOOD * 2_000).encode())[:-30], "damaged after row"),
+        (bz2.compress((HEADER + GOOD * 2_000).encode())[:-30], "damaged after row"),
+        (lzma.compress((HEADER + GOOD * 2_000).encode())[:-30], "damaged after row"),
+        (bz2.compress((HEADER + GOOD).encode())[:20] + b"xxxx", "damaged after row"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_refused_with_a_remedy(content: bytes, complaint: str) -> None:
+    with pytest.raises(UnreadableFile, match=complaint):
+        read(content)
+
+
+def test_compressed_data_from_outside_is_not_unpacked_behind_its_bounds() -> None:
+    reader = Reader(io.BytesIO(bz2.compress(GOOD.encode())), declared(), time_zone="UTC", packed=False)
+    with pytest.raises(UnreadableFile):
+        list(reader)
+
+
+PAIRED = """
+kind = "ndjson"
+source = "proxy"
+[pairs]
+begins = { m = ["IN"] }
+ends = { m = ["OUT"] }
+same = ["c"]
+window_rows = 3
+[fields]
+id = "c"
+usage_type = { constant = "voice" }
+line = "who"
+[times]
+at = { start = "t", end = "end.t" }
+started_at = ["start"]
+format = "epoch_s"
+[quantity]
+from = "start"
+to = "end"
+"""
+
+
+def half(method: str, call: str, at: int) -> str:
+    return f'{{"m": "{method}", "c": "{call}", "who": "ann", "t": {1_772_366_400 + at}}}\n'
+
+
+@pytest.mark.parametrize(
+    ("between", "outcome"), [(0, [9]), (2, [0, 0, 9]), (3, [0, "unpaired", 0, 0, "unpaired"])]
+)
+def test_a_row_waits_for_its_other_half_as_long_as_the_window_is(between: int, outcome: list[Any]) -> None:
+    others = "".join(half("OTHER", f"x{i}", 0) for i in range(between))
+    rows = half("IN", "a", 0) + others + half("OUT", "a", 9)
+    found = read(rows, parse_format(PAIRED.encode(), "proxy"))
+    told = [
+        getattr(each, "quantity", None) if isinstance(each, UsageRecord) else each.reason for each in found
+    ]
+    assert sorted(map(str, told)) == sorted(map(str, outcome))

@@ -9,7 +9,7 @@ import pytest
 from allotment.backend.intake import legs as legs_module
 from allotment.backend.intake.formats import Format, load_format, parse_format
 from allotment.backend.intake.reading import Reader
-from allotment.backend.intake.rows import UnreadableFile
+from allotment.backend.intake.unpacking import UnreadableFile
 from allotment.domain.usage import UnreadableRecord, UsageRecord
 
 ROOT = Path(__file__).parents[3]

@@ -11,6 +11,7 @@ from msgspec import inspect as types
 
 from ..domain.events import SCHEMA, TOPICS
 from ..graphql.schema import schema_sdl
+from ..tenants.tariff_file import tariff_schema_document
 from .settings import settings_document
 
 
@@ -22,6 +23,7 @@ def events_document() -> str:
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/events.md": events_document,
     "docs/settings.md": settings_document,
+    "docs/tariff.schema.json": tariff_schema_document,
     "graphql/schema.graphql": schema_sdl,
 }
 

@@ -188,6 +188,9 @@ def _life(tenant: Tenant) -> Iterator[dict[str, Any]]:
 
 def _session(session: Session) -> dict[str, Any]:
     told = msgspec.to_builtins(msgspec.structs.asdict(session))
+    for name in ("prefix", "basis"):
+        # Most sessions have none: they are told as before there were any.
+        told = {key: value for key, value in told.items() if key != name or value}
     return {**told, "subject": session.subject.hex(), "sealed": session.sealed.hex()}
 
 

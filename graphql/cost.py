@@ -53,6 +53,7 @@ COSTS = {
     "topUp": 10,
     "changeGrants": 10,
     "defineUsageType": 10,
+    "publishTariff": 20,
     "contracts": 5,
     "contract": 5,
     "offerTrade": 10,

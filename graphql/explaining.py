@@ -16,11 +16,14 @@ from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended, rated
 from ..domain.events import Recorded
 from ..domain.hierarchy import Path
 from ..domain.limit import LimitSet, ThresholdCrossed
+from ..domain.rating.basis import NO_BASIS
+from ..domain.rating.working import Component
 from ..domain.refusals import InvariantBroken
-from ..domain.tariff import MICRO, Rate, TariffPublished
+from ..domain.tariff import MICRO, CompiledRate, Rate, TariffPublished
 from ..domain.tenant import Tenant
 from ..domain.usage import MONEY, unpack_personal
 from ..domain.window import PERIOD
+from ..domain.worked import working_of
 from ..projections import timeline
 from ..tenants.access import may
 from .asking import Reach, permit, usage_id_of
@@ -64,6 +67,24 @@ class ContractPrice:
     per: Quantity
 
 
+@strawberry.type(description="A part of what a usage costs, with its own exact amount.")
+class RatingComponent:
+    kind: str = strawberry.field(
+        description="`usage`, `connect_fee`, `percentage`, `minimum_charge`, `maximum_charge`: less than 0; "
+        "`policy_price`."
+    )
+    begins: Quantity = strawberry.field(description="Of the billed units the first one, counted from 0.")
+    ends: Quantity = strawberry.field(description="The first unit after it.")
+    band: int = strawberry.field(description="Which band of the rate, counted from 0.")
+    window: str = strawberry.field(description='Which window of the tariff; "" is at any other time.')
+    price: str = strawberry.field(description="Of `per` units; of a percentage: per cent.")
+    per: Quantity
+    increment: Quantity
+    blocks: Quantity = strawberry.field(description="How many increments, the last one begun.")
+    exact_fraction: str = strawberry.field(description="In micro-units: 1250000/3.")
+    exact_amount: str = strawberry.field(description="The same in the currency, cut after 12 decimals.")
+
+
 @strawberry.type(description="The rate that was applied, and the arithmetic.")
 class Rating:
     tariff: str
@@ -90,6 +111,14 @@ class Rating:
     amount: Money = strawberry.field(description="Rounded once.")
     contract_price: ContractPrice | None = strawberry.field(
         description="Applied to the overage in place of `price`."
+    )
+    origin: str = strawberry.field(
+        description='The zone of the serving network or of the line, where the tariff asks for it; else "".'
+    )
+    window: str = strawberry.field(description='The window it began in; "" is at any other time.')
+    times: Quantity = strawberry.field(description="Segments or participants that multiply what is billed.")
+    components: list[RatingComponent] = strawberry.field(
+        description="They add up to `exactFraction`; none where a call for help costs nothing."
     )
 
 
@@ -299,7 +328,8 @@ class _Explaining:
     def _rating(self, event: UsageCharged) -> Rating:
         published = self.state.tariffs.versions[event.tariff - 1].published
         rate = published.rates[event.rate]
-        self._rate_again(event, published)
+        basis = event.basis or NO_BASIS
+        compiled = self._rate_again(event, published)
         return Rating(
             tariff=published.tariff,
             tariff_version=published.version,
@@ -322,6 +352,10 @@ class _Explaining:
             rounding_decimals=published.decimals,
             amount=Money(event.amount),
             contract_price=self._contract_price(event, rate),
+            origin=basis.origin,
+            window=basis.window,
+            times=Quantity(basis.times),
+            components=[_component(one) for one in working_of(compiled, event)],
         )
 
     def _contract_price(self, event: UsageCharged, rate: Rate) -> ContractPrice | None:
@@ -335,7 +369,7 @@ class _Explaining:
                 )
         return None
 
-    def _rate_again(self, event: UsageCharged, published: TariffPublished) -> None:
+    def _rate_again(self, event: UsageCharged, published: TariffPublished) -> CompiledRate:
         tariffs = self.state.tariffs.versions[event.tariff - 1].rate_of(event.rate, event.prefix, event.basis)
         period = self.state.contracts.periods[event.period]
         compiled = self.state.contracts.rate_of(period, event.usage_type, tariffs)
@@ -359,6 +393,7 @@ class _Explaining:
         )
         if stored != again:
             raise InvariantBroken("a charge rated again is the same", seq=self.recorded.seq)
+        return compiled
 
     def _paid(self, parts: tuple[tuple[int, int], ...]) -> list[Drawn]:
         return [Drawn(node=self._place(ordinal), quantity=Quantity(part)) for ordinal, part in parts]
@@ -470,8 +505,25 @@ def _holds_from(told: Recorded) -> tuple[str, int]:
 
 def exact_text(exact: Fraction) -> str:
     """An exact amount as a decimal number, cut after 12 decimals."""
-    whole, rest = divmod(exact.numerator * 10**EXACT_DECIMALS // exact.denominator, 10**EXACT_DECIMALS)
-    return f"{whole}.{rest:0{EXACT_DECIMALS}d}"
+    size = abs(exact)
+    whole, rest = divmod(size.numerator * 10**EXACT_DECIMALS // size.denominator, 10**EXACT_DECIMALS)
+    return f"{'-' if exact < 0 else ''}{whole}.{rest:0{EXACT_DECIMALS}d}"
+
+
+def _component(one: Component) -> RatingComponent:
+    return RatingComponent(
+        kind=one.kind,
+        begins=Quantity(one.begins),
+        ends=Quantity(one.ends),
+        band=one.band,
+        window=one.window,
+        price=one.price,
+        per=Quantity(one.per),
+        increment=Quantity(one.increment),
+        blocks=Quantity(one.blocks),
+        exact_fraction=f"{one.exact.numerator}/{one.exact.denominator}",
+        exact_amount=exact_text(one.exact / MICRO),
+    )
 
 
 def _checked(place: Place, told: Recorded) -> list[LimitChecked]:

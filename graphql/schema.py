@@ -81,6 +81,7 @@ from .notices import (
 from .offers import accept_offer, counter_offer, offer_history, offer_trade, offers, withdraw_offer
 from .policies import approve_usage, policies, set_policy, withdraw_policy
 from .problems import Problem
+from .publishing import publish_tariff
 from .review import review
 from .scalars import SCALARS
 from .sessions import sessions
@@ -216,6 +217,7 @@ class Mutation:
     renew_contract = strawberry.mutation(renew_contract, description="Let a contract that ends go on.")
     top_up = strawberry.mutation(top_up, description="Grant more, at once and until the period's end.")
     change_grants = strawberry.mutation(change_grants, description="Grant other quantities from now on.")
+    publish_tariff = strawberry.mutation(publish_tariff, description="Publish a tariff version.")
     define_usage_type = strawberry.mutation(
         define_usage_type, description="Let the tenant count something of the carrier's own."
     )

@@ -181,8 +181,11 @@ def usable_tariff(text: bytes, zone: ZoneInfo, units: Mapping[str, str] = USAGE_
 def refusal_told(refused: Refused) -> str:
     """A refusal of the rules in the words of the file."""
     facts = refused.facts
-    where = path_in_file(str(facts.get("field", "")))
-    return str(wrong(where, facts.get("value", ""), str(facts.get("remedy", refused.code))))
+    where, value = path_in_file(str(facts.get("field", ""))), facts.get("value", "")
+    if where.endswith((".across", ".at_maximum")):
+        said = {".across": {"True": "split"}, ".at_maximum": {"True": "end"}}
+        value = said[where[where.rindex(".") :]].get(value, "start")
+    return str(wrong(where, value, str(facts.get("remedy", refused.code))))
 
 
 def path_in_file(path: str) -> str:
@@ -203,6 +206,11 @@ def tariff_schema() -> dict[str, Any]:
         **tariff,
         "$defs": dict(sorted(named.items())),
     }
+
+
+def tariff_schema_document() -> str:
+    """The same as a file."""
+    return msgspec.json.format(msgspec.json.encode(tariff_schema()), indent=2).decode() + "\n"
 
 
 def _plain(part: Any) -> Any:

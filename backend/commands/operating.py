@@ -197,8 +197,14 @@ def token(
 
 
 @click.command()
-def schema() -> None:
+@click.option("--tariff", is_flag=True, help="The JSON Schema of tariff files, for your editor, instead.")
+def schema(*, tariff: bool) -> None:
     """Print the GraphQL schema (SDL)."""
+    if tariff:
+        from ...tenants.tariff_file import tariff_schema_document  # noqa: PLC0415
+
+        click.echo(tariff_schema_document(), nl=False)
+        return
     from ...graphql.schema import schema_sdl  # noqa: PLC0415
 
     click.echo(schema_sdl(), nl=False)

@@ -229,6 +229,7 @@ def _rating_rows(told: dict[str, Any], rating: dict[str, Any]) -> list[tuple[str
         ),
         ("billed", f"{told['quantity']} {unit} -> {rating['billed']}, in steps of {rating['increment']}"),
         ("allowance", paid or "nothing"),
+        *(("", _component_told(one, currency)) for one in rating["components"]),
         ("overage", f"{exact}, {rating['amount']} {currency} ({rounding})"),
         *(
             [("payable", f"{told['payable']} {currency}, the rest from money allowances")]
@@ -236,3 +237,13 @@ def _rating_rows(told: dict[str, Any], rating: dict[str, Any]) -> list[tuple[str
             else []
         ),
     ]
+
+
+def _component_told(one: dict[str, Any], currency: str) -> str:
+    """ "60 to 120, band 1, peak: 0.05 per 60 = 0.050000000000 EUR"."""
+    amount = f"{one['exactAmount']} {currency}"
+    if one["kind"] != "usage":
+        return f"{one['kind'].replace('_', ' ')} {one['price']} = {amount}"
+    where = f"{one['begins']} to {one['ends']}, band {one['band']}"
+    window = f", {one['window']}" if one["window"] else ""
+    return f"{where}{window}: {one['price']} per {one['per']} = {amount}"

@@ -296,6 +296,24 @@ def test_what_cannot_be_done_is_one_sentence_and_no_traceback(offline, arguments
     assert not ended.stdout
 
 
+def test_a_type_of_the_carrier_s_own_is_rated_and_the_schema_of_tariffs_printed(offline, tmp_path):
+    tariff, usage = tmp_path / "tariff.json", tmp_path / "usage.ndjson"
+    sensor = {"usage_type": "sensor", "zone": "any", "price": "0.5", "bands": [{"from": 2, "price": "0.25"}]}
+    tariff.write_text(json.dumps(TARIFF | {"rates": [sensor]}), encoding="utf-8")
+    usage.write_text(call("s", type="sensor", quantity=3), encoding="utf-8")
+    ended = offline("rate", "--tariff", str(tariff), "--usage", str(usage), "--usage-type", "sensor=event")
+    told = json.loads(ended.stdout)
+    assert [(one["band"], one["from"], one["to"], one["exact"]) for one in told["components"]] == [
+        (0, 0, 2, "1"),
+        (1, 2, 3, "0.25"),
+    ]
+    assert (told["unrounded"], told["amount"], told["tariff_version"]) == ("1.25", "1.2500", 1)
+    unknown = offline("rate", "--tariff", str(tariff), "--usage", str(usage))
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert "rates[0].usage_type: 'sensor': use one of" in unknown.stderr
+    assert json.loads(offline("schema", "--tariff").stdout)["title"] == "Tariff"
+
+
 def test_the_schema_version_is_read_from_the_names_of_the_migrations():
     assert newest_version() == head_revision()
 

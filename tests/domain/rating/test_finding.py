@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from allotment.domain.rating.basis import NO_BASIS
 from allotment.domain.rating.language import Band, Span, Window, Zone
 from allotment.domain.refusals import Refused
 from allotment.domain.tariff import CompiledRate, PublishTariff, Rate, Tariff, check_tariff, published_as
@@ -196,3 +197,14 @@ def test_a_time_that_no_rate_is_for_is_named():
     with pytest.raises(Refused) as refused:
         check_tariff(PublishTariff("t", 0, "EUR", rows, windows=(week, weekend), holidays=("12-25",)))
     assert "no rate for holiday 00:00" in refused.value.facts["remedy"]
+
+
+def test_a_charge_is_found_again_by_what_it_knows_where_its_record_is_gone():
+    record = PAIRS.find("voice", "outbound", "+4420", 0, "+441", (("network", "20801"),))
+    again = PAIRS.find_again("voice", "outbound", record.prefix, 0, record.basis)
+    assert (again.index, again.prefix, again.basis) == (record.index, record.prefix, record.basis)
+    plain = PAIRS.find("messaging", "outbound", "+331")
+    assert PAIRS.find_again("messaging", "outbound", plain.prefix, 0, plain.basis or NO_BASIS) is not None
+    gifts = tariff(Rate("messaging", "gift", "0.01", percent="10", times="segments"))
+    told = gifts.find("messaging", "outbound", "", 0, "", (("segments", "3"), ("value", "12.50")))
+    assert gifts.find_again("messaging", "outbound", "", 0, told.basis).basis == told.basis

@@ -32,6 +32,8 @@ COMMANDS = {
     "inventory": "inventory:inventory",
     "allocation": "allocating:allocation",
     "rate": "rating:rate",
+    "tariff": "tariffs:tariff",
+    "deck": "decks:deck",
     "trade": "trading:trade",
     "invoice": "reading:invoice",
     "explain": "reading:explain",

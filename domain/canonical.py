@@ -15,7 +15,7 @@ from .hierarchy import Hierarchy, Member
 from .member import Spell
 from .notice import Notices
 from .session import Session
-from .tariff import first_published
+from .tariff import Tariffs, first_published
 from .tenant import Tenant
 from .trading_kept import describe_trading
 
@@ -46,8 +46,7 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
         yield {"is": "usage type", **msgspec.structs.asdict(defined)}
     for period in sorted(tenant.contracts.periods):
         yield {"is": "period", **msgspec.structs.asdict(tenant.contracts.periods[period])}
-    for tariff in tenant.tariffs.versions:
-        yield {"is": "tariff", **first_published(tariff.published)}
+    yield from _tariffs(tenant.tariffs)
     for usage_type in sorted(tenant.limits.by_type):
         for ordinal in sorted(tenant.limits.by_type[usage_type]):
             for limit in tenant.limits.by_type[usage_type][ordinal]:
@@ -87,6 +86,13 @@ def _suspense(tenant: Tenant) -> Iterator[dict[str, Any]]:
         yield {"is": "import", **msgspec.structs.asdict(tenant.receiving.open[ident])}
     for digest in sorted(tenant.receiving.digests):
         yield {"is": "imported", "digest": digest}
+
+
+def _tariffs(tariffs: Tariffs) -> Iterator[dict[str, Any]]:
+    for tariff in tariffs.versions:
+        yield {"is": "tariff", **first_published(tariff.made)}
+    for version in sorted(tariffs.withdrawn):
+        yield {"is": "tariff withdrawn", **msgspec.structs.asdict(tariffs.withdrawn[version])}
 
 
 def _notices(notices: Notices) -> Iterator[dict[str, Any]]:

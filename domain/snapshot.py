@@ -26,6 +26,8 @@ from .limit import LimitSet, ThresholdCrossed
 from .notice import RecipientSet, Webhook
 from .policy import PolicySet, PolicyWithdrawn, UsageApproved
 from .raising import LimitRaised
+from .rating.amending import TariffAmended, TariffWithdrawn
+from .rating.overriding import RatesOverridden
 from .receiving import ImportBegun, ReceivingEvent
 from .refusals import InvariantBroken
 from .rollover import RolledOver
@@ -39,7 +41,7 @@ from .session import (
     SessionUpdated,
 )
 from .suspense import SuspenseEvent
-from .tariff import TariffPublished
+from .tariff import Made, TariffPublished
 from .template import TemplateDefined
 from .tenant import Event, Tenant, TenantOpened
 from .trading import TradingEvent
@@ -173,6 +175,9 @@ class Structure(Struct, array_like=True):
     policies: list[tuple[PolicySet | None, PolicyWithdrawn | None]] = []
     """One of the two, in the order in which they came."""
     approved: list[UsageApproved] = []
+    amended: list[TariffAmended] = []
+    overridden: list[RatesOverridden] = []
+    withdrawn: list[TariffWithdrawn] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -234,10 +239,11 @@ def encode_structure(tenant: Tenant) -> bytes:
     """Members, contracts, tariffs and limits: right only if none of these changed meanwhile."""
     ways: dict[Path, int] = {}
     members, limits = tenant.hierarchy.members, list(_limits(tenant))
+    made = [tariff.made for tariff in tenant.tariffs.versions]
     return _encode(
         Structure(
             tenant.contracts.signed,
-            [tariff.published for tariff in tenant.tariffs.versions],
+            [one for one in made if isinstance(one, TariffPublished)],
             members=[
                 _encode([_keep(member, ways) for member in members[first : first + BLOCK]])
                 for first in range(0, len(members), BLOCK)
@@ -262,6 +268,9 @@ def encode_structure(tenant: Tenant) -> bytes:
             raises=list(chain.from_iterable(tenant.limits.raises.values())),
             policies=[*map(_keep_version, chain.from_iterable(tenant.limits.policies.versions.values()))],
             approved=list(chain.from_iterable(tenant.limits.policies.approved.values())),
+            amended=[one for one in made if isinstance(one, TariffAmended)],
+            overridden=[one for one in made if isinstance(one, RatesOverridden)],
+            withdrawn=list(tenant.tariffs.withdrawn.values()),
         )
     )
 
@@ -280,8 +289,11 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     tenant.contracts.arrange()
     for period in counted.periods:
         tenant.contracts.apply(period)
-    for tariff in kept.tariffs:
+    made: list[Made] = [*kept.tariffs, *kept.amended, *kept.overridden]
+    for tariff in sorted(made, key=lambda one: one.version):
         tenant.tariffs.apply(tariff)
+    for withdrawn in kept.withdrawn:
+        tenant.tariffs.apply(withdrawn)
     for block in kept.limits:
         for usage_type, ordinal, limits in _decode_limits(block):
             tenant.limits.by_type.setdefault(usage_type, {})[ordinal] = limits

@@ -6,14 +6,18 @@ was valid when it happened: versions are only ever added. What rates is in `rati
 """
 
 from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
+from .rating.amending import TariffAmended, TariffWithdrawn, rates_after, zones_after
 from .rating.basis import Basis
 from .rating.checking import Checked, check_decimals
-from .rating.finding import Clocks, Finder, bound, refound_attributes
+from .rating.finding import Clocks, Deck, Finder, Lane, Origins, bound, refound_attributes
 from .rating.language import (
     MICRO,
     PRICE,
@@ -26,9 +30,11 @@ from .rating.language import (
     first_rate,
     told_first,
 )
+from .rating.overriding import RatesOverridden, Source, compose
 from .rating.rate import EXACT_MAX, NOTHING, Attributes, CompiledRate, Rated
 from .rating.rounding import round_to, round_up_to
-from .refusals import Refused, check_text
+from .rating.timeline import Entry
+from .refusals import InvariantBroken, Refused, check_text
 from .usage import USAGE_TYPES
 
 __all__ = [
@@ -38,12 +44,14 @@ __all__ = [
     "PRICE",
     "UNITS_MAX",
     "CompiledRate",
+    "Made",
     "Method",
     "Priced",
     "PublishTariff",
     "Rate",
     "Rated",
     "Tariff",
+    "TariffEvent",
     "TariffPublished",
     "Tariffs",
     "check_tariff",
@@ -77,6 +85,12 @@ class TariffPublished(Struct, frozen=True, array_like=True):
     """Of the windows and holidays."""
 
 
+Made = TariffPublished | TariffAmended | RatesOverridden
+"""What a version may come from."""
+TariffEvent = Made | TariffWithdrawn
+NO_SOURCES: Mapping[int, Source] = MappingProxyType({})
+
+
 class PublishTariff(Struct, frozen=True, array_like=True):
     """A tariff version: usage from `valid_from` (microseconds) on is rated with it."""
 
@@ -99,16 +113,39 @@ class PublishTariff(Struct, frozen=True, array_like=True):
 
 
 class Tariff:
-    """One version, compiled."""
+    """One version, compiled when it is first rated with: of most nothing is rated any more, or yet."""
 
-    def __init__(self, published: TariffPublished) -> None:
+    def __init__(
+        self,
+        published: TariffPublished,
+        made: Made | None = None,
+        sources: Mapping[int, Source] = NO_SOURCES,
+    ) -> None:
         self.published = published
+        """All that it says, however it was made."""
+        self.made: Made = published if made is None else made
+        """The event that it was made by."""
+        self.sources = sources
+        """By the place of a rate, where it comes from if that is not the base."""
+
+    @cached_property
+    def _finder(self) -> Finder:
+        published = self.published
         clocks = Clocks(published.windows, published.holidays, published.time_zone)
-        self._finder = Finder(published.rates, published.zones, clocks, published)
-        self.rates = self._finder.rates
-        self._origins = self._finder.origins
-        self.decks = self._finder.decks
+        return Finder(published.rates, published.zones, clocks, published)
+
+    @cached_property
+    def rates(self) -> list[CompiledRate]:
+        return self._finder.rates
+
+    @cached_property
+    def _origins(self) -> dict[Lane, Origins]:
+        return self._finder.origins
+
+    @cached_property
+    def decks(self) -> dict[Lane, Deck]:
         """By usage type and direction, of rates for any origin."""
+        return self._finder.decks
 
     def find(
         self,
@@ -150,6 +187,7 @@ class Tariffs:
 
     def __init__(self) -> None:
         self.versions: list[Tariff] = []
+        self.withdrawn: dict[int, TariffWithdrawn] = {}
         self._newest_first: list[Tariff] = []
 
     def at(self, at: int) -> Tariff | None:
@@ -161,8 +199,20 @@ class Tariffs:
     def next_after(self, at: int) -> int | None:
         """When another version begins to hold."""
         return min(
-            (t.published.valid_from for t in self.versions if t.published.valid_from > at), default=None
+            (t.published.valid_from for t in self._newest_first if t.published.valid_from > at), default=None
         )
+
+    def entries(self) -> list[Entry]:
+        """The versions that were not withdrawn, as a timeline has them."""
+        return [
+            Entry(
+                tariff.published.version,
+                tariff.published.valid_from,
+                tariff.made if isinstance(tariff.made, RatesOverridden) else None,
+            )
+            for tariff in self.versions
+            if tariff.published.version not in self.withdrawn
+        ]
 
     def decide(
         self,
@@ -176,12 +226,50 @@ class Tariffs:
             raise Refused("wrong_currency", currency=command.currency, expected=currency)
         return [published_as(command, len(self.versions) + 1, time_zone)]
 
-    def apply(self, event: TariffPublished) -> None:
-        self.versions.append(Tariff(event))
+    def apply(self, event: TariffEvent) -> None:
+        if isinstance(event, TariffWithdrawn):
+            self.withdrawn[event.version] = event
+        else:
+            if event.version != len(self.versions) + 1:
+                raise InvariantBroken("versions are counted one by one", version=event.version)
+            self.versions.append(self._made(event))
         # A later version that begins at the same moment replaces the earlier one.
         self._newest_first = sorted(
-            self.versions, key=lambda tariff: (-tariff.published.valid_from, -tariff.published.version)
+            (tariff for tariff in self.versions if tariff.published.version not in self.withdrawn),
+            key=lambda tariff: (-tariff.published.valid_from, -tariff.published.version),
         )
+
+    def _made(self, event: Made) -> Tariff:
+        match event:
+            case TariffAmended():
+                of = self.versions[event.change.of - 1].published
+                return Tariff(amended(of, event), event)
+            case RatesOverridden():
+                of = self.versions[event.of - 1].published
+                composed = compose(of.rates, of.zones, event.overrides)
+                published = replace(
+                    of,
+                    tariff=event.tariff,
+                    version=event.version,
+                    valid_from=event.valid_from,
+                    rates=composed.rates,
+                    zones=composed.zones,
+                )
+                return Tariff(published, event, composed.sources)
+            case TariffPublished():
+                return Tariff(event)
+
+
+def amended(of: TariffPublished, event: TariffAmended) -> TariffPublished:
+    """All that a version says which was made of another."""
+    return replace(
+        of,
+        tariff=event.tariff,
+        version=event.version,
+        valid_from=event.valid_from,
+        rates=rates_after(of.rates, event.change),
+        zones=zones_after(of.zones, event.change),
+    )
 
 
 def published_as(command: PublishTariff, version: int, time_zone: str) -> TariffPublished:
@@ -210,8 +298,11 @@ def check_tariff(command: PublishTariff, units: Mapping[str, str] = USAGE_TYPES)
     Checked(*parts, units).check()
 
 
-def first_published(published: TariffPublished) -> dict[str, Any]:
-    """A version by its fields' names, as told before it could say more."""
+def first_published(published: Made) -> dict[str, Any]:
+    """A version by its fields' names, as told before it could say more; of others, what makes them so."""
+    if not isinstance(published, TariffPublished):
+        plain: dict[str, Any] = msgspec.to_builtins(msgspec.structs.asdict(published))
+        return plain
     names = published.__struct_fields__
     told = dict(zip(names, told_first(published, PUBLISHED_FIRST), strict=False))
     told["rates"] = [*map(first_rate, published.rates)]

@@ -60,6 +60,8 @@ from .notice import NoticeCommand, NoticeEvent, Notices
 from .plain_charge import PlainCharges
 from .policy import ApproveUsage, PolicySet, PolicyWithdrawn, SetPolicy, UsageApproved, WithdrawPolicy
 from .raising import LimitRaised, RaiseLimit
+from .rating.amending import AmendTariff, TariffAmended, TariffWithdrawn, WithdrawTariff
+from .rating.overriding import OverrideRates, RatesOverridden
 from .receiving import (
     BeginImport,
     CountDuplicates,
@@ -101,6 +103,7 @@ from .template import ApplyTemplate, DefineTemplate, TemplateDefined, Templates
 from .trading import Trading, TradingCommand, TradingEvent
 from .usage import MONEY
 from .usage_type import DefineUsageType, UsageTypeDefined, UsageTypes
+from .versioning import About, check_versions, decide_versions
 from .window import PERIOD
 
 TIME_ZONE = re.compile(r"UTC|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+){1,2}")
@@ -142,6 +145,9 @@ Event = (
     | LimitSet
     | ThresholdCrossed
     | TariffPublished
+    | TariffAmended
+    | TariffWithdrawn
+    | RatesOverridden
     | UsageCharged
     | UsageRejected
     | UsageSuspended
@@ -177,6 +183,9 @@ AgreementCommand = (
     | RollOver
     | DefineUsageType
     | PublishTariff
+    | AmendTariff
+    | WithdrawTariff
+    | OverrideRates
 )
 
 HierarchyCommand = AddNode | AddResource | MoveResource | EndResource | LifeCommand | ChangeInventory
@@ -312,10 +321,10 @@ class Tenant:
     def _agree(self, command: AgreementCommand, now: int) -> Sequence[Event]:
         """What the carrier and the enterprise agree on, and what follows from it in time."""
         match command:
-            case PublishTariff():
+            case PublishTariff() | AmendTariff() | WithdrawTariff() | OverrideRates():
                 assert self.opened is not None
-                about = (self.opened.currency, self.types.units, self.opened.time_zone)
-                return [*self.tariffs.decide(command, *about)]
+                about = About(self.opened.currency, self.types.units, self.opened.time_zone)
+                return decide_versions(self.tariffs, command, about, now)
             case SignContract() | OpenPeriod() | EndContract() | RenewContract():
                 return self._contract(command, now)
             case TopUp():
@@ -452,7 +461,7 @@ class Tenant:
                 | UsageApproved()
             ):
                 self._apply_rule(event)
-            case TariffPublished():
+            case TariffPublished() | TariffAmended() | TariffWithdrawn() | RatesOverridden():
                 self.tariffs.apply(event)
                 self.plain.forget()
             case UsageRejected() | UsageSuspended() | UsageRecycled() | UsageAmended() | UsageDismissed():
@@ -574,6 +583,7 @@ class Tenant:
         self.life.check_whole()
         self.notices.check_whole(self.hierarchy)
         self.limits.check_whole()
+        check_versions(self.tariffs)
         self.suspense.check_whole()
         at_root = sum(family.used[0] for family in self.families.values() if family.usage_type == MONEY)
         held = sum(session.hold.amount for session in self.sessions.open.values())

@@ -30,6 +30,7 @@ from .asking import Reach, permit, usage_id_of
 from .context import Context, Info
 from .limit_problems import Raiser
 from .limits import raisers
+from .own_rates import OwnRate, own_rate_of
 from .policies import PolicyAction
 from .scalars import Moment, Money, Quantity, Seq
 from .telling import Teller
@@ -119,6 +120,9 @@ class Rating:
     times: Quantity = strawberry.field(description="Segments or participants that multiply what is billed.")
     components: list[RatingComponent] = strawberry.field(
         description="They add up to `exactFraction`; none where a call for help costs nothing."
+    )
+    own_rate: OwnRate | None = strawberry.field(
+        description="Of a customer's own rate or discount: what it is in place of."
     )
 
 
@@ -356,6 +360,7 @@ class _Explaining:
             window=basis.window,
             times=Quantity(basis.times),
             components=[_component(one) for one in working_of(compiled, event)],
+            own_rate=own_rate_of(self.state.tariffs, event.tariff, event.rate),
         )
 
     def _contract_price(self, event: UsageCharged, rate: Rate) -> ContractPrice | None:

@@ -220,6 +220,23 @@ TOLD: dict[str, Told] = {
     "bad_multiple": Told(
         "attributes", "the rate is for each of the {attribute}: state their number, as a whole one"
     ),
+    "tariffs_changed": Told("tariff", "the tariff has {versions} versions now, not {seen}: look again"),
+    "unknown_version": Told("version", "there is no base version {version} that could be changed"),
+    "withdrawn_already": Told("version", "version {version} is withdrawn already"),
+    "holds_already": Told("version", "version {version} holds since {valid_from}: publish another one"),
+    "laid_over_base": Told("version", "version {version} follows from its base {base}: withdraw that one"),
+    "holds_in_the_past": Told(
+        "validFrom",
+        "what was charged since {valid_from} stays: let it hold from now on, or say it supersedes",
+    ),
+    "no_base": Told("validFrom", "no tariff holds at {valid_from} that these rates could be laid over"),
+    "overridden_already": Told("overrides", "these are the rates that hold from {valid_from} on"),
+    "bad_amendment": Told("", "{field}: {value} cannot be used: {remedy}"),
+    "bad_override": Told("", "{field}: {value} cannot be used: {remedy}"),
+    # rate sheets
+    "bad_deck": Told("csv", "{count} lines cannot be used, so nothing was changed; the first is {first}"),
+    "bad_sheet": Told("csv", "{field}: {remedy}"),
+    "bad_layout": Told("layout", "{field}: {remedy}"),
     "wrong_currency": Told("currency", "the tenant's currency is {expected}, not {currency}"),
     # sizing
     "bad_sizing": Told("assumptions", "{field}: {remedy}"),
@@ -286,6 +303,8 @@ def _refused(code: str, facts: dict[str, Any]) -> ProblemType:
             return problems.Frozen(code=code, message=message, path=path, node=node, frozen_by=by)
         case "bad_lines":
             return _bad_lines(message, facts["lines"], facts["count"])
+        case "bad_deck":
+            return _bad_deck(message, facts["lines"], facts["count"])
         case "may_not_approve":
             return problems.NotPermitted(code=code, message=message, path=path, verb="approve_usage")
         case "unknown_node":
@@ -308,6 +327,20 @@ def _bad_lines(message: str, lines: list[dict[str, Any]], count: int) -> problem
     ]
     path = ["input", "lines"]
     return problems.BadLines(code="bad_lines", message=message, path=path, count=count, lines=told)
+
+
+def _bad_deck(message: str, lines: list[dict[str, Any]], count: int) -> problems.BadLines:
+    """Of a rate sheet: each with its field, what stands there, and what to do."""
+    told = [
+        problems.BadLine(
+            line=bad["line"],
+            code="bad_cell",
+            message=f"{bad['field']} {bad['value']!r}: {bad['remedy']}",
+            facts=Json({name: bad[name] for name in ("field", "value", "remedy")}),
+        )
+        for bad in lines
+    ]
+    return problems.BadLines(code="bad_deck", message=message, path=["input", "csv"], count=count, lines=told)
 
 
 def message_of(code: str, facts: dict[str, Any]) -> str:

@@ -94,6 +94,7 @@ from .suspense import (
     suspense_ageing,
     waiting_records,
 )
+from .tariffs import import_rate_deck, override_rates, tariff_changes, tariffs, withdraw_tariff
 from .tenant import me, periods, tenant
 from .trying import try_policy
 from .undoing import undo_transfer
@@ -113,6 +114,10 @@ class Query:
     periods = strawberry.field(periods, description="The periods opened so far.")
     contracts = strawberry.field(contracts, description="What the enterprise bought.")
     contract = strawberry.field(contract, description="One contract, with all its versions.")
+    tariffs = strawberry.field(tariffs, description="The tariff versions, newest first.")
+    tariff_changes = strawberry.field(
+        tariff_changes, description="What changes from one tariff version to another, by zone."
+    )
     usage_types = strawberry.field(usage_types, description="What the tenant counts, and in which unit.")
     hierarchy = strawberry.field(
         hierarchy,
@@ -220,6 +225,15 @@ class Mutation:
     publish_tariff = strawberry.mutation(publish_tariff, description="Publish a tariff version.")
     define_usage_type = strawberry.mutation(
         define_usage_type, description="Let the tenant count something of the carrier's own."
+    )
+    import_rate_deck = strawberry.mutation(
+        import_rate_deck, description="Take over a rate sheet; tells what it changes."
+    )
+    override_rates = strawberry.mutation(
+        override_rates, description="Let a customer's own rates hold over the base tariff."
+    )
+    withdraw_tariff = strawberry.mutation(
+        withdraw_tariff, description="Withdraw a tariff version before it holds."
     )
     set_recipient = strawberry.mutation(set_recipient, description="Let a role at a node be told by e-mail.")
     remove_recipient = strawberry.mutation(remove_recipient, description="Tell a recipient nothing more.")

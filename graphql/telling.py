@@ -29,6 +29,8 @@ from ..domain.notice import (
 from ..domain.offer import OfferMade
 from ..domain.policy import PolicySet, PolicyWithdrawn, Ruling, UsageApproved
 from ..domain.raising import LimitRaised
+from ..domain.rating.amending import TariffAmended, TariffWithdrawn
+from ..domain.rating.overriding import RatesOverridden
 from ..domain.receiving import DuplicatesCounted, ImportBegun, ImportFinished, ReceivingEvent
 from ..domain.rollover import RolledBucket, RolledOver
 from ..domain.schedule import AllocationScheduled, ScheduleCancelled, ScheduleCarriedOut, ScheduleSkipped
@@ -54,6 +56,7 @@ from .refusals import camel
 from .scalars import Json, moment_text, money_text
 from .telling_hierarchy import BEYOND, HierarchyEvent, hierarchy_sentence
 from .telling_suspense import receiving_sentence, suspense_sentence
+from .telling_tariff import tariff_sentence
 from .telling_trade import TradeTeller, trade_fact
 
 _SEALED = ("sealed", "identities", "identity", "token", "subject", "address", "secret", "waiting")
@@ -194,8 +197,8 @@ class Teller:
                 return self._agreed(event)
             case Granted() | ToppedUp() | GrantChanged() | RolledOver():
                 return self._granted(event)
-            case TariffPublished():
-                return f"Tariff {event.tariff} was published as version {event.version}."
+            case TariffPublished() | TariffAmended() | TariffWithdrawn() | RatesOverridden():
+                return tariff_sentence(event)
             case Transferred():
                 return self._transferred(event)
             case (

@@ -17,6 +17,8 @@ from msgspec import Struct
 from ..domain.brief import Charge
 from ..domain.charging import CORPORATE
 from ..domain.policy import PERSONAL as PERSONAL_ACCOUNT
+from ..domain.rating.amending import TariffAmended
+from ..domain.rating.overriding import RatesOverridden
 from ..domain.tariff import TariffPublished
 from ..domain.tenant import TenantOpened
 from .chunk import Chunk
@@ -142,6 +144,17 @@ class PersonalLine(Struct, frozen=True):
     amount: int
 
 
+class RateCharged(Struct, frozen=True):
+    """What one rate has charged in a period."""
+
+    tariff: int
+    rate: int
+    records: int
+    billed: int
+    overage: int
+    amount: int
+
+
 class Invoice(Struct, frozen=True):
     name: str
     currency: str
@@ -192,8 +205,9 @@ def apply(chunk: Chunk, db: Connection) -> None:
         match told.event:
             case TenantOpened(name, time_zone, currency, carrier):
                 FACTS.insert(db, [(told.seq, name, time_zone, currency, carrier)])
-            case TariffPublished(tariff, version, valid_from, currency):
-                TARIFFS.insert(db, [(version, tariff, valid_from, currency, told.seq)])
+            case TariffPublished() | TariffAmended() | RatesOverridden() as event:
+                row = (event.version, event.tariff, event.valid_from, event.currency, told.seq)
+                TARIFFS.insert(db, [row])
 
 
 def _add_personal(sums: dict[Any, list[int]], charge: Charge) -> None:
@@ -241,6 +255,18 @@ def invoice(db: Connection, period: str) -> Invoice:
         sum(node.credit for node in nodes),
         agreed[0] if agreed else 0,
     )
+
+
+def rates_charged(db: Connection, period: str, usage_type: str, direction: str) -> list[RateCharged]:
+    """What each rate of each version has charged the enterprise in a period; no direction is both."""
+    found = db.execute(
+        "SELECT tariff, rate, sum(records)::bigint, sum(billed)::bigint, sum(overage)::bigint, "
+        "sum(amount)::bigint FROM invoice_lines "
+        "WHERE period = %s AND usage_type = %s AND %s IN ('', direction) "
+        "GROUP BY tariff, rate ORDER BY tariff, rate",
+        (period, usage_type, direction),
+    )
+    return [RateCharged(*row) for row in found]
 
 
 def personal(db: Connection, period: str) -> list[PersonalLine]:

@@ -22,6 +22,7 @@ from . import (
     rules,
     sessions,
     suspense,
+    tariffs,
     timeline,
     usages,
 )
@@ -53,6 +54,7 @@ VIEWS = (
     View("suspense", suspense.VERSION, suspense.TABLES, suspense.apply, ("usages", "members")),
     View("accuracy", accuracy.VERSION, accuracy.TABLES, accuracy.apply),
     View("invoices", invoices.VERSION, invoices.TABLES, invoices.apply, ("members", "balances")),
+    View("tariffs", tariffs.VERSION, tariffs.TABLES, tariffs.apply),
     View("contracts", contracts.VERSION, contracts.TABLES, contracts.apply),
     View("sessions", sessions.VERSION, sessions.TABLES, sessions.apply, ("members",)),
     View("rules", rules.VERSION, rules.TABLES, rules.apply, ("members", "balances")),

@@ -83,6 +83,7 @@ class RateDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     times: Annotated[
         Literal["", "segments", "participants"], _said("The attribute that multiplies what is billed.")
     ] = ""
+    blocked: Annotated[bool, _said("Nothing is offered there, whatever a shorter prefix costs.")] = False
 
     def rate(self, across: str) -> Rate:
         return Rate(
@@ -91,6 +92,7 @@ class RateDefinition(Struct, frozen=True, forbid_unknown_fields=True):
             (self.across or across) == "split",
             tuple(map(self._band, self.bands)),
             *(self.minimum_charge, self.maximum_charge, self.at_maximum == "end", self.percent, self.times),
+            self.blocked,
         )
 
     def _band(self, band: BandDefinition) -> Band:

@@ -33,7 +33,7 @@ CALLS = {"open", "input", "print", "exec", "eval", "id", "hash", "globals", "bre
 CLOCKS = {"now", "today", "utcnow"}
 
 DIVISIONS = {
-    ("rate.py", "Fraction(Decimal(rate.price)) * MICRO / rate.per"),
+    ("rate.py", "Fraction(Decimal(price)) * MICRO / per"),
     ("shaped.py", "Fraction(Decimal(rate.percent)) / 100"),
 }
 """The only true divisions: of a Fraction, which stays exact."""

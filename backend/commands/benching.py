@@ -124,6 +124,20 @@ def reading(as_json: bool, **wanted: Any) -> None:
     _tell(run(Plan(**given), note), as_json=as_json)
 
 
+@bench.command()
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def rating(*, as_json: bool) -> None:
+    """Load a tariff of 50,000 prefixes, and rate by it beside one of 50.
+
+    \b
+    allotment bench rating
+    """
+    from ..bench.rating import run  # noqa: PLC0415  (as above)
+
+    settings_for_command()
+    _tell(run(note), as_json=as_json)
+
+
 def _tell(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         tell_json(figures)

@@ -182,6 +182,11 @@ def _grant(text: str) -> Grant:
 def _carry_out(command: Command, slug: str, key: str | None, *, dry: bool, as_json: bool) -> None:
     with running(settings_for_command()) as product:
         answer, state = complete(_submit(product, slug, command, key or str(uuid4()), dry=dry))
+    say_events(answer, state, dry=dry, as_json=as_json)
+
+
+def say_events(answer: Answer, state: Tenant, *, dry: bool, as_json: bool) -> None:
+    """What a command has led to, or would."""
     if not as_json:
         for sentence in _sentences(answer, state):
             say(f"{'Would be: ' if dry else ''}{sentence}")

@@ -27,7 +27,8 @@ from .live_door import event_stream, live_route
 from .problem_details import AnyRequest, HttpProblem, request_id
 from .request_context import RequestContext, Surroundings, Turns
 
-BODY_BYTES_MAX = 256 * 1024
+BODY_BYTES_MAX = 8 * 1024 * 1024
+"""A rate sheet of a hundred thousand rows fits. Of documents, tokens are bounded besides."""
 NESTING_MAX = 32
 SECONDS_MAX = 30.0
 """Looking far back replays the log; everything else takes milliseconds."""

@@ -7,7 +7,7 @@ from fractions import Fraction
 from math import lcm
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from ..refusals import Refused, check_text
+from ..refusals import TEXT_MAX, Refused, check_text
 from .finding import NETWORK, grouped, lanes_of, plain_network, prefixes_of
 from .language import (
     DAY_MINUTES,
@@ -75,6 +75,20 @@ class Checked:
         if not 1 <= len(rates) <= RATES_MAX:
             raise bad("rates", len(rates), f"give 1 to {RATES_MAX} rates")
 
+    def check_plain(self) -> None:
+        """The same for rates that are all plain; terms that many of them have are checked once."""
+        seen: set[tuple[object, ...]] = set()
+        for index, rate in enumerate(self.rates):
+            terms = (
+                *(rate.usage_type, rate.price, rate.per, rate.direction, rate.increment, rate.minimum),
+                *(rate.connect_fee, rate.included, rate.blocked),
+            )
+            if terms not in seen:
+                seen.add(terms)
+                self._check_rate(f"rates[{index}]", rate)
+            elif not (_is_prefix(rate.zone) and (not rate.prefix or _is_prefix(rate.prefix))):
+                self._check_rate(f"rates[{index}]", rate)
+
     def check(self) -> None:
         for index, rate in enumerate(self.rates):
             self._check_rate(f"rates[{index}]", rate)
@@ -119,6 +133,8 @@ class Checked:
         yield "ends", rate.ends and not most, "give a `maximum_charge` at which the session ends"
         unread = bool(rate.percent) and not PERCENT.fullmatch(rate.percent)
         yield "percent", unread, 'per cent as text, such as "2.5"'
+        timed = rate.blocked and bool(rate.window)
+        yield "blocked", timed, "what is blocked is so at any time: leave the window out"
         yield "times", bool(rate.times) and rate.times not in TIMES, f"use one of {', '.join(TIMES)}"
 
     def _check_once(self, groups: Mapping[tuple[str, ...], list[int]]) -> None:
@@ -225,8 +241,13 @@ def _check_zones(zones: Sequence[Zone]) -> None:
 
 
 def _check_parts(path: str, zone: Zone) -> None:
+    # Of fifty thousand prefixes all are right, nearly always: then nothing is told of any.
+    if len(set(zone.prefixes)) == len(zone.prefixes) and all(map(_is_prefix, zone.prefixes)):
+        prefixes: tuple[str, ...] = ()
+    else:
+        prefixes = zone.prefixes
     seen: set[str] = set()
-    for place, prefix in enumerate(zone.prefixes):
+    for place, prefix in enumerate(prefixes):
         check_text(f"{path}.prefixes[{place}]", prefix)
         if prefix in seen:
             raise bad(f"{path}.prefixes[{place}]", prefix, "given twice")
@@ -238,6 +259,10 @@ def _check_parts(path: str, zone: Zone) -> None:
                 network,
                 'MCC and MNC such as "234-15", or "234" for all of a country',
             )
+
+
+def _is_prefix(text: str) -> bool:
+    return 0 < len(text) <= TEXT_MAX and text.isprintable()
 
 
 def _check_windows(windows: Sequence[Window]) -> None:

@@ -55,7 +55,7 @@ class Deck:
         for length in range(len(start), -1, -1):
             found = self._prefixes.get(start[:length])
             if found is not None:
-                return found.at_prefix(start[:length])
+                return None if found.row.blocked else found.at_prefix(start[:length])
         return None
 
 

@@ -76,6 +76,8 @@ class Rate(Struct, frozen=True, array_like=True):
     """Of the value that the record states: added to the rest."""
     times: str = ""
     """The attribute that multiplies what is billed, one of `TIMES`."""
+    blocked: bool = False
+    """Nothing is offered there, whatever a shorter prefix costs."""
 
 
 class Priced(Protocol):

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from copy import copy
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 from math import lcm
 from typing import ClassVar, Protocol, TypeVar
 
@@ -19,6 +20,9 @@ from .rounding import round_to, round_up_to
 
 EXACT_MAX = 2**63
 """Numerator and denominator of an exact amount are stored as integers of 64 bits."""
+
+AMOUNTS_REMEMBERED_MAX = 10_000
+"""Tariffs of thousands of rates have some hundred prices."""
 
 Attributes = tuple[tuple[str, str], ...]
 
@@ -135,9 +139,15 @@ class CompiledRate:
 
 
 def per_unit(rate: Priced) -> Fraction:
-    return Fraction(Decimal(rate.price)) * MICRO / rate.per
+    return _per_unit(rate.price, rate.per)
 
 
+@lru_cache(AMOUNTS_REMEMBERED_MAX)
+def _per_unit(price: str, per: int) -> Fraction:
+    return Fraction(Decimal(price)) * MICRO / per
+
+
+@lru_cache(AMOUNTS_REMEMBERED_MAX)
 def money(text: str) -> Fraction:
     """Micro-units of an amount in whole units of its currency."""
     return Fraction(Decimal(text)) * MICRO

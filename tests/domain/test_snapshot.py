@@ -19,8 +19,8 @@ from allotment.domain.refusals import InvariantBroken
 from allotment.domain.tenant import Tenant
 
 DAY = 86_400_000_000
-CACHES = {"_last", "_remembered"}
-"""What only saves a look-up: it may be empty."""
+CACHES = {"_finder", "_last", "_origins", "_remembered", "decks", "rates"}
+"""What only saves a look-up, or is compiled when it is first asked for: it may be empty."""
 
 
 def copied(tenant: Tenant) -> Tenant:

@@ -82,8 +82,10 @@ from allotment.domain.policy import (
 )
 from allotment.domain.quiet import QuietHours
 from allotment.domain.raising import LimitRaised, MayRaise
+from allotment.domain.rating.amending import Amendment, TariffAmended, TariffWithdrawn
 from allotment.domain.rating.basis import Basis
 from allotment.domain.rating.language import Band, Span, Window, Zone
+from allotment.domain.rating.overriding import Discount, Overrides, RatesOverridden
 from allotment.domain.receiving import DuplicatesCounted, ImportBegun, ImportFinished, SourceCounts
 from allotment.domain.reservation import Leg, Reservation
 from allotment.domain.rollover import RolledBucket, RolledOver
@@ -678,6 +680,46 @@ SAMPLES |= {
             "Europe/Berlin",
         ),
     ],
+}
+
+SAMPLES |= {
+    "tariff.published/v3": [
+        *SAMPLES["tariff.published/v2"],
+        TariffPublished(
+            *("standard", 5, NOON, "EUR", "half_up", 4),
+            (
+                Rate("voice", "satellite", "0", prefix="+882", direction="outbound", blocked=True),
+                Rate("voice", "world", "1", prefix="+"),
+            ),
+        ),
+    ],
+    "tariff.amended/v1": [
+        TariffAmended(
+            *("standard", 4, "EUR"),
+            Amendment(
+                *(3, NOON, (0, 7)),
+                (Rate("voice", "Peru", "0.1", 60, direction="outbound", increment=6, minimum=30),),
+                ("Chile",),
+                (Zone("Peru", ("+51", "+519")),),
+            ),
+            "the December sheet",
+            "5891b5b522d5df08",
+        ),
+        TariffAmended("standard", 5, "EUR", Amendment(4, NOON)),
+    ],
+    "tariff.rates_overridden/v1": [
+        RatesOverridden(
+            *("standard", 6, 5, NOON, "EUR", NOON - 1),
+            Overrides(
+                (Rate("voice", "UK", "0.01", 60, "+44"),),
+                (Discount("voice", 1250, "Peru", "outbound", fees=True), Discount("data", 500)),
+                (Zone("friends", ("+4930",)),),
+            ),
+            "as agreed",
+        ),
+        RatesOverridden("standard", 7, 5, NOON, "EUR", NOON, Overrides()),
+    ],
+    "tariff.withdrawn/v1": [TariffWithdrawn(6, "a wrong sheet"), TariffWithdrawn(7)],
 }
 
 FIGURES = {

@@ -175,6 +175,7 @@ def test_without_the_right_to_read_no_query_answers(company, field):
         "usage": '(id: "0")',
         "recordHistory": '(usageId: "0")',
         "explain": '(usageId: "0")',
+        "tariffChanges": "(before: 1, after: 1)",
         "offerHistory": '(offer: "o-1")',
         "deliveries": '(to: "wh_0")',
     }

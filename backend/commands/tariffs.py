@@ -1,0 +1,171 @@
+"""`allotment tariff ...`: versions, what changes between them, own rates, and withdrawing them."""
+
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+from zoneinfo import ZoneInfo
+
+import msgspec
+import rich_click as click
+
+from ...domain.decks.importing import differences
+from ...domain.rating.amending import WithdrawTariff
+from ...domain.rating.overriding import OverrideRates
+from ...domain.tenant import Tenant
+from ...projections.tariffs import TariffVersion, versions_page
+from ...tenants.definition import DefinitionError
+from ...tenants.onboarding import find_tenant
+from ...tenants.own_rates_file import own_rates_command, parse_own_rates
+from ..deciding import Answer
+from ..engine import moment
+from ..following import catch_up
+from ..running import Product, running
+from ..stopping import complete
+from .contracting import say_events
+from .deck_telling import say_changes, zone_told
+from .input import InputError
+from .output import say, settings_for_command, table, tell_json
+
+ACTOR = "carrier:command-line"
+VERSIONS_SHOWN = 1_000
+
+_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+_NOTE = click.option("--note", default="", help="For the history. No personal data: it cannot be erased.")
+_KEY = click.option("--key", help="Carried out once under this key, however often it is sent.")
+_DRY = click.option("--dry-run", "dry", is_flag=True, help="Only tell what it would lead to.")
+
+
+@click.group()
+def tariff() -> None:
+    """See tariff versions and what changes between them; lay own rates over them; withdraw them."""
+
+
+@tariff.command(name="list")
+@_TENANT
+@_JSON
+def list_command(slug: str, as_json: bool) -> None:
+    """List the versions, the newest first.
+
+    \b
+    allotment tariff list --tenant acme
+    """
+    with running(settings_for_command()) as product:
+        entry = find_tenant(product.isolation, slug)
+        catch_up(product.isolation, entry.tenant_id)
+        with product.isolation.snapshot(entry.tenant_id) as db:
+            found = versions_page(db, VERSIONS_SHOWN)
+    if as_json:
+        tell_json({"tenant": entry.slug, "versions": [_told(one) for one in found]})
+        return
+    rows = [
+        (one.version, one.tariff, moment(one.valid_from).isoformat(), _made(one), one.note) for one in found
+    ]
+    say(table(("version", "tariff", "valid from", "made", "note"), rows, right=(0,)))
+
+
+def _made(one: TariffVersion) -> str:
+    made = one.made if not one.base else f"{one.made}, of {one.base}"
+    return f"{made}; withdrawn" if one.withdrawn else made
+
+
+def _told(one: TariffVersion) -> dict[str, Any]:
+    moments = {
+        name: moment(getattr(one, name)).isoformat() for name in ("valid_from", "since", "recorded_at")
+    }
+    return {**msgspec.structs.asdict(one), **moments}
+
+
+@tariff.command()
+@click.argument("before", type=int)
+@click.argument("after", type=int)
+@_TENANT
+@_JSON
+def diff(before: int, after: int, slug: str, as_json: bool) -> None:
+    """Tell what changes from version BEFORE to version AFTER, by zone.
+
+    \b
+    allotment tariff diff 3 4 --tenant acme
+    """
+    with running(settings_for_command()) as product:
+        state = complete(_state(product, slug))
+    count = len(state.tariffs.versions)
+    for version in (before, after):
+        if not 1 <= version <= count:
+            raise InputError(f"{slug} has no tariff version {version}: there are 1 to {count}")
+    changes = differences(state.tariffs, before, after)
+    if as_json:
+        tell_json({"before": before, "after": after, "changes": [zone_told(one) for one in changes]})
+    elif changes:
+        say_changes(changes)
+    else:
+        say("Nothing changes.")
+
+
+async def _state(product: Product, slug: str) -> Tenant:
+    entry = find_tenant(product.isolation, slug)
+    async with product.engine() as engine:
+        return await engine.state(entry.tenant_id)
+
+
+@tariff.command()
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@_TENANT
+@_NOTE
+@_KEY
+@_DRY
+@_JSON
+def override(file: Path, slug: str, note: str, key: str | None, dry: bool, as_json: bool) -> None:
+    """Let the own rates in FILE hold over the tenant's tariff, whatever that is from then on.
+
+    \b
+    allotment tariff override own-rates.json --tenant acme --dry-run
+    """
+    settings = settings_for_command()
+    try:
+        told = parse_own_rates(file.read_bytes())
+    except DefinitionError as error:
+        raise DefinitionError(f"{file}: {error}") from error
+    with running(settings) as product:
+        entry = find_tenant(product.isolation, slug)
+        command = own_rates_command(told, ZoneInfo(entry.time_zone), note)
+        _carry_out(product, command, slug, key, dry=dry, as_json=as_json)
+
+
+@tariff.command()
+@click.argument("version", type=int)
+@_TENANT
+@_NOTE
+@_KEY
+@_DRY
+@_JSON
+def withdraw(version: int, slug: str, note: str, key: str | None, dry: bool, as_json: bool) -> None:
+    """Let VERSION never hold: only before it does.
+
+    \b
+    allotment tariff withdraw 4 --tenant acme --note "a wrong sheet"
+    """
+    with running(settings_for_command()) as product:
+        _carry_out(product, WithdrawTariff(version, note), slug, key, dry=dry, as_json=as_json)
+
+
+def _carry_out(
+    product: Product,
+    command: WithdrawTariff | OverrideRates,
+    slug: str,
+    key: str | None,
+    *,
+    dry: bool,
+    as_json: bool,
+) -> None:
+    answer, state = complete(_submit(product, slug, command, key or str(uuid4()), dry=dry))
+    say_events(answer, state, dry=dry, as_json=as_json)
+
+
+async def _submit(
+    product: Product, slug: str, command: WithdrawTariff | OverrideRates, key: str, *, dry: bool
+) -> tuple[Answer, Tenant]:
+    entry = find_tenant(product.isolation, slug)
+    async with product.engine() as engine:
+        answer = await engine.submit(entry.tenant_id, command, key, ACTOR, dry=dry)
+        return answer, await engine.state(entry.tenant_id)

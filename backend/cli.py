@@ -34,6 +34,7 @@ COMMANDS = {
     "rate": "rating:rate",
     "tariff": "tariffs:tariff",
     "deck": "decks:deck",
+    "rerate": "rerating:rerate",
     "trade": "trading:trade",
     "invoice": "reading:invoice",
     "explain": "reading:explain",

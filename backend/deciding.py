@@ -26,6 +26,7 @@ from ..domain.contract import OpenPeriod, PeriodNotOpen, first_form
 from ..domain.events import encode
 from ..domain.receiving import ReceivingCommand
 from ..domain.refusals import InvariantBroken, Refused
+from ..domain.rerated import RatingCommand, RerateCharges, UsageCorrected, UsageRerated
 from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, UpdateSession
 from ..domain.snapshot import COUNTED
 from ..domain.suspense import DismissUsage, RecycleUsage
@@ -147,6 +148,7 @@ DUPLICATE = UsageOutcome("duplicate")
 COUNTING = (
     *(Allocate, Return, Trade, StartSession, UpdateSession, ReleaseSession, ExpireSession),
     *get_args(TradingCommand),
+    *get_args(RatingCommand),
     *(*get_args(InClear), DismissUsage, *get_args(ReceivingCommand)),
 )
 """Commands that change counters, and never the structure that a snapshot keeps apart."""
@@ -416,6 +418,8 @@ class Decider:
         """With its personal part sealed; refuses a session whose record was charged before."""
         if isinstance(command, Unsealed):
             return command.sealed_by(self.sealer)
+        if isinstance(command, RerateCharges):
+            return self._still_held(command)
         if isinstance(command, AmendRecord):
             _check_gate(command.record)
             return command.sealed_by(self.sealer)
@@ -439,6 +443,15 @@ class Decider:
         day = day_of(session.started_at)
         key, late = (day + usage_identity(*record) for record in records_of(command))
         return resealed(command, self.state, self.sealer, key, late)
+
+    def _still_held(self, command: RerateCharges) -> RerateCharges:
+        """Without the charges that others were made in place of: each is replaced once, whoever asks."""
+        held = [
+            one
+            for one in command.charges
+            if self.seen.recall(replacing_key(one.seq, one.charge.started_at)[DAY_BYTES:]) is None
+        ]
+        return msgspec.structs.replace(command, charges=tuple(held))
 
     def _is_taken(self, source: str, record_id: str) -> bool:
         """Whether a record of this identity was charged or rejected, at once or out of suspense."""
@@ -467,6 +480,9 @@ class Decider:
         if isinstance(command, RecycleUsage):
             return [*keyed, *((event, self._recycled_key_of(event)) for event in events[1:])]
         for event in events[1:]:
+            if isinstance(event, UsageRerated | UsageCorrected):
+                keyed.append((event, replacing_key(event.seq, event.charge.started_at)))
+                continue
             if not isinstance(event, UsageCharged):
                 keyed.append((event, None))
                 continue
@@ -569,6 +585,11 @@ def usage_key(source: str, record_id: str, started_at: int) -> bytes:
     return day_of(started_at) + usage_identity(source, record_id)
 
 
+def replacing_key(seq: int, started_at: int) -> bytes:
+    """The key under which a charge is stored that takes the place of the one in an event: there is one."""
+    return day_of(started_at) + identity(f"replaces\x1f{seq}")
+
+
 def recycled_identity(source: str, record_id: str) -> bytes:
     """Of what became of a record that had waited: there is one charge, whatever waited under its id."""
     return identity(f"recycled\x1f{source}\x1f{record_id}")
@@ -663,6 +684,8 @@ def _charged_by(item: Usage | Order) -> list[bytes]:
     """The identities of the records that a command may charge."""
     if not isinstance(item, Order):
         return []
+    if isinstance(item.command, RerateCharges):
+        return [replacing_key(one.seq, one.charge.started_at)[DAY_BYTES:] for one in item.command.charges]
     if isinstance(item.command, RecycleRecord):
         named = item.command.record.source, item.command.record.record_id
         return [usage_identity(*named), recycled_identity(*named)]

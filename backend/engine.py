@@ -21,6 +21,7 @@ from ..domain.contract import SignContract
 from ..domain.events import Recorded
 from ..domain.limit import SetLimit
 from ..domain.policy import SetPolicy
+from ..domain.rating_job import StartRating
 from ..domain.refusals import Refused
 from ..domain.session import ReleaseSession, UpdateSession
 from ..domain.tenant import Command, OpenTenant, Tenant
@@ -38,7 +39,9 @@ from .intake.tallying import Tallies
 from .keeping_up import Follower, Keeper, Watcher
 from .leases import LeasedLog
 from .log import Group, NotHeld, PostgresLog, answer_of
+from .rating_jobs import RatingJobs
 from .replica import Replicas
+from .rerating import start_key
 from .sharing import Sharing
 from .snapshots import SnapshottedLog, snapshots_of
 from .stopping import cancelled
@@ -98,6 +101,7 @@ class Engine:
         self._abandoning: set[asyncio.Task[None]] = set()
         self._sweeping: asyncio.Task[None] | None = None
         self.time = Timekeeping(self)
+        self.rating = RatingJobs(self)
         self.tallies = Tallies(self)
         self._replicas = Replicas(isolation, self._executor)
 
@@ -106,12 +110,14 @@ class Engine:
             await self.sharing.start(self)
         self._sweeping = asyncio.create_task(self._sweep(), name="idle-tenants")
         self.time.start()
+        self.rating.start()
         self.tallies.start()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.tallies.stop()
         await self.time.stop()
+        await self.rating.stop()
         if self._sweeping is not None:
             await cancelled([self._sweeping])
         await asyncio.gather(*self._leaving.values(), *self._abandoning, return_exceptions=True)
@@ -153,6 +159,10 @@ class Engine:
         if self.sharing is None:
             return await self.carry_out_here(tenant, order, actor)
         return await self.sharing.carry_out(tenant, order, actor)
+
+    async def begin_rating(self, tenant: UUID, command: StartRating, actor: str) -> Answer:
+        """Begin to rate charges again, once for each name of a job; it is carried on by itself."""
+        return await self.carry_out(tenant, Order(command, start_key(command.job)), actor)
 
     async def charge(
         self,
@@ -329,6 +339,10 @@ class Engine:
         leased = LeasedLog(self.isolation, tenant, self._executor)
         leased.worker_id = self.sharing.placement.me
         return leased
+
+    def reading_log(self, tenant: UUID) -> SnapshottedLog:
+        """The tenant's log, for whoever only reads it, with its snapshots beside it."""
+        return SnapshottedLog(self.isolation, tenant, self._executor)
 
     def _tell_leaving(self, tenant: UUID) -> None:
         if self.on_leaving is not None:

@@ -64,6 +64,12 @@ query Explain($id: ID!) {
     ruling { policy version action limitOf { id name } counted window percent threshold kbps above price per }
     suspension { reason field detail position }
     eventSeqs recordedAt actor
+    reratings {
+      seq job cause wasAmount amount payable byZone correctedIn recordedAt
+      rating { tariffVersion prefix zone billed overage exactFraction amount }
+      drawn { node { id name } quantity }
+      credit { node { id name } quantity }
+    }
   }
 }
 """

@@ -19,6 +19,7 @@ from ..domain.hold import NO_HOLD, Hold
 from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.offer import OfferAccepted
 from ..domain.refusals import InvariantBroken, Refused
+from ..domain.rerated import RatingEvent, UsageCorrected, UsageRerated, UsageTakenBack
 from ..domain.reservation import Leg
 from ..domain.session import SessionEvent, SessionExpired, SessionReleased
 from ..domain.suspense import UsageRecycled, follows
@@ -36,6 +37,7 @@ from .deciding import recycled_key, usage_key
 from .following import catch_up, stands_at
 from .log import Head, PostgresLog, Row, follow, recorded
 from .looking_back import dump_views, past, rebuild_and_compare
+from .rerated_chain import Chain, Unchained
 from .seen import DAY_BYTES
 
 CHECK_WHOLE_EVERY = 10_000
@@ -112,6 +114,7 @@ def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> Tenant:
     fired: set[tuple[object, ...]] = set()
     times_set: Counter[tuple[str, str, str]] = Counter()
     moved: dict[int, Transferred | OfferAccepted] = {}
+    chain = Chain(log)
     recorded_at, held = 0, NO_HOLD
     recycled: UsageRecycled | None = None
     for row in follow(log, upto=head.seq):
@@ -121,6 +124,8 @@ def _check_log(log: PostgresLog, head: Head, report: VerifyReport) -> Tenant:
         if isinstance(told.event, UsageCharged):
             _check_charge(state, told, keys, held, recycled)
             counts["charges"] += 1
+        elif isinstance(told.event, RatingEvent):
+            _check_made_again(state, told, chain)
         elif isinstance(told.event, SessionEvent):
             _check_hold(state, told.seq, told.event)
             counts["sessions"] = counts.get("sessions", 0) + 1
@@ -187,31 +192,48 @@ def _check_charge(
             told.seq, f"record {charge.source}/{charge.record_id} is charged twice, or under another key"
         )
     keys.add(identity)
-    if not 1 <= charge.tariff <= len(state.tariffs.versions):
-        raise Broken(told.seq, f"there is no tariff version {charge.tariff}")
-    rates = state.tariffs.versions[charge.tariff - 1].rates
-    if not 0 <= charge.rate < len(rates):
-        raise Broken(told.seq, f"tariff version {charge.tariff} has no rate {charge.rate}")
-    period = state.contracts.periods[charge.period]
-    version = state.tariffs.versions[charge.tariff - 1]
-    found = version.rate_of(charge.rate, charge.prefix, charge.basis)
-    rate = state.contracts.rate_of(period, charge.usage_type, found)
-    if not version.has_prefix(charge.rate, charge.prefix) or charge.zone != rate.zone:
-        raise Broken(told.seq, f"prefix and zone are not those of rate {charge.rate}")
-    rated = rated_again(rate, charge)
-    again = (rate.billed(charge.quantity), rated.amount, rated.exact)
-    if again != (charge.billed, charge.amount, charge.exact):
-        raise Broken(
-            told.seq, f"rated again it is {again}, not {(charge.billed, charge.amount, charge.exact)}"
-        )
-    if charge.payable < 0:
-        raise Broken(told.seq, f"credit of {charge.amount - charge.payable} pays more than {charge.amount}")
+    _check_rated(state, told.seq, charge)
     if charge.payer != CORPORATE:
         return
     if charge.billed > held.billed:
         _check_limits(state, told.seq, charge, charge.usage_type)
     if charge.amount > held.amount:
         _check_limits(state, told.seq, charge, MONEY)
+
+
+def _check_rated(state: Tenant, seq: int, charge: UsageCharged) -> None:
+    """Rating it again gives the same figures."""
+    if not 1 <= charge.tariff <= len(state.tariffs.versions):
+        raise Broken(seq, f"there is no tariff version {charge.tariff}")
+    rates = state.tariffs.versions[charge.tariff - 1].rates
+    if not 0 <= charge.rate < len(rates):
+        raise Broken(seq, f"tariff version {charge.tariff} has no rate {charge.rate}")
+    period = state.contracts.periods[charge.period]
+    version = state.tariffs.versions[charge.tariff - 1]
+    found = version.rate_of(charge.rate, charge.prefix, charge.basis)
+    rate = state.contracts.rate_of(period, charge.usage_type, found)
+    if not version.has_prefix(charge.rate, charge.prefix) or charge.zone != rate.zone:
+        raise Broken(seq, f"prefix and zone are not those of rate {charge.rate}")
+    rated = rated_again(rate, charge)
+    again = (rate.billed(charge.quantity), rated.amount, rated.exact)
+    if again != (charge.billed, charge.amount, charge.exact):
+        raise Broken(seq, f"rated again it is {again}, not {(charge.billed, charge.amount, charge.exact)}")
+    if charge.payable < 0:
+        raise Broken(seq, f"credit of {charge.amount - charge.payable} pays more than {charge.amount}")
+
+
+def _check_made_again(state: Tenant, told: Recorded, chain: Chain) -> None:
+    """Charges made again are those that were taken back, each once, and rated right."""
+    event = told.event
+    try:
+        match event:
+            case UsageTakenBack():
+                chain.check_taken_back(event)
+            case UsageRerated() | UsageCorrected():
+                chain.check_made_again(event, told.command_key)
+                _check_rated(state, told.seq, event.charge)
+    except Unchained as error:
+        raise Broken(told.seq, str(error)) from error
 
 
 def _check_hold(state: Tenant, seq: int, told: SessionEvent) -> None:
@@ -270,6 +292,7 @@ def _check_end(state: Tenant, peaks: list[bytes], head: Head, report: VerifyRepo
         raise Broken(head.seq, "the log's hashes do not lead to the root in its head")
     try:
         state.check_whole()
+        state.rerating.check_settled()
     except InvariantBroken as error:
         raise Broken(head.seq, str(error)) from error
     report.root = proof.root_of(peaks).hex()
@@ -303,6 +326,8 @@ def _check_invoice(found: Invoice, state: Tenant, period: str) -> None:
     charged = _used(state, MONEY, period) - state.sessions.held_amount(period)
     if found.total != sum(line.amount for line in lines) or found.total != charged:
         raise Broken(0, f"the invoice of {period} is not the sum of its lines, or not of its charges")
+    if found.corrected != state.rerating.corrected.get(period, 0):
+        raise Broken(0, f"the invoice of {period} is owed {found.corrected} for periods that are closed")
     paid = state.families[MONEY, period].consumed_total
     if found.credit != paid:
         raise Broken(0, f"the invoice of {period} has a credit of {found.credit}, money buckets paid {paid}")

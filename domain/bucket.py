@@ -228,6 +228,35 @@ class Family:
             self.check()
         return taken
 
+    def settle(self, drawn: Drawn, sign: int) -> int:
+        """Take the parts out of their buckets, or put them back as they came; their sum."""
+        if not drawn:
+            return 0
+        return self.consume(drawn) if sign > 0 else self.give_back(drawn)
+
+    def give_back(self, drawn: Drawn) -> int:
+        """Put parts that were consumed back into their buckets; their sum.
+
+        Nobody knows any more which of them had been rolled over: what comes back is young.
+        """
+        given = 0
+        for ordinal, part in drawn:
+            left = self.consumed[ordinal] = self.consumed[ordinal] - part
+            self.remaining[ordinal] += part
+            self.holders.add(ordinal)
+            given += part
+            if left < 0 or part <= 0:
+                raise InvariantBroken("only what was consumed is given back", member=ordinal, part=part)
+        self.remaining_total += given
+        self.consumed_total -= given
+        self.check()
+        return given
+
+    def make_room(self, path: Path, quantity: int) -> None:
+        """Let so much more be counted: what was charged stays charged, also where it stands above a limit."""
+        for ordinal in path:
+            self.ceiling[ordinal] = max(self.ceiling[ordinal], self.used[ordinal] + quantity)
+
     def count(self, path: Path, quantity: int) -> None:
         """Add usage to every counter on its path. No counter passes its ceiling."""
         used, mark, ceiling = self.used, self.mark, self.ceiling

@@ -14,6 +14,7 @@ from .gauge import Gauge
 from .hierarchy import Hierarchy, Member
 from .member import Spell
 from .notice import Notices
+from .rerating import Rerating
 from .session import Session
 from .tariff import Tariffs, first_published
 from .tenant import Tenant
@@ -71,6 +72,7 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
     for session in tenant.sessions.expired.values():
         yield {"is": "session ended by silence", **_session(session)}
     yield from describe_trading(tenant.trading)
+    yield from _rerating(tenant.rerating)
     yield {"is": "usage", "amount": tenant.charging.amount_total, **tenant.charging.counts}
     yield from _suspense(tenant)
 
@@ -93,6 +95,17 @@ def _tariffs(tariffs: Tariffs) -> Iterator[dict[str, Any]]:
         yield {"is": "tariff", **first_published(tariff.made)}
     for version in sorted(tariffs.withdrawn):
         yield {"is": "tariff withdrawn", **msgspec.structs.asdict(tariffs.withdrawn[version])}
+
+
+def _rerating(rerating: Rerating) -> Iterator[dict[str, Any]]:
+    for name in sorted(rerating.jobs):
+        job = rerating.jobs[name]
+        told = {"changed": job.changed, "amount": job.amount, "corrected": job.corrected}
+        yield {"is": "rating job", "job": name, "scope": _builtins(job.started.scope), **told}
+    if rerating.changed:
+        yield {"is": "rerated", "amount": rerating.changed}
+    for period in sorted(rerating.corrected):
+        yield {"is": "corrected", "period": period, "amount": rerating.corrected[period]}
 
 
 def _notices(notices: Notices) -> Iterator[dict[str, Any]]:

@@ -204,6 +204,16 @@ class FamilyCaps:
         copied.drawn, copied.ceiling, copied.told = self.drawn.copy(), self.ceiling.copy(), set(self.told)
         return copied
 
+    def for_drawing(self) -> "FamilyCaps":
+        """For trying out: who may draw how much, and has."""
+        copied = FamilyCaps(self._members, self.percent)
+        copied.quantity, copied.drawn, copied.ceiling = self.quantity, self.drawn.copy(), self.ceiling
+        return copied
+
+    def correct(self, ordinal: int, more: int) -> None:
+        """A correction has changed what was drawn past a member's cap."""
+        self._count(ordinal, more)
+
     def check_whole(self, own: Own) -> None:
         again = self.copy()
         again.forget()

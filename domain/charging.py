@@ -374,28 +374,35 @@ class Charging:
 
     def count(self, event: UsageCharged) -> None:
         """Take a charge out of its buckets and add it to every counter on its path."""
+        self.count_use(event)
+        count_drawn(self._families[event.usage_type, event.period], event.path, event.drawn)
+        if self.limits.gauges and event.payer == CORPORATE:
+            self.count_windows(event.usage_type, event.path, event.started_at, event.billed, event.amount)
+
+    def count_use(self, event: UsageCharged, sign: int = 1) -> None:
+        """All that a charge adds to its period and takes from its buckets; with a minus, taken back as given.
+
+        But for what it counts towards caps and in windows other than the period.
+        """
         family = self._families[event.usage_type, event.period]
-        taken = family.consume(event.drawn) if event.drawn else 0
-        count_drawn(family, event.path, event.drawn)
+        taken = family.settle(event.drawn, sign)
         if taken + event.overage != event.billed:
             raise InvariantBroken(
                 "the parts of a charge add up", taken=taken, overage=event.overage, billed=event.billed
             )
-        self.counts["charged"] += 1
+        self.counts["charged"] += sign
         if event.payer != CORPORATE:
             if taken:
                 raise InvariantBroken("the enterprise's allowance pays for nobody else", payer=event.payer)
             return
         if event.billed:
-            family.count(event.path, event.billed)
+            family.count(event.path, sign * event.billed)
         if event.amount:
             money = self._families[MONEY, event.period]
-            if event.credit and money.consume(event.credit) > event.amount:
+            if event.credit and money.settle(event.credit, sign) > event.amount:
                 raise InvariantBroken("credit pays no more than the amount", amount=event.amount)
-            money.count(event.path, event.amount)
-            self.amount_total += event.amount
-        if self.limits.gauges:
-            self.count_windows(event.usage_type, event.path, event.started_at, event.billed, event.amount)
+            money.count(event.path, sign * event.amount)
+            self.amount_total += sign * event.amount
 
     def count_windows(self, usage_type: str, path: Path, at: int, billed: int, amount: int) -> None:
         """The same in every window other than the period."""

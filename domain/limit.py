@@ -305,7 +305,7 @@ class Limits:
         """Whether so much more reaches anything in a window other than the period, anywhere on the path."""
         return any(
             gauge.fullest(number)[0] + quantity >= gauge.mark
-            for _, gauge, number in self._gauges_on(counted, path, at)
+            for _, gauge, number in self.gauges_on(counted, path, at)
         )
 
     def stop(self, counter: Family, path: Path, quantity: int, at: int) -> Stop | None:
@@ -324,7 +324,7 @@ class Limits:
                 limit = self.of(ordinal, counted, period, at)
                 if limit is not None and limit.kind == "hard" and used + quantity > limit.quantity:
                     yield Stop("limit_exceeded", ordinal, counted, used, limit.quantity)
-        for ordinal, gauge, number in self._gauges_on(counted, path, at):
+        for ordinal, gauge, number in self.gauges_on(counted, path, at):
             used, _ = gauge.fullest(number)
             if used + quantity >= gauge.mark:
                 limit = self.of(ordinal, counted, period, at, gauge.window.name)
@@ -347,7 +347,7 @@ class Limits:
             if limit is not None:
                 total = counter.used[ordinal] + quantity
                 yield Reached(ordinal, counted, PERIOD, limit.quantity, total)
-        for ordinal, gauge, number in self._gauges_on(counted, path, at):
+        for ordinal, gauge, number in self.gauges_on(counted, path, at):
             limit = self.of(ordinal, counted, period, at, gauge.window.name)
             if limit is not None:
                 total = gauge.fullest(number)[0] + quantity
@@ -363,7 +363,7 @@ class Limits:
                 limit = self.of(ordinal, counted, period, at)
                 if limit is not None:
                     crossings += self._crossings(limit, family, total, ordinal, asked)
-        for ordinal, gauge, number in self._gauges_on(counted, path, at):
+        for ordinal, gauge, number in self.gauges_on(counted, path, at):
             before, last = gauge.fullest(number)
             limit = self.of(ordinal, counted, period, at, gauge.window.name)
             if limit is not None and before + quantity >= gauge.mark:
@@ -424,7 +424,7 @@ class Limits:
             return own
         return sorted(dict.fromkeys(own), key=lambda one: (_reached_at(one, limit.quantity), one[1:]))
 
-    def _gauges_on(self, counted: str, path: Path, at: int) -> Iterator[tuple[int, Gauge, int]]:
+    def gauges_on(self, counted: str, path: Path, at: int) -> Iterator[tuple[int, Gauge, int]]:
         """Each gauge on a path with the bin of a moment, where that is still kept."""
         by_ordinal = self.gauges.get(counted)
         for ordinal in path if by_ordinal else ():
@@ -433,11 +433,39 @@ class Limits:
                 if gauge.keeps(number):
                     yield ordinal, gauge, number
 
+    def passed_by(self, family: Family, ordinal: int, more: int) -> list[ThresholdCrossed]:
+        """The thresholds of a limit per period that a correction by so much reaches."""
+        total, limit = family.used[ordinal] + more, self.of(ordinal, family.usage_type, family.period)
+        if limit is None or total < family.mark[ordinal]:
+            return []
+        return self._crossings(limit, family, total, ordinal)
+
+    def passed_window_by(
+        self, counted: str, ordinal: int, window: str, period: str, at: int, more: int
+    ) -> list[ThresholdCrossed]:
+        """The same in the windows that a moment is in."""
+        gauge = self.gauges[counted][ordinal][window]
+        number = self.calendar.bin_of(gauge.window.unit, at)
+        before, last = gauge.fullest(number)
+        limit = self.of(ordinal, counted, period, at, window)
+        if limit is None or before + more < gauge.mark:
+            return []
+        told = (limit, gauge, counted, period, number, before, before + more, last)
+        return self._gauge_crossings(*told, ordinal)
+
     # --- applied --------------------------------------------------------------------------------
+
+    def correct(self, counted: str, ordinal: int, window: str, at: int, change: int) -> None:
+        """Usage was corrected. What was charged stays charged, also where it stands above a limit."""
+        gauge = self.gauges[counted][ordinal][window]
+        number = self.calendar.bin_of(gauge.window.unit, at)
+        if change > 0 and gauge.keeps(number):
+            gauge.ceiling = max(gauge.ceiling, gauge.fullest(number)[0] + change)
+        gauge.add(number, change)
 
     def count(self, counted: str, path: Path, quantity: int, at: int) -> None:
         """Add usage to the windows on its path, or take back what a session held."""
-        for _, gauge, number in self._gauges_on(counted, path, at):
+        for _, gauge, number in self.gauges_on(counted, path, at):
             gauge.add(number, quantity)
 
     def apply(

@@ -102,6 +102,10 @@ class RollOvers:
         for usage_type in self._contracts.types.known(money=True):
             yield self._families[usage_type, period.period]
 
+    def is_closed(self, period: PeriodOpened, now: int) -> bool:
+        """Whether a period is settled: its buckets are rolled over or expired, and its bill stands."""
+        return self._contracts.terms_of(period).settles and now >= self._settled_at(period)
+
     # --- decide -------------------------------------------------------------------------------
 
     def decide(self, command: RollOver, now: int) -> RolledOver:

@@ -28,8 +28,10 @@ from .policy import PolicySet, PolicyWithdrawn, UsageApproved
 from .raising import LimitRaised
 from .rating.amending import TariffAmended, TariffWithdrawn
 from .rating.overriding import RatesOverridden
+from .rating_job import RatingJob
 from .receiving import ImportBegun, ReceivingEvent
 from .refusals import InvariantBroken
+from .rerated import RatingEvent
 from .rollover import RolledOver
 from .schedule import AllocationScheduled, ScheduleCarriedOut, ScheduleSkipped
 from .session import (
@@ -63,6 +65,7 @@ COUNTED = {
         *(SessionReserved, SessionUpdated, SessionDenied, SessionReleased, SessionExpired),
         *get_args(TradingEvent),
         *(CapReached, ScheduleCarriedOut, ScheduleSkipped),
+        *get_args(RatingEvent),
         *(*get_args(SuspenseEvent), *get_args(ReceivingEvent)),
     )
 }
@@ -129,6 +132,10 @@ class Counters(Struct, array_like=True):
     told: list[tuple[str, str, int, tuple[Told, ...]]] = []
     """Usage type, period, ordinal, and the thresholds."""
     gauges: list[GaugeCounters] = []
+    jobs: list[RatingJob] = []
+    corrected: dict[str, int] = {}
+    taken_back: dict[int, int] = {}
+    rerated: int = 0
     waiting: list[tuple[bytes, int]] = []
     """Records in suspense, in the order in which they came, each with its revision."""
     settled: dict[str, int] = {}
@@ -214,6 +221,10 @@ def copy_counters(tenant: Tenant) -> CountersCopy:
         dict(tenant.schedules.next_at),
         [(*key, told) for key, told in tenant.limits.told.items()],
         _copy_gauges(tenant),
+        [msgspec.structs.replace(job) for job in tenant.rerating.jobs.values()],
+        dict(tenant.rerating.corrected),
+        dict(tenant.rerating.waiting),
+        tenant.rerating.changed,
         list(tenant.suspense.waiting.items()),
         dict(tenant.suspense.settled),
         list(tenant.receiving.open.values()),
@@ -230,6 +241,7 @@ def encode_counters(copied: CountersCopy) -> bytes:
         [
             *(told.opened, told.periods, families, told.fired, told.counts, told.amount_total),
             *(told.sessions, told.expired, told.turns, told.trading, told.next_at, told.told, told.gauges),
+            *(told.jobs, told.corrected, told.taken_back, told.rerated),
             *(told.waiting, told.settled, told.imports, told.digests),
         ]
     )
@@ -316,6 +328,9 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     tenant.sessions.open = {(one.source, one.session): one for one in counted.sessions}
     tenant.sessions.expired = {(one.source, one.session): one for one in counted.expired}
     restore_trading(tenant.trading, counted.trading)
+    tenant.rerating.jobs = {job.started.job: job for job in counted.jobs}
+    tenant.rerating.corrected, tenant.rerating.waiting = counted.corrected, counted.taken_back
+    tenant.rerating.changed = counted.rerated
     tenant.suspense.waiting = dict(counted.waiting)
     tenant.suspense.settled.update(counted.settled)
     tenant.receiving.open = {begun.id: begun for begun in counted.imports}

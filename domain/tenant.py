@@ -38,6 +38,7 @@ from .contract import (
     SignContract,
     granted,
 )
+from .correcting import CorrectMove, decide_correction
 from .freeze import FreezeNode, NodeThawed, ThawNode, apply_freeze, decide_freeze
 from .granting import ChangeGrants, GrantChanged, ToppedUp, TopUp, apply_change, decide_change, decide_top_up
 from .hierarchy import (
@@ -74,6 +75,8 @@ from .receiving import (
     ReceivingEvent,
 )
 from .refusals import InvariantBroken, Refused, check_text
+from .rerated import RatingCommand, RatingEvent
+from .rerating import Rerating
 from .rollover import RolledOver, RollOver, RollOvers
 from .schedule import ScheduleCommand, ScheduleEvent, Schedules
 from .session import (
@@ -169,6 +172,7 @@ Event = (
     | PolicySet
     | PolicyWithdrawn
     | UsageApproved
+    | RatingEvent
     | SuspenseEvent
     | ReceivingEvent
 )
@@ -188,7 +192,9 @@ AgreementCommand = (
     | OverrideRates
 )
 
-HierarchyCommand = AddNode | AddResource | MoveResource | EndResource | LifeCommand | ChangeInventory
+HierarchyCommand = (
+    CorrectMove | AddNode | AddResource | MoveResource | EndResource | LifeCommand | ChangeInventory
+)
 
 Command = (
     OpenTenant
@@ -219,6 +225,7 @@ Command = (
     | SetPolicy
     | WithdrawPolicy
     | ApproveUsage
+    | RatingCommand
     | SuspenseCommand
     | ReceivingCommand
 )
@@ -260,6 +267,7 @@ class Tenant:
         self.receiving = Receiving()
         self.sessions = Sessions(*parts)
         self.rollovers = RollOvers(self.hierarchy, self.contracts, self.families)
+        self.rerating = Rerating(*parts, self.charging, self.rollovers)
         self.trading = Trading(self.hierarchy, self.contracts, self.families)
         self.caps = Caps(self.hierarchy, self.contracts)
         self.templates = Templates(self.types)
@@ -271,6 +279,7 @@ class Tenant:
         self.plain = PlainCharges(self.hierarchy, self.contracts, self.tariffs, self.families, self.charging)
         self.timed: tuple[Timed, ...] = (
             *(self.sessions, self.contracts, self.rollovers, self.trading, self.life, self.schedules),
+            self.rerating,
         )
 
     # --- what time asks for ---------------------------------------------------------------
@@ -349,6 +358,8 @@ class Tenant:
                 return [*self.schedules.decide(command, now)]
             case DefineTemplate():
                 return [self.templates.decide(command)]
+            case _ if isinstance(command, RatingCommand):
+                return self.rerating.decide(command, now)
             case FreezeNode() | ThawNode():
                 return [decide_freeze(command, self.hierarchy)]
         raise AssertionError(command)
@@ -491,6 +502,8 @@ class Tenant:
                 self.templates.apply(event)
             case _ if isinstance(event, ScheduleEvent):
                 self.schedules.apply(event)
+            case _ if isinstance(event, RatingEvent):
+                self.rerating.apply(event)
 
     def _decide_hierarchy(
         self,
@@ -501,6 +514,10 @@ class Tenant:
             case AddNode() | AddResource() | MoveResource() | EndResource():
                 self.life.check_asked(command)
                 return [*self.hierarchy.decide(command)]
+            case CorrectMove():
+                self.life.check_asked(MoveResource(command.resource, command.node, 0, command.expected))
+                parts = (self.hierarchy, self.contracts, self.rollovers, self.rerating)
+                return [*decide_correction(command, *parts, now)]
             case ChangeInventory():
                 return [*decide_inventory(command, self.hierarchy, self.life, now)]
             case _:

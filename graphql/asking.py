@@ -110,6 +110,10 @@ class Reach:
             known = self._seen[ordinal] = self.whole or self.sees_path(self._members[ordinal].path)
         return known
 
+    def id_of(self, ordinal: int) -> strawberry.ID | None:
+        """A member's id; None beyond reach."""
+        return strawberry.ID(self._members[ordinal].id) if self.sees(ordinal) else None
+
     def sees_path(self, path: Path) -> bool:
         """Of usage: whoever used it, and the nodes it was on at the time."""
         ids = [self._members[ordinal].id for ordinal in reversed(path)]

@@ -4,14 +4,14 @@ A change is answered after it is stored and can be read. Whatever goes wrong is 
 a node out of reach is one that does not exist. A dry run tells what would stand in the log.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import strawberry
 from msgspec.structs import replace
 
 from ..domain.refusals import Refused
-from ..domain.tenant import Command
+from ..domain.tenant import Command, Event
 from ..tenants.access import NotPermitted, Verb, require
 from ..tenants.lines import Unsealed
 from .asking import Looking, Reach, reach_of
@@ -93,10 +93,14 @@ async def carried_out(
 
 
 async def foreseen(context: Context, reach: Reach, answer: Answer) -> list[ForeseenEvent]:
+    return await foreseen_events(context, reach, answer.events)
+
+
+async def foreseen_events(context: Context, reach: Reach, events: Iterable[Event]) -> list[ForeseenEvent]:
     teller = Teller(await context.state(), reach)
     return [
         ForeseenEvent(topic=event.topic, sentence=teller.sentence(event), event=teller.facts(event))
-        for event in answer.events
+        for event in events
         if teller.sees(event)
     ]
 

@@ -10,9 +10,12 @@ from uuid import UUID
 
 from strawberry.types import Info as StrawberryInfo
 
+from ..domain.correcting import CorrectMove
+from ..domain.difference import Difference
 from ..domain.events import Recorded
 from ..domain.limit import SetLimit
 from ..domain.policy import SetPolicy
+from ..domain.rating_job import Scope, StartRating
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trying import Trial
 from ..projections.suspense import SuspenseFilter
@@ -237,6 +240,27 @@ class Context(Protocol):
 
         Raises Refused for what could not be set, or where the log is too long for one request.
         """
+        ...
+
+    async def preview_rating(
+        self, scope: Scope, correction: CorrectMove | None = None
+    ) -> tuple[int, Difference]:
+        """What rating a scope again would change, or a correction, and the seq that was looked up to.
+
+        Raises Refused for what could not be begun, or where the log is too long for one request.
+        """
+        ...
+
+    async def start_rating(self, command: StartRating | CorrectMove, *, dry: bool = False) -> Answer:
+        """Begin a job, once for each name. Raises as `submit`."""
+        ...
+
+    async def was_begun(self, job: str) -> bool:
+        """Whether there was ever a job of this name."""
+        ...
+
+    def rating_reached(self, job: str) -> int | None:
+        """How far through the log a job is that runs here."""
         ...
 
     async def read(

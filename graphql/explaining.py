@@ -19,12 +19,13 @@ from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.rating.basis import NO_BASIS
 from ..domain.rating.working import Component
 from ..domain.refusals import InvariantBroken
+from ..domain.rerated import UsageCorrected, UsageRerated
 from ..domain.tariff import MICRO, CompiledRate, Rate, TariffPublished
 from ..domain.tenant import Tenant
 from ..domain.usage import MONEY, unpack_personal
 from ..domain.window import PERIOD
 from ..domain.worked import working_of
-from ..projections import timeline
+from ..projections import timeline, usages
 from ..tenants.access import may
 from .asking import Reach, permit, usage_id_of
 from .context import Context, Info
@@ -194,6 +195,27 @@ class Suspension:
     position: str = strawberry.field(description="Where it stood: calls.csv:12.")
 
 
+@strawberry.type(description="How the record was charged again, in place of what it was charged before.")
+class ExplainedRerating:
+    seq: Seq
+    job: ID
+    cause: str
+    was_amount: Money
+    amount: Money
+    payable: Money
+    rating: Rating
+    drawn: list[Drawn] = strawberry.field(description="What each bucket pays now.")
+    credit: list[Drawn]
+    path: list[Place]
+    by_zone: bool = strawberry.field(
+        description="Nobody could read the number any more: the stored prefix chose the rate."
+    )
+    corrected_in: str | None = strawberry.field(
+        description="The period in which the difference is owed, where the record's own is closed."
+    )
+    recorded_at: Moment
+
+
 @strawberry.type(description="How one record came to its charge, or why there is none.")
 class Explanation:
     usage_id: ID
@@ -228,6 +250,9 @@ class Explanation:
     event_seqs: list[Seq]
     recorded_at: Moment
     actor: str
+    reratings: list[ExplainedRerating] = strawberry.field(
+        description="How it was charged again, oldest first: the last holds. All else is of the first charge."
+    )
 
 
 async def explain(info: Info, usage_id: ID) -> Explanation | None:
@@ -302,6 +327,35 @@ class _Explaining:
             event_seqs=[Seq(told.seq) for told in self.answer],
             recorded_at=Moment(self.recorded.recorded_at),
             actor=self.recorded.actor,
+            reratings=await self._reratings(),
+        )
+
+    async def _reratings(self) -> list[ExplainedRerating]:
+        if not isinstance(self.event, UsageCharged):
+            return []
+        query = functools.partial(usages.remade, firsts=[self.recorded.seq])
+        _, remade = await self.context.read(query, ("usages",))
+        told = await self.context.events([one.seq for one in remade.get(self.recorded.seq, ())])
+        return [self._rerating(one) for one in told]
+
+    def _rerating(self, told: Recorded) -> ExplainedRerating:
+        made = told.event
+        assert isinstance(made, UsageRerated | UsageCorrected)
+        charge = made.charge
+        return ExplainedRerating(
+            seq=Seq(told.seq),
+            job=ID(made.job),
+            cause=made.cause,
+            was_amount=Money(made.was.amount),
+            amount=Money(charge.amount),
+            payable=Money(charge.payable),
+            rating=self._rating(charge),
+            drawn=self._paid(charge.drawn),
+            credit=self._paid(charge.credit),
+            path=[place for ordinal in charge.path if (place := self._place(ordinal)) is not None],
+            by_zone=made.by_zone,
+            corrected_in=made.period if isinstance(made, UsageCorrected) else None,
+            recorded_at=Moment(told.recorded_at),
         )
 
     def _place(self, ordinal: int) -> Place | None:

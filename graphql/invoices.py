@@ -57,6 +57,17 @@ class PersonalCharge:
     amount: Money
 
 
+@strawberry.type(description="What is owed, or credited, for usage of a period whose invoice is closed.")
+class CorrectionLine:
+    of_period: str
+    node_id: ID
+    usage_type: str
+    direction: str
+    zone: str
+    records: Quantity
+    amount: Money
+
+
 @strawberry.type(description="Usage of the period that waits: it is in no total, and holds no bill up.")
 class WaitingUsage:
     records: Quantity
@@ -75,12 +86,14 @@ class Invoice:
     records: Quantity
     total: Money = strawberry.field(description="Of all amounts, whoever pays them.")
     credit: Money = strawberry.field(description="Of `total`: what money allowances paid.")
-    payable: Money = strawberry.field(description="total - credit.")
+    corrections: list[CorrectionLine] = strawberry.field(description="No part of `total`.")
+    corrected: Money = strawberry.field(description="The sum of `corrections`.")
+    payable: Money = strawberry.field(description="total - credit + corrected.")
     commitment: Money | None = strawberry.field(
         description="Spend agreed for the period; null to who sees a part of the enterprise."
     )
     shortfall: Money | None = strawberry.field(
-        description="What `payable` misses to the commitment, owed all the same; null as that is."
+        description="What `total` - `credit` misses to the commitment, owed all the same; null as that is."
     )
     nodes: list[InvoiceNode]
     personal_total: Money = strawberry.field(description="What users pay personally, beside `total`.")
@@ -117,6 +130,8 @@ def _told(
 ) -> Invoice:
     personal = [line for line in own if reach.sees(line.node)]
     nodes = [node for node in found.nodes if reach.sees(node.ordinal)]
+    corrections = [line for line in found.corrections if reach.sees(line.ordinal)]
+    corrected = sum(line.amount for line in corrections)
     return Invoice(
         seq=Seq(seq),
         name=found.name,
@@ -125,7 +140,9 @@ def _told(
         records=Quantity(sum(node.records for node in nodes)),
         total=Money(sum(node.amount for node in nodes)),
         credit=Money(sum(node.credit for node in nodes)),
-        payable=Money(sum(node.payable for node in nodes)),
+        corrections=[_correction(line) for line in corrections],
+        corrected=Money(corrected),
+        payable=Money(sum(node.payable for node in nodes) + corrected),
         commitment=Money(found.commitment) if reach.whole else None,
         shortfall=Money(found.shortfall) if reach.whole else None,
         nodes=[
@@ -151,6 +168,18 @@ def _waiting(waits: AtRisk) -> WaitingUsage:
         records=Quantity(waits.records),
         value_at_risk=Money(waits.value),
         unknown=Quantity(waits.unknown),
+    )
+
+
+def _correction(line: views.CorrectionLine) -> CorrectionLine:
+    return CorrectionLine(
+        of_period=line.of_period,
+        node_id=ID(line.id),
+        usage_type=line.usage_type,
+        direction=line.direction,
+        zone=line.zone,
+        records=Quantity(line.records),
+        amount=Money(line.amount),
     )
 
 

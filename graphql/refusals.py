@@ -193,6 +193,21 @@ TOLD: dict[str, Told] = {
     "may_not_approve": Told("policy", "only {roles} may approve what {policy} lets wait"),
     "begins_in_the_past": Told("", "{field} lies in the past: what was charged then stays as it is"),
     "too_many_policies": Told("policy", "there may be {policies_max} policies: set one of them anew"),
+    # re-rating
+    "unknown_cause": Told("cause", "{cause} is no cause: use one of {known}"),
+    "bad_scope": Told("scope", "{field} of the scope cannot be used: {remedy}"),
+    "scope_too_narrow": Told("scope", "allowance cannot be given in order there: {remedy}"),
+    "capped_allowance": Told(
+        "scope", "caps share out what {period} has: its allowance cannot be given in order"
+    ),
+    "period_closed": Told("scope", "{period} is closed, or was never opened: what was charged in it stays"),
+    "not_in_the_past": Told("at", "that moment is to come: move it then, without charging anything again"),
+    "rating_job_runs": Told("job", "the job {job} runs already: look how far it is, or take another name"),
+    "unknown_rating_job": Told("job", "no job {job} is running"),
+    "too_many_rating_jobs": Told("job", "at most {jobs_max} jobs may run: wait for one, or stop it"),
+    "nothing_to_rerate": Told("scope", "the job {job} has nothing to change there"),
+    "too_many_records": Told("scope", "{count} charges are too many, at most {count_max} at a time"),
+    "cannot_be_made_again": Told("scope", "record {record} cannot be charged in order: {reason}"),
     # sessions: they come by a door of their own, which says the same
     "unknown_session": Told("session", "no session {session} is running: it has ended, or never began"),
     "session_exists": Told("session", "the session {session} is running: report on it, or take another id"),

@@ -82,6 +82,15 @@ from .offers import accept_offer, counter_offer, offer_history, offer_trade, off
 from .policies import approve_usage, policies, set_policy, withdraw_policy
 from .problems import Problem
 from .publishing import publish_tariff
+from .rerating import (
+    correct_move,
+    preview_move,
+    preview_rerating,
+    rating_job,
+    rating_jobs,
+    rerate,
+    stop_rating,
+)
 from .review import review
 from .scalars import SCALARS
 from .sessions import sessions
@@ -159,6 +168,14 @@ class Query:
         description="How a node or resource stands: burn-down, rates, projection, consumers, comparison.",
     )
     sizing = strawberry.field(sizing, description="What to grant, from what was used, with the working.")
+    preview_rerating = strawberry.field(
+        preview_rerating, description="What rating charges again would change, by node, type and zone."
+    )
+    preview_move = strawberry.field(
+        preview_move, description="What moving a resource back-dated would charge to whom."
+    )
+    rating_jobs = strawberry.field(rating_jobs, description="Jobs that rate charges again, newest first.")
+    rating_job = strawberry.field(rating_job, description="One of them, and how far it is.")
     explain = strawberry.field(explain, description="How a record came to its charge.")
     recipients = strawberry.field(recipients, description="Who is told by e-mail, by id.")
     webhooks = strawberry.field(webhooks, description="Which programs are told, by id.")
@@ -246,6 +263,11 @@ class Mutation:
     replay_webhook = strawberry.mutation(
         replay_webhook, description="Tell a webhook again what it was, or would have been, told."
     )
+    rerate = strawberry.mutation(rerate, description="Rate charges again: a job that goes on by itself.")
+    correct_move = strawberry.mutation(
+        correct_move, description="Move a resource back-dated, and charge again what it has used since."
+    )
+    stop_rating = strawberry.mutation(stop_rating, description="Let a job go no further.")
     recycle_usage = strawberry.mutation(
         recycle_usage, description="Decide records again that wait, as things are now."
     )

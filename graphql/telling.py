@@ -32,6 +32,7 @@ from ..domain.raising import LimitRaised
 from ..domain.rating.amending import TariffAmended, TariffWithdrawn
 from ..domain.rating.overriding import RatesOverridden
 from ..domain.receiving import DuplicatesCounted, ImportBegun, ImportFinished, ReceivingEvent
+from ..domain.rerated import RatingEvent
 from ..domain.rollover import RolledBucket, RolledOver
 from ..domain.schedule import AllocationScheduled, ScheduleCancelled, ScheduleCarriedOut, ScheduleSkipped
 from ..domain.session import (
@@ -50,6 +51,7 @@ from ..domain.trading import TradingEvent
 from ..domain.usage import MONEY
 from ..domain.usage_type import UsageTypeDefined
 from ..domain.window import PERIOD
+from . import telling_rating
 from .asking import Reach
 from .hierarchy import UNITS
 from .refusals import camel
@@ -101,6 +103,8 @@ class Teller:
                 return self._reach.whole
             case ImportBegun() | ImportFinished() | DuplicatesCounted():
                 return self._reach.whole
+            case _ if isinstance(event, RatingEvent):
+                return telling_rating.seen(event, self._reach)
             case RolledOver():
                 return self._reach.whole or bool(self._buckets(event))
             case OfferMade(everybody=True) if self._reach.stands_below(event.target):
@@ -122,7 +126,9 @@ class Teller:
         told: dict[str, Any] = {}
         for name in event.__struct_fields__:
             if name not in _SEALED:
-                told[camel(name)] = self._fact(event, name, getattr(event, name))
+                value = getattr(event, name)
+                part = telling_rating.fact(value, self.facts) if isinstance(event, RatingEvent) else None
+                told[camel(name)] = self._fact(event, name, value) if part is None else part
         return Json(told)
 
     def _fact(self, event: Event, name: str, value: Any) -> Any:
@@ -186,6 +192,8 @@ class Teller:
             return TradeTeller(self.name, quantity_text).sentence(event)
         if isinstance(event, HierarchyEvent):
             return hierarchy_sentence(self, event)
+        if isinstance(event, RatingEvent):
+            return telling_rating.sentence(event, self.member_name)
         if isinstance(event, SuspenseEvent):
             return suspense_sentence(event)
         if isinstance(event, ReceivingEvent):

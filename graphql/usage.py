@@ -1,6 +1,7 @@
 """Usage: what became of each record, newest first; and what waits in suspense."""
 
 import functools
+from collections.abc import Callable, Sequence
 from enum import Enum
 from heapq import merge
 from itertools import islice
@@ -44,6 +45,27 @@ class Place:
     kind: str
 
 
+@strawberry.type(description="The record was charged again, in place of what it was charged before.")
+class Rerating:
+    seq: Seq
+    job: ID
+    cause: str
+    was_billed: Quantity
+    was_overage: Quantity
+    was_amount: Money
+    billed: Quantity
+    overage: Quantity
+    amount: Money
+    tariff_version: int
+    zone: str
+    node_id: ID | None = strawberry.field(description="The node that the resource was on; null out of reach.")
+    corrected_in: str | None = strawberry.field(
+        description="The period in which the difference is owed, where the record's own is closed."
+    )
+    by_zone: bool
+    recorded_at: Moment
+
+
 @strawberry.type(description="One usage record and what became of it.")
 class Usage:
     id: ID = strawberry.field(description="For `explain`.")
@@ -66,6 +88,11 @@ class Usage:
     zone: str | None
     reason: str | None = strawberry.field(description="Why it was rejected or suspended.")
     recorded_at: Moment
+    reratings: list[Rerating] = strawberry.field(
+        description="What it was charged later, oldest first: the last of them holds. The fields above are "
+        "those of the first charge."
+    )
+    current_amount: Money = strawberry.field(description="Of the charge that holds.")
 
 
 @strawberry.type
@@ -127,9 +154,14 @@ async def usage(info: Info, id: ID) -> Usage | None:
     key = usage_id_of(id)
     if key is None:
         return None
-    _, found = await context.read(functools.partial(views.usage, usage_id=key), ("usages",))
+    _, (found, remade) = await context.read(functools.partial(_one, usage_id=key), ("usages",))
     reach = await reach_of(context)
-    return told(found, reach) if found is not None and _seen(reach, found) else None
+    return told(found, reach, remade) if found is not None and _seen(reach, found) else None
+
+
+def _one(db: Connection, *, usage_id: bytes) -> tuple[views.Usage | None, list[views.Remade]]:
+    found = views.usage(db, usage_id)
+    return found, [] if found is None else views.remade(db, [found.seq]).get(found.seq, [])
 
 
 async def _page(
@@ -145,14 +177,22 @@ async def _page(
     if wanted.under is not None:
         roots = [wanted.under] if reach.sees_id(wanted.under) else []
     query = functools.partial(_newest, roots=roots, first=size + 1, before=before, wanted=wanted)
-    _, rows = await context.read(query, ("usages",), at_least=from_where.seq or 0)
+    both = functools.partial(_with_remade, query=query, upto=from_where.seq)
+    _, (rows, remade) = await context.read(both, ("usages",), at_least=from_where.seq or 0)
     page = rows[:size]
     return UsageConnection(
-        nodes=[told(row, reach) for row in page if _seen(reach, row)],
+        nodes=[told(row, reach, remade.get(row.seq, ())) for row in page if _seen(reach, row)],
         page_info=PageInfo(
             has_next_page=len(rows) > size, end_cursor=cursor_of(page[-1].seq) if page else None
         ),
     )
+
+
+def _with_remade(
+    db: Connection, *, query: Callable[[Connection], list[views.Usage]], upto: int | None
+) -> tuple[list[views.Usage], dict[int, list[views.Remade]]]:
+    rows = query(db)
+    return rows, views.remade(db, [row.seq for row in rows], upto)
 
 
 def _newest(
@@ -183,7 +223,7 @@ def _seen(reach: Reach, row: views.Usage) -> bool:
     return reach.sees_stay(row.ordinal, row.node)
 
 
-def told(row: views.Usage, reach: Reach) -> Usage:
+def told(row: views.Usage, reach: Reach, remade: Sequence[views.Remade] = ()) -> Usage:
     return Usage(
         id=ID(row.usage_id.hex()),
         seq=Seq(row.seq),
@@ -205,4 +245,26 @@ def told(row: views.Usage, reach: Reach) -> Usage:
         zone=row.zone or None,
         reason=row.reason or None,
         recorded_at=Moment(row.recorded_at),
+        reratings=[_remade(one, reach) for one in remade],
+        current_amount=Money(remade[-1].amount if remade else row.amount),
+    )
+
+
+def _remade(one: views.Remade, reach: Reach) -> Rerating:
+    return Rerating(
+        seq=Seq(one.seq),
+        job=ID(one.job),
+        cause=one.cause,
+        was_billed=Quantity(one.was_billed),
+        was_overage=Quantity(one.was_overage),
+        was_amount=Money(one.was_amount),
+        billed=Quantity(one.billed),
+        overage=Quantity(one.overage),
+        amount=Money(one.amount),
+        tariff_version=one.tariff,
+        zone=one.zone,
+        node_id=reach.id_of(one.node),
+        corrected_in=one.corrected_in or None,
+        by_zone=one.by_zone,
+        recorded_at=Moment(one.recorded_at),
     )

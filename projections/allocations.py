@@ -13,6 +13,7 @@ from msgspec import Struct
 from ..domain.cap import CapSet
 from ..domain.freeze import NodeThawed
 from ..domain.hierarchy import NodeFrozen
+from ..domain.rerated import UsageTakenBack
 from ..domain.running import Line
 from ..domain.schedule import AllocationScheduled, ScheduleCancelled, ScheduleCarriedOut, ScheduleSkipped
 from ..domain.session import (
@@ -81,7 +82,7 @@ RUNS = Table(
     },
 )
 TABLES = (CAPS, DRAWN, FROZEN, TEMPLATES, SCHEDULES, RUNS)
-VERSION = 1
+VERSION = 2
 
 Counting = dict[tuple[str, int], list[tuple[int, str]]]
 """(usage type, ordinal) -> from which event, and which period, what is drawn from above is counted."""
@@ -251,6 +252,9 @@ def _drawn(chunk: Chunk, db: Connection, begun: Counting) -> None:
             ):
                 _count(sums, begun, told.seq, told.event, told.event.before.drawn, -1)
                 _count(sums, begun, told.seq, told.event, told.event.held.drawn, 1)
+            case UsageTakenBack(caps=caps):
+                for cap in caps:
+                    _add(sums, cap.period, cap.usage_type, cap.ordinal, cap.change)
     DRAWN.add(db, {key: [total] for key, (total,) in sums.items() if total})
 
 

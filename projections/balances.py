@@ -166,6 +166,7 @@ class Period(Struct, frozen=True):
 def apply(chunk: Chunk, db: Connection) -> None:
     sums: dict[Any, list[int]] = {}
     _charges(chunk, sums)
+    _corrections(chunk, sums)
     for _, denied in chunk.rejected:
         for ordinal in denied.path:
             _of(sums, denied.period, denied.usage_type, ordinal)[_REJECTED] += 1
@@ -242,6 +243,27 @@ def _charges(chunk: Chunk, sums: dict[Any, list[int]]) -> None:
             figures[_USED] += used
             figures[_OVERAGE] += overage
             figures[_CHARGES] += count
+
+
+def _corrections(chunk: Chunk, sums: dict[Any, list[int]]) -> None:
+    """What was taken back, and what was charged in its place."""
+    for charge, sign in chunk.corrections:
+        if charge.payer != CORPORATE:
+            continue
+        path, period = charge.path, charge.period
+        counted = [(charge.usage_type, charge.billed, charge.overage)]
+        if charge.amount:
+            counted.append((MONEY, charge.amount, 0))
+        for usage_type, used, overage in counted:
+            _count(_of(sums, period, usage_type, path[0]), sign * used, sign * overage, sign)
+            for ordinal in path[1:]:
+                figures = _of(sums, period, usage_type, ordinal)
+                figures[_USED] += sign * used
+                figures[_OVERAGE] += sign * overage
+                figures[_CHARGES] += sign
+        for usage_type, parts in ((charge.usage_type, charge.drawn), (MONEY, charge.credit)):
+            for ordinal, part in parts:
+                _of(sums, period, usage_type, ordinal)[_CONSUMED] += sign * part
 
 
 def _count(figures: list[int], used: int, overage: int, count: int) -> None:

@@ -14,6 +14,7 @@ from ..domain.events import Recorded
 from ..domain.granting import GrantChanged, ToppedUp
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
 from ..domain.life import NodeClosed, NodeMoved
+from ..domain.rerated import UsageRerated, UsageTakenBack
 from ..domain.rollover import RolledOver
 
 ROOT = -1
@@ -96,7 +97,10 @@ class Moved(NamedTuple):
 class Chunk:
     """Events of consecutive seqs: usage by its outcome, and the rest in order."""
 
-    __slots__ = ("charges", "left", "may_copy", "moved", "ordinals", "others", "rejected", "suspended")
+    __slots__ = (
+        *("charges", "corrections", "left", "may_copy", "moved"),
+        *("ordinals", "others", "rejected", "suspended"),
+    )
 
     def __init__(
         self,
@@ -112,6 +116,8 @@ class Chunk:
         self.rejected: list[tuple[Recorded, UsageRejected]] = []
         self.suspended: list[tuple[Recorded, UsageSuspended]] = []
         self.others: list[Recorded] = []
+        self.corrections: list[tuple[UsageCharged, int]] = []
+        """Charges that were taken back, with -1, and those made again, with 1: whoever adds up adds these."""
         self.ordinals = ordinals
         self.left: dict[int, int] = {}
         """Seq of a move or an end -> ordinal of the node that the member left."""
@@ -135,6 +141,10 @@ class Chunk:
             self.suspended.append((told, event))
         else:
             self.others.append(told)
+            if isinstance(event, UsageTakenBack):
+                self.corrections += [(taken.charge, -1) for taken in event.charges]
+            elif isinstance(event, UsageRerated):
+                self.corrections.append((event.charge, 1))
             left = self.ordinals.tell(event)
             if left != ROOT:
                 self.left[told.seq] = left

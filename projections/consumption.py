@@ -18,6 +18,7 @@ from ..domain.brief import Charge
 from ..domain.charging import CORPORATE, UsageCharged
 from ..domain.days import Days, day_of
 from ..domain.events import decode
+from ..domain.rerated import UsageRerated
 from ..domain.tenant import TenantOpened
 from ..domain.usage import MONEY
 from .chunk import Chunk
@@ -31,7 +32,7 @@ CONSUMPTION = Table(
 )
 CALENDAR = Table("consumption_calendar", {"seq": "bigint"}, {"time_zone": "text"})
 TABLES = (CONSUMPTION, CALENDAR)
-VERSION = 1
+VERSION = 2
 
 BEGINNING = 0
 """A day before all periods: what counts from the first of a period, whenever it was opened."""
@@ -58,9 +59,10 @@ def apply(chunk: Chunk, db: Connection) -> None:
     for told in chunk.others:
         if isinstance(told.event, TenantOpened):
             CALENDAR.insert(db, [(told.seq, told.event.time_zone)])
-    if chunk.charges.events or chunk.moved:
+    if chunk.charges.events or chunk.moved or chunk.corrections:
         zone, sums = calendar_of(db), dict[Any, list[int]]()
         _charges(chunk, Days(zone), sums)
+        _corrections(chunk, Days(zone), sums)
         _moves(chunk, zone, sums)
         CONSUMPTION.add(db, sums)
 
@@ -104,6 +106,24 @@ def _charges(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
         way.drawn = sum(part for ordinal, part in way.parts.items() if ordinal not in key[0])
     while ways:
         ways = _up(ways, sums)
+
+
+def _corrections(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
+    """What was taken back, and what was charged in its place, on the day on which it was used."""
+    for charge, sign in chunk.corrections:
+        if charge.payer != CORPORATE:
+            continue
+        day, path = days.of(charge.started_at), charge.path
+        for place, node in enumerate(path[1:], 1):
+            row = _of(sums, (charge.period, node, charge.usage_type, day))
+            row[_USED] += sign * charge.billed
+            row[_OVERAGE] += sign * charge.overage
+            row[_AMOUNT] += sign * charge.amount
+            row[_RECORDS] += sign
+            row[_DRAWN] += sign * sum(part for bucket, part in charge.drawn if path.index(bucket) <= place)
+        for bucket, part in charge.credit:
+            for node in path[path.index(bucket) :]:
+                _of(sums, (charge.period, node, MONEY, day))[_DRAWN] += sign * part
 
 
 def _credits(charge: Charge, when: tuple[int, str], sums: dict[Any, list[int]]) -> None:
@@ -195,8 +215,11 @@ def days_of_resource(db: Connection, ordinal: int, period: str, usage_type: str)
         raise TooManyRecords
     days = Days(calendar_of(db))
     sums = {one.day: [0, 0, 0, 0, 0, one.moved] for one in days_of(db, ordinal, period, usage_type)}
-    for topic, state in found:
-        charge = decode(topic, state).event
+    again = {first: told for first, *told in db.execute(_MADE_AGAIN, asked, binary=True)} if found else {}
+    for seq, *told in found:
+        topic, state = again.get(seq, told)
+        event = decode(topic, state).event
+        charge = event.charge if isinstance(event, UsageRerated) else event
         assert isinstance(charge, UsageCharged)
         _count(sums.setdefault(days.of(charge.started_at), [0, 0, 0, 0, 0, 0]), charge, usage_type)
     return [DayUsed(day, *row) for day, row in sorted(sums.items())]
@@ -242,12 +265,19 @@ FROM consumption WHERE {_KEY} GROUP BY day ORDER BY day
 """
 # In the order of the index of its own records: by that of its period all would be looked through.
 _CHARGES = f"""
-SELECT e.topic, e.state
+SELECT u.seq, e.topic, e.state
 FROM {each("usages", "ordinal = %(ordinal)s ORDER BY ordinal, seq")} AS u
 CROSS JOIN {each("events", "seq = u.seq")} AS e
 WHERE u.period = %(period)s AND u.status = 'charged'
   AND (%(of_any_type)s OR u.usage_type = %(usage_type)s)
 LIMIT %(most)s
+"""
+_MADE_AGAIN = f"""
+SELECT r.first, e.topic, e.state
+FROM (
+    SELECT first, max(seq) AS seq FROM reratings
+    WHERE ordinal = %(ordinal)s AND period = %(period)s AND corrected_in = '' GROUP BY first
+) AS r CROSS JOIN {each("events", "seq = r.seq")} AS e
 """
 _BY_PERIOD = """
 SELECT ordinal, usage_type, period, used, overage FROM balances

@@ -19,6 +19,7 @@ from ..domain.charging import CORPORATE
 from ..domain.policy import PERSONAL as PERSONAL_ACCOUNT
 from ..domain.rating.amending import TariffAmended
 from ..domain.rating.overriding import RatesOverridden
+from ..domain.rerated import UsageCorrected
 from ..domain.tariff import TariffPublished
 from ..domain.tenant import TenantOpened
 from .chunk import Chunk
@@ -54,6 +55,19 @@ PERSONAL = Table(
     },
     dict.fromkeys(("records", "quantity", "billed", "amount"), "bigint"),
 )
+CORRECTIONS = Table(
+    "invoice_corrections",
+    {
+        "period": "text",
+        "of_period": "text",
+        "node": "integer",
+        "usage_type": "text",
+        "direction": "text",
+        "zone": "text",
+    },
+    dict.fromkeys(("records", "amount"), "bigint"),
+)
+"""What is owed in a period for another one that is closed, or credited."""
 FACTS = Table(
     "tenant_facts",
     {"seq": "bigint"},
@@ -64,8 +78,8 @@ TARIFFS = Table(
     {"version": "integer"},
     {"tariff": "text", "valid_from": "bigint", "currency": "text", "seq": "bigint"},
 )
-TABLES = (LINES, PERSONAL, FACTS, TARIFFS)
-VERSION = 3
+TABLES = (LINES, PERSONAL, CORRECTIONS, FACTS, TARIFFS)
+VERSION = 4
 
 
 class Facts(Struct, frozen=True):
@@ -125,6 +139,19 @@ class InvoiceNode(Struct, frozen=True):
         return self.amount - self.credit
 
 
+class CorrectionLine(Struct, frozen=True):
+    """What is owed, or credited, for usage of another period: its invoice is closed."""
+
+    of_period: str
+    ordinal: int
+    id: str
+    usage_type: str
+    direction: str
+    zone: str
+    records: int
+    amount: int
+
+
 class PersonalLine(Struct, frozen=True):
     """What a user has to pay personally, by rate: no part of the enterprise's invoice."""
 
@@ -167,40 +194,33 @@ class Invoice(Struct, frozen=True):
     credit: int = 0
     commitment: int = 0
     """Spend agreed for the period."""
+    corrections: list[CorrectionLine] = []
+    """Of periods that are closed: no part of `total`."""
+
+    @property
+    def corrected(self) -> int:
+        return sum(line.amount for line in self.corrections)
 
     @property
     def payable(self) -> int:
-        return self.total - self.credit
+        return self.total - self.credit + self.corrected
 
     @property
     def shortfall(self) -> int:
         """What is missing to the spend that was agreed, and owed all the same."""
-        return max(0, self.commitment - self.payable)
+        return max(0, self.commitment - (self.total - self.credit))
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
     sums: dict[Any, list[int]] = {}
     own: dict[Any, list[int]] = {}
     for charge in chunk.charges.events:
-        if charge.payer != CORPORATE:
-            _add_personal(own, charge)
-            continue
-        node, billed, overage = charge.path[1], charge.billed, charge.overage
-        kind, way = charge.usage_type, charge.direction
-        key = (charge.period, node, kind, way, charge.zone, charge.tariff, charge.rate)
-        line = sums.get(key)
-        if line is None:
-            line = sums[key] = [0, 0, 0, 0, 0, 0, 0]
-        line[0] += 1
-        line[1] += charge.quantity
-        line[2] += billed
-        line[3] += billed - overage
-        line[4] += overage
-        line[5] += charge.amount
-        for _, part in charge.credit:
-            line[6] += part
+        _add_up(sums, own, charge, 1)
+    for corrected, sign in chunk.corrections:
+        _add_up(sums, own, corrected, sign)
     LINES.add(db, sums)
     PERSONAL.add(db, own)
+    CORRECTIONS.add(db, _corrections(chunk))
     for told in chunk.others:
         match told.event:
             case TenantOpened(name, time_zone, currency, carrier):
@@ -210,14 +230,46 @@ def apply(chunk: Chunk, db: Connection) -> None:
                 TARIFFS.insert(db, [row])
 
 
-def _add_personal(sums: dict[Any, list[int]], charge: Charge) -> None:
+def _add_up(sums: dict[Any, list[int]], own: dict[Any, list[int]], charge: Charge, sign: int) -> None:
+    if charge.payer != CORPORATE:
+        _add_personal(own, charge, sign)
+        return
+    node, billed, overage = charge.path[1], charge.billed, charge.overage
+    kind, way = charge.usage_type, charge.direction
+    key = (charge.period, node, kind, way, charge.zone, charge.tariff, charge.rate)
+    line = sums.get(key)
+    if line is None:
+        line = sums[key] = [0, 0, 0, 0, 0, 0, 0]
+    line[0] += sign
+    line[1] += sign * charge.quantity
+    line[2] += sign * billed
+    line[3] += sign * (billed - overage)
+    line[4] += sign * overage
+    line[5] += sign * charge.amount
+    for _, part in charge.credit:
+        line[6] += sign * part
+
+
+def _add_personal(sums: dict[Any, list[int]], charge: Charge, sign: int) -> None:
     """A call for help is nobody's to pay."""
     if charge.payer == PERSONAL_ACCOUNT:
         foot, node = charge.path[:2]
         key = (charge.period, node, foot, charge.usage_type, charge.direction, charge.zone)
         line = sums.setdefault((*key, charge.tariff, charge.rate), [0, 0, 0, 0])
         for place, much in enumerate((1, charge.quantity, charge.billed, charge.amount)):
-            line[place] += much
+            line[place] += sign * much
+
+
+def _corrections(chunk: Chunk) -> dict[Any, list[int]]:
+    sums: dict[Any, list[int]] = {}
+    for told in chunk.others:
+        if isinstance(told.event, UsageCorrected):
+            of = told.event.charge
+            key = (told.event.period, of.period, of.path[1], of.usage_type, of.direction, of.zone)
+            line = sums.setdefault(key, [0, 0])
+            line[0] += 1
+            line[1] += told.event.difference
+    return sums
 
 
 # --- queries ---------------------------------------------------------------------------------
@@ -240,7 +292,7 @@ def invoice(db: Connection, period: str) -> Invoice:
     found = db.execute(
         f"SELECT m.ordinal, m.id, m.name, {columns} "
         f"FROM invoice_lines l CROSS JOIN {each('members', 'ordinal = l.node')} AS m WHERE l.period = %s "
-        "ORDER BY m.path, l.usage_type, l.direction, l.zone, l.tariff, l.rate",
+        "AND l.records <> 0 ORDER BY m.path, l.usage_type, l.direction, l.zone, l.tariff, l.rate",
         (period,),
     ).fetchall()
     agreed = db.execute("SELECT commitment FROM periods WHERE period = %s", (period,)).fetchone()
@@ -254,6 +306,7 @@ def invoice(db: Connection, period: str) -> Invoice:
         sum(node.amount for node in nodes),
         sum(node.credit for node in nodes),
         agreed[0] if agreed else 0,
+        corrections(db, period),
     )
 
 
@@ -269,13 +322,24 @@ def rates_charged(db: Connection, period: str, usage_type: str, direction: str) 
     return [RateCharged(*row) for row in found]
 
 
+def corrections(db: Connection, period: str) -> list[CorrectionLine]:
+    """What is owed in a period for those that are closed, the oldest first."""
+    found = db.execute(
+        "SELECT l.of_period, m.ordinal, m.id, l.usage_type, l.direction, l.zone, l.records, l.amount "
+        f"FROM invoice_corrections l CROSS JOIN {each('members', 'ordinal = l.node')} AS m "
+        "WHERE l.period = %s ORDER BY l.of_period, m.path, l.usage_type, l.direction, l.zone",
+        (period,),
+    )
+    return [CorrectionLine(*row) for row in found]
+
+
 def personal(db: Connection, period: str) -> list[PersonalLine]:
     """What users pay personally in a period, by node and resource."""
     kinds = "l.usage_type, l.direction, l.zone, l.tariff, l.rate"
     found = db.execute(
         f"SELECT l.ordinal, m.id, l.node, {kinds}, l.records, l.quantity, l.billed, l.amount "
         f"FROM personal_lines l CROSS JOIN {each('members', 'ordinal = l.ordinal')} AS m "
-        f"WHERE l.period = %s ORDER BY l.node, l.ordinal, {kinds}",
+        f"WHERE l.period = %s AND l.records <> 0 ORDER BY l.node, l.ordinal, {kinds}",
         (period,),
     )
     return [PersonalLine(*row) for row in found]

@@ -17,6 +17,7 @@ from ..domain.gauge import Gauge
 from ..domain.limit import InForce, LimitSet, ThresholdCrossed
 from ..domain.policy import PolicySet, PolicyWithdrawn, UsageApproved
 from ..domain.raising import LimitRaised, raised
+from ..domain.rerated import UsageTakenBack
 from ..domain.tenant import TenantOpened
 from ..domain.usage import MONEY
 from ..domain.window import PERIOD, Calendar, window_of
@@ -39,7 +40,7 @@ USAGE = Table(
     {"used": "bigint"},
 )
 TABLES = (RULES, LIMITS, USAGE)
-VERSION = 1
+VERSION = 2
 NOWHERE = -1
 """The ordinal of what is about no member."""
 
@@ -160,7 +161,17 @@ class _Counting:
                         if first < seq < last:
                             number = self._bin(window, charge.started_at)
                             sums.setdefault((ordinal, counted, window, since, number), [0])[0] += much
+        for told in chunk.others:
+            if isinstance(told.event, UsageTakenBack):
+                self._correct(told.seq, told.event, sums)
         return sums
+
+    def _correct(self, seq: int, event: UsageTakenBack, sums: dict[Any, list[int]]) -> None:
+        for one in event.windows:
+            for window, since, first, last in self._spans.get((one.ordinal, one.counted), ()):
+                if window == one.window and first < seq < last:
+                    key = (one.ordinal, one.counted, window, since, self._bin(window, one.at))
+                    sums.setdefault(key, [0])[0] += one.change
 
     def _end(self, key: tuple[int, str, str], seq: int) -> None:
         since, first = self._begun[key]

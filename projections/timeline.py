@@ -39,7 +39,7 @@ from .tables import Connection, Table
 
 MEMBER_EVENTS = Table("member_events", {"ordinal": "integer", "seq": "bigint"}, {})
 TABLES = (MEMBER_EVENTS,)
-VERSION = 2
+VERSION = 3
 ENTERPRISE = 0
 """The ordinal of the root."""
 
@@ -93,14 +93,19 @@ def member_page(
     """The seqs of the newest events that touched a member, newest first; with or without usage."""
     sources = [("member_events", "ordinal")]
     if usage:
-        sources += [("usages", "ordinal"), ("usages", "node")]
+        sources += [
+            ("usages", "ordinal"),
+            ("usages", "node"),
+            ("reratings", "ordinal"),
+            ("reratings", "node"),
+        ]
     parts = [
         f"(SELECT seq FROM {table} WHERE {column} = (SELECT ordinal FROM members WHERE id = %(id)s) "
         "AND seq < %(before)s ORDER BY seq DESC LIMIT %(first)s)"
         for table, column in sources
     ]
     found = db.execute(
-        f"SELECT seq FROM ({' UNION ALL '.join(parts)}) AS touched ORDER BY seq DESC LIMIT %(first)s",
+        f"SELECT seq FROM ({' UNION '.join(parts)}) AS touched ORDER BY seq DESC LIMIT %(first)s",
         {"id": ident, **page_values(first, before)},
     )
     return [row[0] for row in found]
@@ -120,8 +125,11 @@ def changes_of(db: Connection, ident: str, upto: int) -> list[int]:
 def record_page(db: Connection, usage_id: bytes, first: int, before: int | None = None) -> list[int]:
     """The seqs of the newest events about one usage record, newest first."""
     found = db.execute(
-        "SELECT u.seq FROM events e JOIN usages u ON u.seq = e.seq "
-        "WHERE e.command_key = %(id)s AND u.seq < %(before)s ORDER BY u.seq DESC LIMIT %(first)s",
+        "WITH told AS (SELECT u.seq FROM events e JOIN usages u ON u.seq = e.seq "
+        "WHERE e.command_key = %(id)s) "
+        "SELECT seq FROM (SELECT seq FROM told UNION ALL "
+        "SELECT r.seq FROM reratings r JOIN told ON r.first = told.seq) AS every "
+        "WHERE seq < %(before)s ORDER BY seq DESC LIMIT %(first)s",
         {"id": usage_id, **page_values(first, before)},
     )
     return [row[0] for row in found]

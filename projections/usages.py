@@ -4,11 +4,14 @@ A row is the event's own figures and its seq; the sealed line and counterpart st
 Rows are only ever added, so "as of seq n" is the rows up to n.
 """
 
+from collections.abc import Sequence
 from struct import Struct as Layout
 from typing import Any
 
 from msgspec import Struct
 
+from ..domain.events import Recorded
+from ..domain.rerated import UsageCorrected, UsageRerated
 from .chunk import Charges, Chunk
 from .members import each
 from .paging import newest, page_values
@@ -39,8 +42,35 @@ USAGES = Table(
         "recorded_at": "bigint",
     },
 )
-TABLES = (USAGES,)
-VERSION = 1
+RERATINGS = Table(
+    "reratings",
+    {"seq": "bigint"},
+    {
+        "first": "bigint",
+        "job": "text",
+        "cause": "text",
+        "corrected_in": "text",
+        "ordinal": "integer",
+        "node": "integer",
+        "usage_type": "text",
+        "period": "text",
+        "zone": "text",
+        "was_node": "integer",
+        "was_billed": "bigint",
+        "was_overage": "bigint",
+        "was_amount": "bigint",
+        "was_tariff": "integer",
+        "billed": "bigint",
+        "overage": "bigint",
+        "amount": "bigint",
+        "tariff": "integer",
+        "by_zone": "boolean",
+        "recorded_at": "bigint",
+    },
+)
+"""What records were charged with in place of a charge: `first` is the event that charged them first."""
+TABLES = (USAGES, RERATINGS)
+VERSION = 2
 
 
 class Usage(Struct, frozen=True):
@@ -70,6 +100,33 @@ class Usage(Struct, frozen=True):
     resource_id: str | None
     node_id: str | None
     node_name: str | None
+
+
+class Remade(Struct, frozen=True):
+    """A record that was charged again, in place of what it was charged with before."""
+
+    seq: int
+    first: int
+    job: str
+    cause: str
+    corrected_in: str
+    """The period in which the difference is owed, where the record's own is closed; else empty."""
+    ordinal: int
+    node: int
+    usage_type: str
+    period: str
+    zone: str
+    was_node: int
+    was_billed: int
+    was_overage: int
+    was_amount: int
+    was_tariff: int
+    billed: int
+    overage: int
+    amount: int
+    tariff: int
+    by_zone: bool
+    recorded_at: int
 
 
 class UsageFilter(Struct, frozen=True):
@@ -109,6 +166,21 @@ def apply(chunk: Chunk, db: Connection) -> None:
         for told, waiting in chunk.suspended
     ]
     USAGES.insert(db, rows)
+    made = ((told, told.event) for told in chunk.others)
+    RERATINGS.insert(
+        db, [_remade(told, one) for told, one in made if isinstance(one, UsageRerated | UsageCorrected)]
+    )
+
+
+def _remade(told: Recorded, made: UsageRerated | UsageCorrected) -> tuple[Any, ...]:
+    was, charge = made.was, made.charge
+    corrected_in = made.period if isinstance(made, UsageCorrected) else ""
+    return (
+        *(told.seq, made.first, made.job, made.cause, corrected_in, charge.path[0], charge.path[1]),
+        *(charge.usage_type, charge.period, charge.zone),
+        *(was.node, was.billed, was.overage, was.amount, was.tariff),
+        *(charge.billed, charge.overage, charge.amount, charge.tariff, made.by_zone, told.recorded_at),
+    )
 
 
 def _charged(charges: Charges) -> list[tuple[Any, ...]]:
@@ -182,6 +254,20 @@ def usage(db: Connection, usage_id: bytes) -> Usage | None:
     stands = "SELECT u.* FROM events e JOIN usages u ON u.seq = e.seq WHERE e.command_key = %(usage_id)s"
     found = _usages(db, stands, {"usage_id": usage_id})
     return found[0] if found else None
+
+
+def remade(db: Connection, firsts: Sequence[int], upto: int | None = None) -> dict[int, list[Remade]]:
+    """What records were charged with later, oldest first: by the event that charged each first."""
+    found: dict[int, list[Remade]] = {}
+    if firsts:
+        rows = db.execute(
+            f"SELECT {', '.join(RERATINGS.columns)} FROM reratings "
+            "WHERE first = ANY(%(firsts)s::bigint[]) AND seq <= %(upto)s ORDER BY seq",
+            {"firsts": list(firsts), "upto": 2**62 if upto is None else upto},
+        )
+        for row in rows:
+            found.setdefault(row[1], []).append(Remade(*row))
+    return found
 
 
 def suspense_page(

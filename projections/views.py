@@ -19,6 +19,7 @@ from . import (
     limits,
     members,
     offers,
+    rating_jobs,
     rules,
     sessions,
     suspense,
@@ -58,6 +59,7 @@ VIEWS = (
     View("contracts", contracts.VERSION, contracts.TABLES, contracts.apply),
     View("sessions", sessions.VERSION, sessions.TABLES, sessions.apply, ("members",)),
     View("rules", rules.VERSION, rules.TABLES, rules.apply, ("members", "balances")),
+    View("rating_jobs", rating_jobs.VERSION, rating_jobs.TABLES, rating_jobs.apply),
     View("offers", offers.VERSION, offers.TABLES, offers.apply, ("members",)),
     View("approvals", approvals.VERSION, approvals.TABLES, approvals.apply, ("members",)),
     View(

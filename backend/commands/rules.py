@@ -134,7 +134,7 @@ def limit_raise(
     command = RaiseLimit(
         node,
         usage_type,
-        _moment(until, "--until"),
+        moment(until, "--until"),
         _number(to, "--to") if to else None,
         _number(by, "--by") if by else None,
         window,
@@ -198,7 +198,7 @@ def policy_set(slug: str, file: str, since: str, key: str, as_json: bool) -> Non
     allotment policy set night.json --tenant acme
     """
     wanted = _read(file).policy
-    _carried_out(slug, wanted.command(_moment(since, "--from") if since else 0), key, as_json)
+    _carried_out(slug, wanted.command(moment(since, "--from") if since else 0), key, as_json)
 
 
 @policy.command()
@@ -214,7 +214,7 @@ def withdraw(slug: str, name: str, since: str, why: str, key: str, as_json: bool
     \b
     allotment policy withdraw night --tenant acme
     """
-    command = WithdrawPolicy(name, _moment(since, "--from") if since else 0, why)
+    command = WithdrawPolicy(name, moment(since, "--from") if since else 0, why)
     _carried_out(slug, command, key, as_json)
 
 
@@ -232,7 +232,7 @@ def approve(slug: str, name: str, node: str, until: str, why: str, key: str, as_
     \b
     allotment policy approve roaming sales --until 2026-11-30T18:00+01:00 --tenant acme
     """
-    _carried_out(slug, ApproveUsage(name, node, _moment(until, "--until"), (), why), key, as_json)
+    _carried_out(slug, ApproveUsage(name, node, moment(until, "--until"), (), why), key, as_json)
 
 
 @policy.command(name="list")
@@ -287,8 +287,8 @@ def policy_try(slug: str, file: str, since: str, until: str, as_json: bool) -> N
     allotment policy try night.json --tenant acme --from 2026-10-01T00:00+02:00 --to 2026-11-01T00:00+01:00
     """
     wanted, now = _read(file), wall_clock()
-    starts_at = _moment(since, "--from") if since else now - 30 * 86_400_000_000
-    ends_at = _moment(until, "--to") if until else now
+    starts_at = moment(since, "--from") if since else now - 30 * 86_400_000_000
+    ends_at = moment(until, "--to") if until else now
     if starts_at >= ends_at:
         raise InputError("--to: choose a moment after --from")
     with running(settings_for_command()) as product:
@@ -375,7 +375,7 @@ def _number(text: str, field: str) -> int:
     return int(text)
 
 
-def _moment(text: str, field: str) -> int:
+def moment(text: str, field: str) -> int:
     try:
         at = datetime.fromisoformat(text)
         if at.tzinfo is None:

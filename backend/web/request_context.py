@@ -7,9 +7,12 @@ from uuid import UUID
 
 import psycopg
 
+from ...domain.correcting import CorrectMove
+from ...domain.difference import Difference
 from ...domain.events import Recorded
 from ...domain.limit import SetLimit
 from ...domain.policy import SetPolicy
+from ...domain.rating_job import Scope, StartRating
 from ...domain.tenant import Command, Tenant
 from ...domain.trying import Trial
 from ...graphql.context import TryAgain, Unreadable
@@ -17,12 +20,13 @@ from ...tenants.access import NotPermitted
 from ...tenants.identity import Principal
 from ...tenants.isolation import Connection
 from ...tenants.lines import LINES_IN_CLEAR, Unsealed, label_token
-from ..deciding import Answer
+from ..deciding import Answer, Order, command_key
 from ..engine import Engine, normal_line
 from ..feeding import Feeds
 from ..log import COLUMNS, LogUnavailable, PostgresLog, Row, answer_of, recorded
 from ..looking_back import past, seq_at
 from ..notifying.queue import notice_id
+from ..rerating import start_key
 from ..trying_out import TooLong, limits_of, policy_of, rules_for, try_out
 from ..writer import Busy, Halted, Unavailable
 from .corrections import TenantCorrections
@@ -106,11 +110,12 @@ class RequestContext:
     async def submit(self, command: Command | Unsealed, idempotency_key: str, *, dry: bool = False) -> Answer:
         if isinstance(command, LINES_IN_CLEAR):
             command = command.normalised(lambda line: normal_line(line, ""))
+        # Under a prefix: no caller's key can be one that we give to commands of our own.
+        return await self._carry_out(Order(command, command_key(f"api:{idempotency_key}"), dry))
+
+    async def _carry_out(self, order: Order) -> Answer:
         try:
-            # Under a prefix: no caller's key can be one that we give to commands of our own.
-            answer = await self._engine.submit(
-                self.tenant_id, command, f"api:{idempotency_key}", self._principal.actor, dry=dry
-            )
+            answer = await self._engine.carry_out(self.tenant_id, order, self._principal.actor)
         except Busy as busy:
             raise TryAgain("busy", str(busy), busy.retry_after_ms) from None
         except (Unavailable, LogUnavailable) as error:
@@ -166,6 +171,27 @@ class RequestContext:
         except TooLong as error:
             raise Unreadable(str(error)) from error
         return seq, trial
+
+    async def preview_rating(
+        self, scope: Scope, correction: CorrectMove | None = None
+    ) -> tuple[int, Difference]:
+        if await self._in_thread(self._head) > TRIED_EVENTS_MAX:
+            raise Unreadable(f"the log has more than {TRIED_EVENTS_MAX} events: `allotment rerate --dry-run`")
+        async with self._turns.past:
+            return await self._engine.rating.preview(self.tenant_id, scope, correction=correction)
+
+    def _head(self) -> int:
+        return PostgresLog(self._engine.isolation, self.tenant_id).head().seq
+
+    async def start_rating(self, command: StartRating | CorrectMove, *, dry: bool = False) -> Answer:
+        return await self._carry_out(Order(command, start_key(command.job), dry))
+
+    async def was_begun(self, job: str) -> bool:
+        return bool(await self.answer_to(start_key(job)))
+
+    def rating_reached(self, job: str) -> int | None:
+        reached = self._engine.rating.reached.get((self.tenant_id, job))
+        return reached.seq if reached is not None else None
 
     async def seq_at(self, recorded_at: int) -> int:
         return await self._in_thread(lambda: seq_at(self._engine.isolation, self.tenant_id, recorded_at))

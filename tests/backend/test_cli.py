@@ -684,3 +684,37 @@ def test_a_file_that_is_no_inventory_is_told_by_line(offline, tmp_path):
     assert [(one["line"], one["field"]) for one in told["refused"]] == [(2, "effective_from"), (3, "line")]
     file.write_text("who,what\n", encoding="utf-8")
     assert offline("inventory", "import", str(file), "--tenant", "acme").returncode == 2
+
+
+def test_charges_are_rated_again_after_it_was_shown_what_that_changes(allotment, tmp_path):
+    slug = f"rerated-{uuid4().hex[:8]}"
+    about = ("--name", "Acme plc", "--time-zone", "Europe/London", "--currency", "GBP")
+    plan = tmp_path / "plan.json"
+    definition = {
+        "region": "GB",
+        "nodes": [{"id": "acme", "kind": "enterprise"}],
+        "resources": [{"id": "alice", "node": "acme", "kind": "msisdn", "lines": ["+447700900123"]}],
+        "contracts": [{"id": "frame", "starts_on": "2026-01-01", "grants": {}}],
+        "tariffs": [TARIFF],
+    }
+    plan.write_text(json.dumps(definition), encoding="utf-8")
+    allotment.json("tenant", "create", slug, *about, "--file", str(plan))
+    allotment.json("import", "-", "--tenant", slug, stdin=call("one") + call("two"))
+    rates = [{**TARIFF["rates"][0], "price": "0.04"}, TARIFF["rates"][1]]
+    dearer = definition | {"tariffs": [{**TARIFF, "valid_from": "2026-01-02", "rates": rates}]}
+    plan.write_text(json.dumps(dearer), encoding="utf-8")
+    allotment.json("tenant", "apply", slug, str(plan))
+
+    wanted = ("rerate", "--tenant", slug, "--tariff", "2")
+    shown = allotment.json(*wanted, "--dry-run")
+    assert (shown["looked_at"], shown["records"]) == (2, 2)
+    assert shown["kinds"][0]["node"] == "acme"
+    assert "2 charges looked at, 2 would change." in allotment(*wanted, "--dry-run").stdout
+    done = allotment.json(*wanted, "--job", "fix", "--cause", "tariff_corrected", "--note", "ticket")
+    assert (done["changed"], done["amount"]) == (2, shown["difference"])
+    assert allotment.json(*wanted, "--job", "fix", "--cause", "tariff_corrected", "--note", "ticket") == done
+    assert allotment.json(*wanted, "--dry-run")["records"] == 0
+    assert allotment(*wanted).returncode == 2
+    refused = allotment("rerate", "--tenant", slug, "--node", "nobody", "--dry-run")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "there is no node nobody" in refused.stderr

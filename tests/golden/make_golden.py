@@ -86,7 +86,17 @@ from allotment.domain.rating.amending import Amendment, TariffAmended, TariffWit
 from allotment.domain.rating.basis import Basis
 from allotment.domain.rating.language import Band, Span, Window, Zone
 from allotment.domain.rating.overriding import Discount, Overrides, RatesOverridden
+from allotment.domain.rating_job import RatingFinished, RatingStarted, Scope
 from allotment.domain.receiving import DuplicatesCounted, ImportBegun, ImportFinished, SourceCounts
+from allotment.domain.recounting import WindowCorrected
+from allotment.domain.rerated import (
+    CapCorrected,
+    TakenBack,
+    UsageCorrected,
+    UsageRerated,
+    UsageTakenBack,
+    Was,
+)
 from allotment.domain.reservation import Leg, Reservation
 from allotment.domain.rollover import RolledBucket, RolledOver
 from allotment.domain.running import Line
@@ -584,6 +594,55 @@ SAMPLES: dict[str, list[Event]] = {
             sealed=b"\x00sealed\xff",
             credit=((2, 30_000), (0, 333)),
         )
+    ],
+}
+
+REMADE = UsageCharged(
+    source="pbx-1",
+    record_id="c-7",
+    path=(4, 2, 1, 0),
+    usage_type="voice",
+    period="2026-11",
+    started_at=NOON,
+    direction="outbound",
+    quantity=61,
+    billed=120,
+    tariff=2,
+    rate=3,
+    prefix="+49",
+    zone="Germany",
+    payer="corporate",
+    steering="default",
+    drawn=((4, 30), (1, 60)),
+    overage=30,
+    amount=33_333,
+    exact=(100_000, 3),
+    sealed=b"",
+    credit=((2, 30_000),),
+)
+SCOPE = Scope("pbx-1", "c-7", "emea", "voice", "2026-11", 2, NOON, NOON + 1, in_order=True, guided=True)
+WAS = Was(120, 30, 30_000, 1, 2)
+SAMPLES |= {
+    "rating.started/v1": [
+        RatingStarted("fix-4711", SCOPE, "tariff_corrected", "ticket 4711", "ab12"),
+        RatingStarted("all", Scope(), "requested", ""),
+    ],
+    "rating.finished/v1": [RatingFinished("fix-4711", BIG, 7, 1, -33_333, 5, stopped=True)],
+    "usage.taken_back/v1": [
+        UsageTakenBack(
+            "fix-4711",
+            (TakenBack(812, 77, REMADE),),
+            (CapCorrected("voice", "2026-11", 2, -60),),
+            (WindowCorrected("money", 2, "last_7_days", NOON, -33_333),),
+        ),
+        UsageTakenBack("all", ()),
+    ],
+    "usage.rerated/v1": [
+        UsageRerated(812, 77, "fix-4711", "tariff_corrected", WAS, REMADE),
+        UsageRerated(BIG, 77, "all", "requested", WAS, REMADE, by_zone=True),
+    ],
+    "usage.corrected/v1": [
+        UsageCorrected(812, 77, "fix-4711", "tariff_corrected", "2026-12", -5, WAS, REMADE, by_zone=True)
     ],
 }
 

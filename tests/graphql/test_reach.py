@@ -173,6 +173,9 @@ def test_without_the_right_to_read_no_query_answers(company, field):
             'startsAt: "2026-11-01T00:00:00Z", endsAt: "2026-11-02T00:00:00Z")'
         ),
         "usage": '(id: "0")',
+        "previewRerating": "(scope: {})",
+        "previewMove": '(id: "anna", to: "apac", at: "2026-11-10T00:00:00Z")',
+        "ratingJob": '(job: "j-1")',
         "recordHistory": '(usageId: "0")',
         "explain": '(usageId: "0")',
         "tariffChanges": "(before: 1, after: 1)",

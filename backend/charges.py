@@ -1,0 +1,125 @@
+"""Charges as they stand in the log, for those who make them again: read in parts, beside the writer."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from ..domain.charging import UsageCharged
+from ..domain.events import Recorded
+from ..domain.hierarchy import Path
+from ..domain.rating_job import Scope
+from ..domain.rerated import Again, UsageCorrected, UsageRerated
+from ..domain.tenant import Tenant
+from ..domain.usage import unpack_personal
+from ..tenants.sealing import Sealer
+from .deciding import replacing_key
+from .log import PostgresLog, reachable, recorded
+from .reading_log import chunks
+from .rerated_chain import events_at, held_in
+from .seen import SeenKeys
+from .snapshots import Snapshots, apply_chunk, collector_paused
+
+READ_MAX = 5_000
+"""Events looked at in one go."""
+TOPICS = frozenset(event.topic for event in (UsageCharged, UsageRerated, UsageCorrected))
+
+
+class _NoKeys(SeenKeys):
+    """Whoever only looks remembers no keys."""
+
+    def add(self, *_: Any) -> None:
+        pass
+
+    def add_all(self, *_: Any) -> None:
+        pass
+
+
+def state_at(log: PostgresLog, snapshots: Snapshots, upto: int) -> Tenant:
+    """A state of one's own, as of a seq: from the newest snapshot where that is not later. Blocks."""
+    kept = snapshots.structure()
+    after, state = kept if kept is not None and kept[0] <= upto else (0, Tenant())
+    with collector_paused():
+        for chunk in chunks(log, after, upto, leaves=False):
+            apply_chunk(state, _NoKeys(), chunk)
+    return state
+
+
+class Charges:
+    """The charges of a scope that hold, in the order of the log."""
+
+    def __init__(self, log: PostgresLog, sealer: Sealer, state: Tenant, scope: Scope) -> None:
+        self._log = log
+        self._sealer = sealer
+        self._state = state
+        self._scope = scope
+        self.looked_at = 0
+        """The seq that was reached."""
+
+    def read(self, upto: int) -> Iterator[list[Again]]:
+        """Those in the log up to a seq, in parts; what takes their place meanwhile is left out. Blocks."""
+        while self.looked_at < upto:
+            rows = self._log.read(self.looked_at, READ_MAX, upto)
+            if not rows:
+                return
+            self.looked_at = rows[-1].seq
+            told = [recorded(row) for row in rows if row.topic in TOPICS]
+            found = self._still_held([one for one in told if self._is_wanted(one)])
+            if found:
+                yield self._opened(found)
+
+    def _is_wanted(self, told: Recorded) -> bool:
+        held = held_in(told)
+        return held is not None and self._scope.takes(held[1], self._state.hierarchy, self._state.tariffs)
+
+    def _still_held(self, told: Sequence[Recorded]) -> list[Recorded]:
+        """Without those that others were made in place of."""
+        keys = [(one, replacing_key(one.seq, _charge(one).started_at)) for one in told]
+        replaced = stored(self._log, [key for _, key in keys])
+        return [one for one, key in keys if key not in replaced]
+
+    def _opened(self, told: Sequence[Recorded]) -> list[Again]:
+        """With the other party's number, where somebody can still read it."""
+        sealed = {one.seq: one for one in told if isinstance(one.event, UsageCharged)}
+        missing = {held[0] for one in told if (held := held_in(one)) and held[0] not in sealed}
+        sealed |= {one.seq: one for one in events_at(self._log, sorted(missing))}
+        found = []
+        for one in told:
+            held = held_in(one)
+            assert held is not None
+            number, path = self._counterpart(sealed[held[0]]), self._path(held[1])
+            found.append(Again(one.seq, held[0], held[1], number, path=path))
+        return found
+
+    def _path(self, charge: UsageCharged) -> Path | None:
+        """Where its resource stood, as the hierarchy says now; what nobody had then stays where it was."""
+        if not self._scope.guided:
+            return None
+        path = self._state.hierarchy.members[charge.path[0]].path_at(charge.started_at)
+        return path if path and path != charge.path else None
+
+    def _counterpart(self, told: Recorded) -> str | None:
+        event, hierarchy = told.event, self._state.hierarchy
+        assert isinstance(event, UsageCharged)
+        if told.command_key is None:
+            return None
+        for token in hierarchy.tokens_of(hierarchy.members[event.path[0]]):
+            plain = self._sealer.open(token, event.sealed, told.command_key)
+            if plain is not None:
+                return unpack_personal(plain)[1]
+        return None
+
+
+def _charge(told: Recorded) -> UsageCharged:
+    held = held_in(told)
+    assert held is not None
+    return held[1]
+
+
+def stored(log: PostgresLog, keys: Sequence[bytes]) -> set[bytes]:
+    """Which of these keys the log has."""
+    if not keys:
+        return set()
+    with reachable(), log.isolation.transaction(log.tenant, log.role) as connection:
+        found = connection.execute(
+            "SELECT command_key FROM events WHERE command_key = ANY(%b)", (list(keys),), binary=True
+        ).fetchall()
+    return {key for (key,) in found}

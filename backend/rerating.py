@@ -1,0 +1,245 @@
+"""Re-rating: a job looks through the log beside the writer, and hands it what changes, part by part.
+
+What would change is found on a state of the job's own, by the code that decides; a preview ends there.
+A job goes on and gives each part to the writer, which decides it again on the state as it is, for usage
+goes on meanwhile; where that gives something else, it is counted. Each charge is replaced once, by its
+key in the log: so a job may be broken off anywhere, and begun again from the start of the log.
+"""
+
+from collections.abc import Awaitable, Callable, Iterator
+from hashlib import sha256
+
+from msgspec import Struct
+
+from ..domain.contract import OpenPeriod, PeriodNotOpen
+from ..domain.correcting import CorrectMove, begun_by
+from ..domain.difference import Difference
+from ..domain.ordering import Ordering, Tracks
+from ..domain.ordering import parts as in_parts
+from ..domain.rating_job import FinishRating, RatingJob, RatingStarted, Scope, StartRating
+from ..domain.refusals import Refused
+from ..domain.rerated import Again, Made, RerateCharges, UsageCorrected, UsageRerated, UsageTakenBack
+from ..domain.tenant import Tenant
+from ..tenants.sealing import Sealer
+from .charges import Charges
+from .deciding import Answer, command_key
+from .log import PostgresLog
+from .reading_log import chunks
+
+PART_MAX = 200
+"""Charges handed to the writer in one command: it decides them in some twenty milliseconds."""
+PREVIEW = "preview"
+IN_ORDER_MAX = 500_000
+"""Charges of a period that can be put in order: they are held in memory meanwhile, a kilobyte each."""
+
+Submit = Callable[[RerateCharges | FinishRating, bytes], Awaitable[Answer]]
+InThread = Callable[[Callable[[], "Part | None"]], Awaitable["Part | None"]]
+Progress = Callable[[int, int], None]
+
+
+class Part(Struct, frozen=True):
+    """Charges that change, with what they would change to."""
+
+    charges: tuple[Again, ...]
+    events: tuple[Made, ...]
+
+
+class Plan:
+    """What a job changes, found on a state of its own."""
+
+    def __init__(
+        self,
+        log: PostgresLog,
+        sealer: Sealer,
+        state: Tenant,
+        started: StartRating,
+        upto: int,
+        now: int,
+        end: int = 0,
+    ) -> None:
+        """Of the charges up to a seq. `state` is that of the log's end, and the plan's own from here on."""
+        self.difference = Difference()
+        self.upto = upto
+        self._end = end or upto
+        self._state = state
+        self._now = now
+        self._job = started.job
+        self._log = log
+        self._scope = started.scope
+        self._charges = Charges(log, sealer, state, started.scope)
+        if started.job not in state.rerating.jobs:
+            for event in state.rerating.decide(started, now):
+                state.apply(event)
+
+    @property
+    def reached(self) -> int:
+        return self._charges.looked_at
+
+    def parts(self) -> Iterator[Part]:
+        """In the order of the log, or as they were used. Blocks."""
+        yield from self._parts_in_order() if self._scope.in_order else self._parts_of_log()
+        self.difference.trim()
+
+    def _parts_in_order(self) -> Iterator[Part]:
+        """What each shall have is found first, for all of them: that needs them in memory."""
+        charges: list[Again] = []
+        for found in self._charges.read(self.upto):
+            charges += found
+            if len(charges) > IN_ORDER_MAX:
+                raise Refused("too_many_records", count=len(charges), count_max=IN_ORDER_MAX)
+        self.difference.looked_at = len(charges)
+        rerating = self._state.rerating
+        ordering = Ordering(
+            rerating.parts, rerating.jobs[self._job].started, self._now, self._tracks(self._scope.period)
+        )
+        changing = list(ordering.told(charges))
+        self.difference.leave(ordering.left.values())
+        for part in in_parts(changing, self._state.families):
+            yield from self._part(part)
+
+    def _tracks(self, period: str) -> Tracks:
+        ordinals = {member.id: member.ordinal for member in self._state.hierarchy.members}
+        tracks = Tracks(period)
+        for chunk in chunks(self._log, 0, self._end, leaves=False):
+            for told in chunk.others:
+                tracks.tell(told, ordinals)
+        return tracks
+
+    def _parts_of_log(self) -> Iterator[Part]:
+        waiting: list[Again] = []
+        for found in self._charges.read(self.upto):
+            self.difference.looked_at += len(found)
+            for first in range(0, len(found), PART_MAX):
+                waiting += self._changing(found[first : first + PART_MAX])
+                while len(waiting) >= PART_MAX:
+                    yield from self._part(waiting[:PART_MAX])
+                    del waiting[:PART_MAX]
+        yield from self._part(waiting)
+
+    def _changing(self, charges: list[Again]) -> list[Again]:
+        """Of these: those that anything becomes of, as things are."""
+        events, left = self._made(charges)
+        self.difference.leave(left.values())
+        seqs = {event.seq for event in events if isinstance(event, UsageRerated | UsageCorrected)}
+        return [again for again in charges if again.seq in seqs]
+
+    def _part(self, charges: list[Again]) -> Iterator[Part]:
+        events, _ = self._made(charges)
+        if not events:
+            return
+        for event in events:
+            self._state.apply(event)
+        self.difference.add(events)
+        yield Part(tuple(charges), tuple(events))
+
+    def _made(self, charges: list[Again]) -> tuple[list[Made], dict[int, str]]:
+        command = RerateCharges(self._job, tuple(charges))
+        try:
+            return self._state.rerating.made(command, self._now)
+        except PeriodNotOpen as needed:
+            for event in self._state.decide(OpenPeriod(needed.period), self._now):
+                self._state.apply(event)
+            return self._made(charges)
+
+
+def preview(
+    log: PostgresLog,
+    sealer: Sealer,
+    state: Tenant,
+    scope: Scope,
+    now: int,
+    *,
+    upto: int,
+    correction: CorrectMove | None = None,
+    progress: Progress = lambda done, of: None,
+) -> Difference:
+    """What rating this scope again would change. Only the state that is given becomes another. Blocks.
+
+    With a correction: what that would change, whose scope it is.
+    """
+    started = StartRating(PREVIEW, scope)
+    if correction is not None:
+        for event in state.decide(correction, now):
+            state.apply(event)
+        started = begun_by(correction)
+    plan = Plan(log, sealer, state, started, upto, now)
+    for _ in plan.parts():
+        progress(plan.reached, upto)
+    return plan.difference
+
+
+class Outcome(Struct):
+    """What a job has come to."""
+
+    planned: Difference
+    done: Difference
+    differs: int = 0
+    """Parts in which usage that came meanwhile led to something else than planned."""
+    passed_over: int = 0
+    """Charges that somebody else had replaced meanwhile."""
+    stopped: bool = False
+
+
+async def carry_out(
+    plan: Plan,
+    job: str,
+    submit: Submit,
+    in_thread: InThread,
+    *,
+    goes_on: Callable[[], bool] = lambda: True,
+    progress: Progress = lambda done, of: None,
+) -> Outcome:
+    """Hand the parts of a plan to the writer, one after the other, and end the job."""
+    outcome, parts = Outcome(plan.difference, Difference()), plan.parts()
+    while part := await in_thread(lambda: next(parts, None)):
+        if not goes_on():
+            outcome.stopped = True
+            return outcome
+        await _hand_over(part, job, submit, outcome)
+        progress(plan.reached, plan.upto)
+    outcome.done.looked_at, outcome.done.left = plan.difference.looked_at, plan.difference.left
+    outcome.done.trim()
+    left = sum(plan.difference.left.values())
+    await submit(FinishRating(job, plan.difference.looked_at, left), finish_key(job))
+    return outcome
+
+
+async def _hand_over(part: Part, job: str, submit: Submit, outcome: Outcome) -> None:
+    try:
+        answer = await submit(RerateCharges(job, part.charges), part_key(job, part))
+    except Refused as refusal:
+        if refusal.code not in ("nothing_to_rerate", "cannot_be_made_again"):
+            raise
+        outcome.differs += 1
+        outcome.passed_over += len(part.charges)
+        return
+    if answer.repeated:
+        return
+    told = [event for event in answer.events if isinstance(event, Made)]
+    outcome.done.add(told)
+    outcome.differs += _charges_of(told) != _charges_of(part.events)
+
+
+def _charges_of(events: object) -> list[object]:
+    assert isinstance(events, list | tuple)
+    return [event for event in events if isinstance(event, UsageTakenBack | UsageRerated | UsageCorrected)]
+
+
+def start_key(job: str) -> bytes:
+    return command_key(f"rating:{job}")
+
+
+def part_key(job: str, part: Part) -> bytes:
+    """Of exactly these charges: another run may cut its parts elsewhere."""
+    seqs = sha256(repr([again.seq for again in part.charges]).encode()).hexdigest()
+    return command_key(f"rating:{job}:{seqs}")
+
+
+def finish_key(job: str) -> bytes:
+    return command_key(f"rating:{job}:finish")
+
+
+def begun(job: RatingJob) -> StartRating:
+    """The command that a running job was begun with."""
+    told: RatingStarted = job.started
+    return StartRating(told.job, told.scope, told.cause, told.note, told.shown)

@@ -1,0 +1,256 @@
+"""Making charges again: what each becomes by the rates that hold now, beside the state as it is.
+
+What was ruled of usage, and who pays for it, stays as it was; so does allowance that was given, unless
+the job is to give it in order. Limits stop no correction. In a period that is closed nothing moves: the
+difference of the amount is owed in the one that runs.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from .bucket import Drawn, Family
+from .charging import CORPORATE, UsageCharged, rated_again
+from .contract import Contracts
+from .hierarchy import Path
+from .ledger import Ledger, trimmed
+from .limit import Limits
+from .rating.basis import NO_BASIS
+from .rating_job import RatingStarted
+from .recounting import Recount, count_of
+from .refusals import Refused
+from .rerated import Again, CapCorrected, Made, TakenBack, UsageCorrected, UsageRerated, UsageTakenBack, was
+from .rollover import RollOvers
+from .tariff import EXACT_MAX, CompiledRate, Tariffs
+from .usage import MONEY
+
+Families = Mapping[tuple[str, str], Family]
+
+
+class Parts(NamedTuple):
+    """Of a tenant's state: what charges are made again from."""
+
+    contracts: Contracts
+    tariffs: Tariffs
+    limits: Limits
+    families: Families
+    rollovers: RollOvers
+
+
+class Making:
+    """The charges of one command, made one after the other; nothing changes but this."""
+
+    def __init__(self, of: Parts, job: RatingStarted, now: int) -> None:
+        self._of = of
+        self._job = job
+        self._now = now
+        self._ledgers: dict[tuple[str, str], Ledger] = {}
+        self._made: list[tuple[Again, UsageCharged, bool]] = []
+        self._corrected: list[UsageCorrected] = []
+        self.left: dict[int, str] = {}
+        self._late: set[int] = set()
+        """Who cannot have the allowance that was told: by the event that the charge stands in."""
+
+    def in_order(self, charges: Sequence[Again]) -> Iterator[Again]:
+        """As they come. Those whose allowance is told first give back all, then get theirs, the rest last."""
+        told = [one for one in charges if one.drawn is not None]
+        for one in told:
+            self._give_back(one.charge)
+        late = []
+        for one in charges:
+            if one.drawn is None or self._permits(one, one.drawn):
+                yield one
+            else:
+                self._late.add(one.seq)
+                late.append(one)
+        yield from late
+
+    def _permits(self, again: Again, drawn: Drawn) -> bool:
+        path = again.path or again.charge.path
+        money = self._money(again.charge)
+        return self._ledger(again.charge).permits(path, drawn) and money.permits(path, again.credit or ())
+
+    def make(self, again: Again) -> None:
+        before, opened = again.charge, self._of.contracts.periods[again.charge.period]
+        rate, by_zone = self._rate(again)
+        closed = self._of.rollovers.is_closed(opened, self._now)
+        if again.drawn is None and not closed:
+            self._give_back(before)
+        problem, after = self._again(again, rate, closed=closed)
+        if problem:
+            self.left[again.seq] = problem
+            if again.drawn is not None:
+                # It has given its allowance to others, so nothing of this part is right.
+                raise Refused("cannot_be_made_again", record=before.record_id, reason=problem)
+        if closed:
+            if after is not None and after != before:
+                self._correct(again, after, by_zone=by_zone)
+            return
+        settled = before if after is None else after
+        self._ledger(settled).take(settled.path, settled.drawn)
+        self._money(settled).take(settled.path, settled.credit)
+        if settled != before:
+            self._made.append((again, settled, by_zone))
+
+    def _again(
+        self, again: Again, rate: CompiledRate | None, *, closed: bool
+    ) -> tuple[str, UsageCharged | None]:
+        """The new charge; None and why, where there is none, or nothing that anybody pays has changed."""
+        if rate is None:
+            return "no_rate", None
+        before = again.charge
+        if closed and before.payer != CORPORATE:
+            return "paid_by_others", None
+        after = self._rated(again, rate, closed=closed)
+        if max(after.exact) >= EXACT_MAX:
+            return "beyond_counting", None
+        short = after.overage > before.overage and rate.included and after.payer == CORPORATE
+        if short and not self._of.contracts.periods[before.period].overage:
+            return "insufficient_allowance", None
+        return "", None if _same(before, after) else after
+
+    def _rated(self, again: Again, rate: CompiledRate, *, closed: bool) -> UsageCharged:
+        before, path = again.charge, again.path or again.charge.path
+        billed, ruling = rate.billed(before.quantity), before.ruling
+        if ruling is not None and ruling.above > billed:
+            ruling = replace(ruling, above=billed)
+        coverable = self._coverable(before, rate, billed - (ruling.above if ruling else 0), again)
+        if closed:
+            drawn = trimmed(before.drawn, coverable)
+        else:
+            given = self._given(again, again.drawn, before.drawn)
+            drawn = self._ledger(before).again(path, coverable, given)
+        overage = billed - _sum(drawn)
+        after = replace(
+            before,
+            path=path,
+            billed=billed,
+            tariff=rate.version,
+            rate=rate.index,
+            prefix=rate.prefix,
+            zone=rate.zone,
+            basis=rate.basis,
+            drawn=drawn,
+            overage=overage,
+            ruling=ruling,
+        )
+        rated = rated_again(rate, after)
+        after = replace(after, amount=rated.amount, exact=rated.exact, credit=())
+        if after.payer != CORPORATE:
+            return after
+        if closed:
+            return replace(after, credit=trimmed(before.credit, rated.amount))
+        given = self._given(again, again.credit, before.credit)
+        payable = self._creditable(again, path, rated.amount)
+        return replace(after, credit=self._money(before).again(path, payable, given))
+
+    def _given(self, again: Again, told: Drawn | None, before: Drawn) -> Drawn:
+        """What is free for it because it gave that back, or because it was told to have it."""
+        if again.drawn is not None:
+            return () if again.seq in self._late else told or ()
+        return before if again.path in (None, again.charge.path) else ()
+
+    def _coverable(self, before: UsageCharged, rate: CompiledRate, most: int, again: Again) -> int:
+        """How many units an allowance may pay: what it paid, and of what was not billed before all."""
+        if before.payer != CORPORATE or not rate.included:
+            return 0
+        was = self._of.tariffs.versions[before.tariff - 1].rates[before.rate]
+        if again.drawn is not None and again.seq not in self._late:
+            return min(most, _sum(again.drawn))
+        moved = again.path not in (None, before.path)
+        if again.drawn is not None or moved or not was.included:
+            return most
+        taken = before.billed - before.overage
+        return min(most, taken + max(0, most - before.billed))
+
+    def _creditable(self, again: Again, path: Path, amount: int) -> int:
+        """The same for money."""
+        before = again.charge
+        if again.drawn is not None and again.seq not in self._late:
+            return min(amount, _sum(again.credit or ()))
+        if again.drawn is not None or path != before.path:
+            return amount
+        return min(amount, _sum(before.credit) + max(0, amount - before.amount))
+
+    def _rate(self, again: Again) -> tuple[CompiledRate | None, bool]:
+        """The rate that holds now for when it was used; by the stored prefix where no number is known."""
+        charge, of = again.charge, self._of
+        tariff = of.tariffs.at(charge.started_at)
+        if tariff is None:
+            return None, False
+        number = charge.prefix if again.counterpart is None else again.counterpart
+        about = (charge.usage_type, charge.direction, number, charge.started_at)
+        try:
+            rate = tariff.find_again(*about, charge.basis or NO_BASIS)
+        except Refused:
+            # It asks for something that the charge knows nothing of.
+            return None, False
+        if rate is None:
+            return None, False
+        rate = of.contracts.rate_of(of.contracts.periods[charge.period], charge.usage_type, rate)
+        return rate, again.counterpart is None
+
+    def _correct(self, again: Again, after: UsageCharged, *, by_zone: bool) -> None:
+        running = self._of.contracts.period_for(self._now)
+        if running is None:
+            self.left[again.seq] = "no_open_period"
+            return
+        self._corrected.append(
+            UsageCorrected(
+                *(again.seq, again.first, self._job.job, self._job.cause, running.period),
+                *(after.amount - again.charge.amount, was(again.charge), after, by_zone),
+            )
+        )
+
+    def _give_back(self, charge: UsageCharged) -> None:
+        self._ledger(charge).give_back(charge.path, charge.drawn)
+        self._money(charge).give_back(charge.path, charge.credit)
+
+    def _ledger(self, charge: UsageCharged) -> Ledger:
+        return self._ledger_of(charge.usage_type, charge.period)
+
+    def _money(self, charge: UsageCharged) -> Ledger:
+        return self._ledger_of(MONEY, charge.period)
+
+    def _ledger_of(self, usage_type: str, period: str) -> Ledger:
+        key = (usage_type, period)
+        if key not in self._ledgers:
+            self._ledgers[key] = Ledger(self._of.families[key])
+        return self._ledgers[key]
+
+    def events(self) -> list[Made]:
+        """What is taken back, all of it; then each made again; what they reach; and corrections."""
+        if not self._made and not self._corrected:
+            return []
+        job, recount = self._job, Recount(self._of.limits, self._of.families)
+        for again, after, _ in self._made:
+            for charge, sign in ((again.charge, -1), (after, 1)):
+                if charge.payer == CORPORATE:
+                    for counted, much in count_of(charge.usage_type, charge.billed, charge.amount):
+                        recount.add(counted, charge.period, charge.path, charge.started_at, sign * much)
+        caps = tuple(
+            CapCorrected(*key, *changed)
+            for key, ledger in self._ledgers.items()
+            for changed in ledger.drawn_past_caps()
+        )
+        back = tuple(TakenBack(again.seq, again.first, again.charge) for again, _, _ in self._made)
+        return [
+            UsageTakenBack(job.job, back, caps, recount.windows()),
+            *(
+                UsageRerated(*(again.seq, again.first, job.job, job.cause, was(again.charge), after, by_zone))
+                for again, after, by_zone in self._made
+            ),
+            *recount.crossings(),
+            *self._corrected,
+        ]
+
+
+def _same(before: UsageCharged, after: UsageCharged) -> bool:
+    """Whether nothing has changed that anybody pays, or reads on a bill."""
+    found_by = {"tariff": before.tariff, "rate": before.rate, "prefix": before.prefix, "basis": before.basis}
+    return replace(after, **found_by) == before
+
+
+def _sum(drawn: Drawn) -> int:
+    return sum(part for _, part in drawn)

@@ -4,12 +4,16 @@ A session's identity is that of a usage record. What was charged under it by ano
 charged again: whichever comes later waits in suspense.
 """
 
+from collections.abc import Callable, Sequence
+
 from msgspec import Struct
 from msgspec.structs import replace
 
 from ..domain.charging import UsageCharged
+from ..domain.refusals import Refused
 from ..domain.session import (
     LATE,
+    RATING_GROUP,
     ExpireSession,
     ReleaseSession,
     ReserveUnits,
@@ -17,9 +21,21 @@ from ..domain.session import (
     SessionCommand,
     UpdateSession,
 )
+from ..domain.session_request import (
+    GroupReport,
+    group_of,
+    groups_of,
+    part_id,
+    record_ids,
+    steps_of_release,
+    steps_of_update,
+)
 from ..domain.tenant import Tenant
 from ..domain.usage import UsageRecord, pack_personal, unpack_personal
 from ..tenants.sealing import Sealer
+
+KeyOf = Callable[[str, str, int], bytes]
+"""The key of a record by source, id and start."""
 
 
 class StartSession(Struct, frozen=True):
@@ -27,18 +43,90 @@ class StartSession(Struct, frozen=True):
 
     record: UsageRecord
     number: int
+    rating_group: int = RATING_GROUP
+    of: str = ""
 
     def sealed_by(self, sealer: Sealer, key: bytes) -> ReserveUnits:
         """Sealed for the charge to come: it opens under the key of the record alone."""
         record = self.record
         token = sealer.token(record.line)
         sealed = sealer.seal(token, pack_personal(record), key)
-        return ReserveUnits(record, self.number, token, sealed)
+        return ReserveUnits(record, self.number, token, sealed, self.rating_group, self.of)
+
+
+class AskUnits(Struct, frozen=True):
+    """What a network element asks in one request, for one or several rating groups of a session."""
+
+    source: str
+    session: str
+    number: int
+    groups: tuple[GroupReport, ...]
+    record: UsageRecord | None = None
+    """Opens the session: with what all of its groups have in common, type and quantity aside."""
+    ends: bool = False
+    at: int = 0
+    """When groups begin that are new to a running session."""
+    attributes: tuple[tuple[str, str], ...] = ()
+
+    def steps(
+        self, state: Tenant, sealer: Sealer, key_of: KeyOf, now: int
+    ) -> "Sequence[StartSession | SessionCommand]":
+        """What is to be decided, one after the other."""
+        groups = [*groups_of(state.sessions, self.source, self.session)]
+        if self.record is not None:
+            if groups:
+                raise Refused("session_exists", session=self.session)
+            return [self._starting(told, self.record, place) for place, told in enumerate(self.groups)]
+        if not groups:
+            raise Refused("unknown_session", session=self.session)
+        if self.ends:
+            return steps_of_release(groups, self.number, self.groups)
+        new = [told for told in self.groups if told.requested is not None and group_of(told, groups) is None]
+        running = next((group for group in groups if group.expires_at > now), None)
+        starting: list[StartSession] = []
+        if running is not None and new:
+            record = _beginning(running, sealer, key_of, self.at or now)
+            record = replace(record, attributes=self.attributes)
+            starting = [self._starting(told, record, 1) for told in new]
+        return [*steps_of_update(groups, self.number, self.groups, now), *starting]
+
+    def _starting(self, told: GroupReport, record: UsageRecord, place: int) -> "StartSession":
+        """The first group has the session's own id, any other one made of it."""
+        changes = {"usage_type": told.usage_type, "quantity": told.requested or 0}
+        if not place:
+            return StartSession(replace(record, **changes), self.number, told.rating_group)
+        own = part_id(self.session, told.rating_group)
+        record = replace(record, record_id=own, **changes)
+        return StartSession(record, self.number, told.rating_group, self.session)
+
+
+def _beginning(session: Session, sealer: Sealer, key_of: KeyOf, at: int) -> UsageRecord:
+    """The record of a group that begins while its session runs: the same line, and the same other party."""
+    key = key_of(session.source, session.session, session.started_at)
+    plain = sealer.open(session.subject, session.sealed, key)
+    line, counterpart = unpack_personal(plain) if plain else ("", "")
+    return UsageRecord(
+        session.source, session.of or session.session, line, "", 0, at, session.direction, counterpart
+    )
+
+
+def charged_later(command: object, state: Tenant) -> list[tuple[str, str]]:
+    """The records that a request may charge without naming them: of groups that it is silent about."""
+    if not isinstance(command, AskUnits):
+        return []
+    return [
+        (command.source, one)
+        for further in state.sessions.further(command.source, command.session)
+        for one in (further, further + LATE)
+    ]
 
 
 def records_of(command: object) -> list[tuple[str, str]]:
     """The usage records that a command on sessions may charge, by source and id."""
     match command:
+        case AskUnits(source, session, _, groups):
+            ids = record_ids(session, [told.rating_group for told in groups])
+            return [(source, one) for one in ids]
         case StartSession(record):
             return [(record.source, record.record_id)]
         case ExpireSession(source, session):

@@ -41,6 +41,7 @@ COMMANDS = {
     "webhook": "webhooks:webhook",
     "limit": "rules:limit",
     "policy": "rules:policy",
+    "session": "sessions:session",
     "review": "reviewing:review",
     "sizing": "proposing:sizing",
     "dump": "auditing:dump_command",

@@ -36,7 +36,15 @@ from ..domain.usage import UnreadableRecord, UsageRecord, pack_personal
 from ..domain.window import PERIOD
 from ..tenants.lines import Unsealed
 from ..tenants.sealing import DIGEST_BYTES, Sealer
-from .authorising import StartSession, record_of, records_of, resealed, session_of
+from .authorising import (
+    AskUnits,
+    StartSession,
+    charged_later,
+    record_of,
+    records_of,
+    resealed,
+    session_of,
+)
 from .correcting import AmendRecord, InClear, RecycleRecord
 from .intake.gate import checked
 from .log import Group, Head, Log, reachable, recorded
@@ -60,7 +68,7 @@ Usage = UsageRecord | UnreadableRecord
 class Order(Struct, frozen=True):
     """A command with the key under which it is carried out once."""
 
-    command: Command | Unsealed | StartSession | InClear
+    command: Command | Unsealed | StartSession | AskUnits | InClear
     key: bytes
     dry: bool = False
     """Only tell what it would lead to: nothing is written, and the key is not used up."""
@@ -126,6 +134,9 @@ class Slice:
         if isinstance(items[0], Order):
             self.charged_by_commands += [one for item in items for one in _charged_by(item)]
 
+    def charge_also(self, identities: Iterable[bytes]) -> None:
+        self.charged_by_commands += [one for one in identities if one not in self.charged_by_commands]
+
     @property
     def hashes(self) -> list[bytes]:
         """The identity of each item. Made for all at once, when the slice is whole."""
@@ -144,9 +155,12 @@ class Slice:
 
 Outcome = UsageOutcome | Answer | Repeated | Refused
 
+OF_ALL = ("charged_already", "session_exists")
+"""What is wrong with a whole request, when its first group is refused for it."""
+
 DUPLICATE = UsageOutcome("duplicate")
 COUNTING = (
-    *(Allocate, Return, Trade, StartSession, UpdateSession, ReleaseSession, ExpireSession),
+    *(Allocate, Return, Trade, StartSession, AskUnits, UpdateSession, ReleaseSession, ExpireSession),
     *get_args(TradingCommand),
     *get_args(RatingCommand),
     *(*get_args(InClear), DismissUsage, *get_args(ReceivingCommand)),
@@ -197,6 +211,7 @@ class Decider:
         self.at_rest = False
         self._group = group
         self._first_seq = group.last + 1
+        slice.charge_also(self._charged_silently(slice))
         outcomes = self._decide_all(slice, self._prepare(slice), now)
         self._write(group)
         self.seen.settle()
@@ -236,11 +251,19 @@ class Decider:
         """
         keys: list[bytes] = []
         if self.seen.forgotten:
+            slice.charge_also(self._charged_silently(slice))
             held, doubtful = self.seen.sort_out(slice.hashes + slice.charged_by_commands)
             for hashed in doubtful:
                 keys += self.seen.candidates(hashed)
             keys += self._conflicts_to_look_up(slice, held)
         return keys or ([_NO_KEY] if self._snapshot_is_due() else [])
+
+    def _charged_silently(self, slice: Slice) -> list[bytes]:
+        """The identities of records that requests may charge without naming them."""
+        if not slice.charged_by_commands:
+            return []
+        asked = [item.command for item in slice.items if isinstance(item, Order)]
+        return [usage_identity(*one) for command in asked for one in charged_later(command, self.state)]
 
     def _conflicts_to_look_up(self, slice: Slice, held: Sequence[int]) -> list[bytes]:
         """The keys under which records are kept that contradict one which is known."""
@@ -377,6 +400,8 @@ class Decider:
             return Repeated(known[:DAY_BYTES] + order.key[DAY_BYTES:])
         if not isinstance(order.command, COUNTING):
             self.restructured += 1
+        if isinstance(order.command, AskUnits):
+            return self._decide_request(order.command, order.key, digest, actor, now)
         try:
             command = self._sealed(order.command)
             keyed = self._keyed(command, self._events_of(command, now, actor), order.key, digest)
@@ -396,8 +421,42 @@ class Decider:
         self._add(keyed[1:], digest, actor)
         return Answer(tuple(events), first, first + len(events) - 1)
 
+    def _decide_request(
+        self, asked: AskUnits, key: bytes, digest: bytes, actor: str, now: int
+    ) -> Answer | Refused:
+        """Step by step; the first event of the first step that is not refused has the request's key."""
+        first, events, refusals = 0, list[Event](), list[Refused]()
+        try:
+            steps = asked.steps(self.state, self.sealer, usage_key, now)
+        except Refused as refusal:
+            return refusal
+        for step in steps:
+            try:
+                command = self._sealed(step)
+                under = None if events else key
+                keyed = self._keyed(command, self._events_of(command, now, actor), under, digest)
+            except Refused as refusal:
+                if not events and refusal.code in OF_ALL:
+                    return refusal
+                refusals.append(refusal)
+                continue
+            except InvariantBroken:
+                raise
+            except Exception:
+                log.exception("a step of a request could not be decided")
+                refusals.append(Refused("internal_error", remedy="it is in the server's log"))
+                continue
+            self._apply([event for event, _ in keyed])
+            seq = self._add(keyed, digest, actor)
+            first = first or seq
+            events += [event for event, _ in keyed]
+        if not events:
+            return refusals[0]
+        return Answer(tuple(events), first, self._first_seq + len(self._fresh) - 1)
+
     def _try(self, order: Order, actor: str, now: int) -> Answer | Refused:
         """What a command would lead to. Deciding changes nothing, so nothing has to be taken back."""
+        assert not isinstance(order.command, AskUnits), "nobody tries what is asked of a session"
         try:
             with self.sealer.for_nothing():
                 events = self.state.decide(self._sealed(order.command), now, actor)
@@ -473,7 +532,7 @@ class Decider:
         return None
 
     def _keyed(
-        self, command: Command, events: Sequence[Event], key: bytes, digest: bytes
+        self, command: Command, events: Sequence[Event], key: bytes | None, digest: bytes
     ) -> list[tuple[Event, bytes | None]]:
         """Each event with its key: a session's charge has that of its record, and is charged once."""
         keyed: list[tuple[Event, bytes | None]] = [(events[0], key)]

@@ -4,6 +4,7 @@
 """
 
 import inspect
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ..domain.events import SCHEMA, TOPICS
 from ..graphql.schema import schema_sdl
 from ..tenants.tariff_file import tariff_schema_document
 from .settings import settings_document
+from .web.charging_openapi import charging_openapi
 
 
 def events_document() -> str:
@@ -20,11 +22,17 @@ def events_document() -> str:
     return "\n".join([*_HEAD, *(line for topic in sorted(TOPICS) for line in _topic(topic))])
 
 
+def charging_document() -> str:
+    """`docs/charging.openapi.json`: what the charging door takes and answers."""
+    return json.dumps(charging_openapi(), indent=2) + "\n"
+
+
 DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/events.md": events_document,
     "docs/settings.md": settings_document,
     "docs/tariff.schema.json": tariff_schema_document,
     "graphql/schema.graphql": schema_sdl,
+    "docs/charging.openapi.json": charging_document,
 }
 
 _HEAD = [

@@ -31,7 +31,7 @@ from ..tenants.isolation import Isolation
 from ..tenants.lines import Unsealed
 from ..tenants.onboarding import Definition, Step, TenantEntry, check_slug, enter, make_key, steps
 from ..tenants.sealing import RootKey, Sealer, load_sealer
-from .authorising import StartSession
+from .authorising import AskUnits, StartSession
 from .deciding import Answer, Order, Usage, UsageOutcome, command_key, session_key, usage_key
 from .in_force import is_limited, is_ruled, turn_of
 from .intake.numbers import is_region, normal_number
@@ -213,7 +213,7 @@ class Engine:
                 raise
 
     async def authorise(
-        self, tenant: UUID, command: StartSession | UpdateSession | ReleaseSession, actor: str
+        self, tenant: UUID, command: StartSession | AskUnits | UpdateSession | ReleaseSession, actor: str
     ) -> Answer:
         """Open a session, report on it or end it; once for each of its numbers. Raises as `submit`."""
         if isinstance(command, StartSession):

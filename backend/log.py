@@ -20,8 +20,10 @@ from psycopg import Connection
 from psycopg.rows import DictRow, dict_row
 
 from ..domain import proof
+from ..domain.charging import UsageCharged, UsageSuspended
 from ..domain.events import Recorded, decode
 from ..domain.proof import leaf_hash
+from ..domain.session import PART, SessionEvent
 from ..tenants.isolation import Isolation, Role
 from . import taking_over
 from .copying import COPY, copy_buffer
@@ -410,10 +412,21 @@ def answer_of(log: Log, command_key: bytes) -> list[Recorded]:
     following: Iterable[Row] = log.read(found[0].seq, ANSWER_EVENTS_MAX)
     events = [found[0]]
     for row in following:
-        if row.command_key is not None:
+        if row.command_key is not None and not _is_charge_of(events[0], row):
             break
         events.append(row)
     return [recorded(row) for row in events]
+
+
+def _is_charge_of(first: Row, row: Row) -> bool:
+    """Whether a record was charged by the report on its session, in the midst of what that led to."""
+    if not first.topic.startswith("session.") or not row.topic.startswith("usage."):
+        return False
+    session, charge = recorded(first).event, recorded(row).event
+    if not isinstance(session, SessionEvent) or not isinstance(charge, UsageCharged | UsageSuspended):
+        return False
+    own: str = session.session.partition(PART)[0]
+    return bool(charge.source == session.source and charge.record_id.partition(PART)[0] == own)
 
 
 ANSWER_EVENTS_MAX = 1_000

@@ -17,7 +17,7 @@ from ..domain.refusals import Refused
 from ..domain.tenant import Command
 from ..domain.usage import UnreadableRecord, UsageRecord
 from ..tenants.lines import Unsealed
-from .authorising import StartSession
+from .authorising import AskUnits, StartSession
 from .correcting import InClear
 from .deciding import Answer, Order, Usage, UsageOutcome
 from .intake.gate import checked
@@ -114,7 +114,7 @@ Told = Charged | Done | Refusal | Trouble | Counted | Adopted
 
 COMMANDS: dict[str, type[Struct]] = {
     kind.__name__: kind
-    for kind in (*get_args(Command), *get_args(Unsealed), *get_args(InClear), StartSession)
+    for kind in (*get_args(Command), *get_args(Unsealed), *get_args(InClear), StartSession, AskUnits)
 }
 
 pack = msgspec.msgpack.Encoder().encode

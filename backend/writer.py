@@ -25,7 +25,7 @@ from ..domain.tenant import Command, Tenant
 from ..domain.usage import UsageRecord
 from ..tenants.lines import Unsealed
 from ..tenants.sealing import Sealer
-from .authorising import StartSession
+from .authorising import AskUnits, StartSession
 from .deciding import (
     Answer,
     Decider,
@@ -175,7 +175,9 @@ class Writer:
 
     # --- asking -----------------------------------------------------------------------------
 
-    async def submit(self, command: Command | Unsealed | StartSession, key: bytes, actor: str) -> Answer:
+    async def submit(
+        self, command: Command | Unsealed | StartSession | AskUnits, key: bytes, actor: str
+    ) -> Answer:
         """Carry out a command once; raises Refused. The same key again gives the first answer."""
         return await self.carry_out(Order(command, key), actor)
 

@@ -6,6 +6,7 @@ happens once. What was used within a grant can be charged whatever becomes of th
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import chain
 
 from msgspec.structs import replace
 
@@ -16,18 +17,22 @@ from .contract import QUANTITY_MAX, Contracts
 from .emergency import is_emergency
 from .freeze import frozen_on
 from .hierarchy import Hierarchy, Path
-from .hold import NO_HOLD, QUOTA_OF_OTHERS, QUOTAS, STOPPING, Hold, Terms, give_back, keep
+from .hold import NO_HOLD, STOPPING, Hold, Slice, Terms, give_back, keep
 from .limit import Limits, Stop, ThresholdCrossed
 from .policy import EMERGENCY, PERSONAL, Asked, Ruling
+from .pooling import unit_value
+from .rating.sessions import ends_sessions, switches_at
 from .refusals import InvariantBroken, Refused
 from .session import (
     EXPIRED_MAX,
     LATE,
     OPEN_MAX,
-    RATING_GROUP,
     VALIDITY_SECONDS,
+    AskMore,
     ExpireSession,
+    KeepSession,
     ReleaseSession,
+    Report,
     ReserveUnits,
     Session,
     SessionCommand,
@@ -40,13 +45,16 @@ from .session import (
     SessionUpdated,
     UpdateSession,
 )
+from .session_conditions import Conditions
+from .session_terms import SessionTermsSet, SetSessionTerms, TermsInForce
+from .slicing import SECOND, Crowd, quota_of, wish
 from .tariff import CompiledRate, Rated, Tariffs
 from .usage import MONEY, UsageRecord
 
 CALLS = ("voice", "video")
 """What a suspension does not cut off: it might be an emergency call, and ends by itself."""
 
-Told = SessionEvent | UsageCharged | ThresholdCrossed | CapReached
+Told = SessionEvent | UsageCharged | ThresholdCrossed | CapReached | SessionTermsSet
 
 
 class Sessions:
@@ -68,6 +76,40 @@ class Sessions:
         self.open: dict[SessionId, Session] = {}
         """In the order of their last reports, and so of `expires_at`, nearly."""
         self.expired: dict[SessionId, Session] = {}
+        self.terms = TermsInForce()
+        self._crowd: Crowd | None = None
+        self._further: dict[SessionId, tuple[str, ...]] | None = None
+        """Of each session its rating groups after the first, by the ids they are charged under."""
+
+    def further(self, source: str, session: str) -> tuple[str, ...]:
+        """The further rating groups of a session, running or ended by silence."""
+        if self._further is None:
+            self._further = {}
+            for known in chain(self.open.values(), self.expired.values()):
+                self._join(known)
+        return self._further.get((source, session), ())
+
+    def crowd(self) -> Crowd:
+        """How many run, and where."""
+        if self._crowd is None:
+            self._crowd = Crowd()
+            for session in self.open.values():
+                self._crowd.count(session.usage_type, session.period, session.path)
+        return self._crowd
+
+    def _join(self, session: Session) -> None:
+        if session.of and self._further is not None:
+            of = (session.source, session.of)
+            self._further[of] = (*self._further.get(of, ()), session.session)
+
+    def _part(self, session: Session) -> None:
+        if session.of and self._further is not None:
+            of = (session.source, session.of)
+            left = tuple(one for one in self._further.get(of, ()) if one != session.session)
+            if left:
+                self._further[of] = left
+            else:
+                self._further.pop(of, None)
 
     def due(self, now: int) -> Iterator[ExpireSession]:
         """The ends of running sessions whose time is over, oldest first."""
@@ -79,18 +121,25 @@ class Sessions:
     def next_due(self) -> int | None:
         return next((session.expires_at for session in self.open.values()), None)
 
-    def decide(self, command: SessionCommand, now: int) -> list[Told]:
+    def decide(self, command: SessionCommand | SetSessionTerms, now: int) -> list[Told]:
         match command:
+            case SetSessionTerms():
+                return [self.terms.decide(command, self._hierarchy, self._contracts.types)]
             case ReserveUnits():
                 return self._reserve(command, now)
             case ExpireSession():
                 return self._expire(command, now)
         late = self.expired.get((command.source, command.session))
-        if late is not None:
+        if late is not None and isinstance(command, UpdateSession | ReleaseSession):
             return self._late(late, command)
         session = self.open.get((command.source, command.session))
         if session is None:
             raise Refused("unknown_session", session=command.session)
+        if isinstance(command, KeepSession):
+            return [_kept(session, command.number, now)]
+        if isinstance(command, AskMore):
+            asking = UpdateSession(*session_id(session), command.number, Report(), command.requested)
+            return self._update(session, asking, session.used, now)
         used = _used(session, command)
         if isinstance(command, ReleaseSession):
             return self._release(session, command.number, used)
@@ -100,12 +149,12 @@ class Sessions:
 
     def _reserve(self, command: ReserveUnits, now: int) -> list[Told]:
         session, rate = self._opened(command, now)
-        terms = self._terms(session, 0, rate, spared=session.emergency)
+        terms = self._terms(session, 0, rate)
         asked = _checked(command.record.quantity)
         suspended = self._hierarchy.is_suspended(session.path[0], session.started_at)
         if suspended and not session.emergency:
             return [self._denied(session, terms, command.number, 0, asked, NO_HOLD, 0, suspended=True)]
-        granted = terms.grant(asked)
+        granted = self._grant(session, terms, asked, now)
         if not granted.quantity:
             denied = self._denied(session, terms, command.number, 0, asked, NO_HOLD, 0)
             payer = EMERGENCY if session.emergency else PERSONAL
@@ -118,7 +167,15 @@ class Sessions:
             return [denied, *self._capped(terms, 1)]
         ruling = terms.ruling_of(granted.hold)
         return [
-            _reserved(session, asked, granted.quantity, granted.hold, ruling, final=granted.final),
+            _reserved(
+                session,
+                asked,
+                granted.quantity,
+                granted.hold,
+                ruling,
+                self._conditions(session, terms, granted.quantity, last=granted.final),
+                final=granted.final,
+            ),
             *terms.crossed(granted.hold),
             *self._capped(terms, granted.hold.total),
         ]
@@ -152,6 +209,8 @@ class Sessions:
             *(rate.version, rate.index, 0, NO_HOLD, _until(now), command.token, command.sealed),
             *(is_emergency(record), CORPORATE, self._limits.policies.place_of(record.counterpart)),
             *(rate.prefix, rate.basis),
+            rating_group=command.rating_group,
+            of=command.of,
         )
         return session, rate
 
@@ -166,10 +225,13 @@ class Sessions:
             held, _ = terms.priced(terms.largest(used))
             quantity, final = 0, False
         else:
-            granted = terms.grant(_checked(requested))
+            granted = self._grant(session, terms, _checked(requested), now)
             held, quantity, final = granted.hold, granted.quantity, granted.final
         crossed: list[ThresholdCrossed | CapReached] = [*terms.crossed(held)]
         crossed += self._capped(terms, held.total + (requested is not None and not quantity))
+        if requested is not None and not quantity and session.emergency:
+            # Nothing ends a call for help: what cannot be held will not be charged.
+            quantity = _free(session, requested)
         if requested is not None and not quantity:
             until = _until(now)
             denied = self._denied(
@@ -178,13 +240,45 @@ class Sessions:
             return [denied, *crossed]
         updated = SessionUpdated(
             *(*_of(session, command.number), used, requested, quantity, final, session.hold, held),
-            *(_until(now), terms.ruling_of(held)),
+            *(_until(now), terms.ruling_of(held), self._conditions(session, terms, quantity, last=final)),
         )
         return [updated, *crossed]
 
+    def _grant(self, session: Session, terms: Terms, requested: int, now: int) -> Slice:
+        """The next slice, sized by the session's pace and by who else draws on the same."""
+        laid_down = self.terms.of(session.path, session.usage_type)
+        usual, least = (laid_down.usual, laid_down.least) if laid_down is not None else (0, 0)
+        quota, crowd = quota_of(session.usage_type, usual, least), self.crowd()
+        is_new = (session.source, session.session) not in self.open
+
+        def sharing(stop: Stop) -> int:
+            return crowd.at(stop.counted, session.period, stop.ordinal) + is_new
+
+        terms.ends = ends_sessions(terms.rate)
+        wished = wish(requested, quota, terms.used, now - session.started_at)
+        granted = terms.grant(wished, len(self.open) + is_new, sharing)
+        if session.emergency and granted.final:
+            # No slice is the last one of a call for help: what cannot be held will not be charged.
+            return Slice(granted.hold, max(granted.quantity, _free(session, requested)), final=False)
+        return granted
+
+    def _conditions(self, session: Session, terms: Terms, granted: int, *, last: bool) -> Conditions | None:
+        """What is told beside a slice, or with a denial; None where all is as usual."""
+        laid_down = self.terms.of(session.path, session.usage_type)
+        told = laid_down.conditions(granted, last=last) if laid_down is not None else _AS_USUAL
+        if granted and not terms.rate.plain:
+            begins = session.started_at + terms.used * SECOND
+            switch_at = switches_at(terms.rate, begins, begins + granted * SECOND)
+            told = replace(told, switch_at=switch_at) if switch_at else told
+        if granted and laid_down is not None and laid_down.pooled:
+            told = replace(told, unit_value=unit_value(terms))
+        return told if told != _AS_USUAL else None
+
     def _is_cut_off(self, session: Session, now: int) -> bool:
         """Whether a running session gets no more because its resource has been suspended."""
-        return session.usage_type not in CALLS and self._hierarchy.is_suspended(session.path[0], now)
+        if session.emergency or session.usage_type in CALLS:
+            return False
+        return self._hierarchy.is_suspended(session.path[0], now)
 
     def _denied(
         self,
@@ -220,6 +314,7 @@ class Sessions:
             session.sealed,
             stop.window,
             ruling if stop.reason in STOPPING.values() else None,
+            self._conditions(session, terms, 0, last=True),
         )
 
     # --- ending -------------------------------------------------------------------------------
@@ -278,10 +373,7 @@ class Sessions:
         period = self._contracts.periods[session.period]
         return self._contracts.rate_of(period, session.usage_type, rate)
 
-    def _terms(
-        self, session: Session, used: int, rate: CompiledRate | None = None, spared: bool = False
-    ) -> Terms:
-        """`spared`: no policy is asked."""
+    def _terms(self, session: Session, used: int, rate: CompiledRate | None = None) -> Terms:
         families = self._families
         counters = families[session.usage_type, session.period], families[MONEY, session.period]
         kind = self._hierarchy.members[session.path[0]].kind
@@ -299,12 +391,15 @@ class Sessions:
             asked,
             frozen=None if session.emergency else frozen_on(session.path, self._hierarchy),
             overage=self._contracts.periods[session.period].overage,
-            spared=spared,
+            spared=session.emergency,
         )
 
     # --- applied ------------------------------------------------------------------------------
 
-    def apply(self, event: SessionEvent) -> None:
+    def apply(self, event: SessionEvent | SessionTermsSet) -> None:
+        if isinstance(event, SessionTermsSet):
+            self.terms.apply(event, self._hierarchy)
+            return
         ident = (event.source, event.session)
         session = self.open.pop(ident, None)
         before = session.hold if session is not None else NO_HOLD
@@ -315,19 +410,31 @@ class Sessions:
         keep(self._families, at, event.path, event.held)
         if self._limits.gauges:
             self._count_windows(event)
+        if self._crowd is not None:
+            self._count_crowd(event, session)
         match event:
             case SessionReserved():
-                self.open[ident] = _begun(event)
+                begun = self.open[ident] = _begun(event)
+                self._join(begun)
             case SessionUpdated() | SessionDenied():
                 if session is not None:
                     self.open[ident] = _gone_on(session, event)
             case SessionReleased():
-                self.expired.pop(ident, None)
+                ended = self.expired.pop(ident, session)
+                if ended is not None:
+                    self._part(ended)
             case SessionExpired():
                 assert session is not None
                 self.expired[ident] = replace(session, hold=NO_HOLD)
                 if len(self.expired) > EXPIRED_MAX:
-                    del self.expired[next(iter(self.expired))]
+                    self._part(self.expired.pop(next(iter(self.expired))))
+
+    def _count_crowd(self, event: SessionEvent, session: Session | None) -> None:
+        assert self._crowd is not None
+        if isinstance(event, SessionReserved):
+            self._crowd.count(event.usage_type, event.period, event.path)
+        elif isinstance(event, SessionReleased | SessionExpired) and session is not None:
+            self._crowd.count(event.usage_type, event.period, event.path, -1)
 
     def _count_windows(self, event: SessionEvent) -> None:
         """Holds count in the windows that the session began in."""
@@ -390,7 +497,7 @@ def _of(session: Session, number: int) -> tuple[str, str, int, int, Path, str, s
     return (
         session.source,
         session.session,
-        RATING_GROUP,
+        session.rating_group,
         number,
         session.path,
         session.usage_type,
@@ -400,19 +507,39 @@ def _of(session: Session, number: int) -> tuple[str, str, int, int, Path, str, s
     )
 
 
+def _kept(session: Session, number: int, now: int) -> SessionUpdated:
+    used, hold = session.used, session.hold
+    left = max(0, hold.total - used)
+    return SessionUpdated(*_of(session, number), used, None, left, False, hold, hold, _until(now))
+
+
 def _begun(event: SessionReserved) -> Session:
     return Session(
         *(event.source, event.session, event.number, event.path, event.usage_type, event.period),
         *(event.started_at, event.direction, event.tariff, event.rate, 0, event.held),
         *(event.expires_at, event.subject, event.sealed, event.emergency, event.payer, event.place),
-        *(event.prefix, event.basis),
+        *(event.prefix, event.basis, event.rating_group, event.of),
+        pooled=_is_pooled(event.conditions),
     )
 
 
 def _gone_on(session: Session, event: SessionUpdated | SessionDenied) -> Session:
     return replace(
-        session, number=event.number, used=event.used, hold=event.held, expires_at=event.expires_at
+        session,
+        number=event.number,
+        used=event.used,
+        hold=event.held,
+        expires_at=event.expires_at,
+        pooled=session.pooled or _is_pooled(event.conditions),
     )
+
+
+def session_id(session: Session) -> SessionId:
+    return session.source, session.session
+
+
+def _is_pooled(conditions: Conditions | None) -> bool:
+    return conditions is not None and conditions.unit_value is not None
 
 
 def _used(session: Session, command: UpdateSession | ReleaseSession) -> int:
@@ -437,7 +564,14 @@ def _until(now: int) -> int:
 
 
 def _reserved(
-    session: Session, asked: int, quantity: int, hold: Hold, ruling: Ruling | None, *, final: bool = False
+    session: Session,
+    asked: int,
+    quantity: int,
+    hold: Hold,
+    ruling: Ruling | None,
+    conditions: Conditions | None = None,
+    *,
+    final: bool = False,
 ) -> SessionReserved:
     return SessionReserved(
         *_of(session, session.number),
@@ -456,12 +590,17 @@ def _reserved(
         ruling,
         session.prefix,
         session.basis,
+        session.of,
+        conditions,
     )
 
 
 def _free(session: Session, requested: int) -> int:
     """A slice that the enterprise does not pay for: as asked for."""
-    return requested or QUOTAS.get(session.usage_type, QUOTA_OF_OTHERS).usual
+    return requested or quota_of(session.usage_type).usual
+
+
+_AS_USUAL = Conditions()
 
 
 def _usage_of_another(

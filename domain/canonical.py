@@ -177,6 +177,9 @@ def _allocation(tenant: Tenant) -> Iterator[dict[str, Any]]:
                 yield {"is": "cap", **msgspec.structs.asdict(cap)}
     for ordinal in sorted(tenant.hierarchy.frozen):
         yield {"is": "frozen", **msgspec.structs.asdict(tenant.hierarchy.frozen[ordinal])}
+    for at in sorted(tenant.sessions.terms.by_node):
+        told_terms = msgspec.structs.asdict(tenant.sessions.terms.by_node[at])
+        yield {"is": "session terms", **msgspec.to_builtins(told_terms)}
     for template in sorted(tenant.templates.by_name):
         told = tenant.templates.by_name[template]
         yield {"is": "template", **msgspec.to_builtins(msgspec.structs.asdict(told))}

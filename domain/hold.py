@@ -5,7 +5,7 @@ usage: parts of the buckets on its path, overage, money. Held units are `reserve
 buckets and count as used at every member of the path, so consumed + reserved passes no limit.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -16,7 +16,9 @@ from .charging import uncovered
 from .hierarchy import Member, Path
 from .limit import Limits, Stop, ThresholdCrossed
 from .policy import Asked, Ruling, priced_above
+from .rating.sessions import has_ended
 from .refusals import InvariantBroken
+from .slicing import Wish
 from .tariff import EXACT_MAX, NOTHING, CompiledRate, Rated
 from .usage import MONEY
 
@@ -35,27 +37,6 @@ class Hold(Struct, frozen=True, array_like=True, gc=False):
 
 
 NO_HOLD = Hold(0, 0, (), 0, 0)
-
-
-class Quota(Struct, frozen=True):
-    """How much is granted at a time where the network leaves it to us."""
-
-    usual: int
-    least: int
-    """When little is left, slices become smaller, but not smaller than this."""
-
-
-QUOTAS = {
-    "data": Quota(10_000_000, 100_000),
-    "voice": Quota(120, 10),
-    "messaging": Quota(10, 1),
-    "video": Quota(120, 10),
-}
-"""By usage type, in its unit."""
-QUOTA_OF_OTHERS = Quota(100, 1)
-"""Of types that a carrier has defined: what a unit of theirs is worth, we do not know."""
-SHARES = 8
-"""A slice is at most an eighth of what is left on its path: one session does not take the rest of all."""
 
 
 class Slice(Struct, frozen=True):
@@ -100,20 +81,24 @@ class Terms:
         self._safe = min(used, own.total)
         self._overage = overage or not rate.included
         self._held = dict(own.drawn)
+        self.ends = False
+        """Whether the maximum charge of the rate ends it: then nothing is granted beyond."""
         self._frozen = frozen
         """Who on the path is frozen: then only what was granted before may be used."""
 
-    def grant(self, requested: int) -> Slice:
-        """The slice after what is used: as requested, or for 0 as we choose; less where less is left."""
-        used = self.used
-        if requested:
-            total = self.largest(used + requested)
-        else:
-            quota = QUOTAS.get(self.family.usage_type, QUOTA_OF_OTHERS)
-            left = self.largest(used + quota.usual * SHARES) - used
-            if left == quota.usual * SHARES:
-                return Slice(self.priced(used + quota.usual)[0], quota.usual, final=False)
-            total = self.largest(used + max(0, min(left, max(quota.least, left // SHARES))))
+    def grant(self, wish: Wish, crowd: int, sharing: Callable[[Stop], int]) -> Slice:
+        """The slice after what is used: as wished where there is plenty for the whole crowd, or a share.
+
+        `sharing`: how many of the crowd draw on what somebody stops.
+        """
+        used, plenty = self.used, max(wish.quantity * wish.shares(crowd), wish.quantity + 1)
+        if self.fits(used + plenty):
+            return Slice(self.priced(used + wish.quantity)[0], wish.quantity, final=False)
+        stop = self.stop(used + plenty)
+        among = sharing(stop) if stop is not None and crowd > 1 else crowd
+        most = wish.quantity * wish.shares(among)
+        total = used + wish.of(self.largest(used + most) - used, among)
+        total = min(total, self.largest(total))
         hold, _ = self.priced(total)
         slice_ = max(0, total - used)
         return Slice(hold, slice_, final=bool(slice_) and not self.fits(total + 1))
@@ -149,6 +134,10 @@ class Terms:
         above = billed if ruling.counted == MONEY else min(billed, self._beyond(ruling, billed))
         hold, rated = self._priced(total, billed, billed - above, ruling)
         return hold, rated, replace(ruling, above=above)
+
+    def costs_as_rated(self) -> bool:
+        """Whether no policy has a say about it, or is near to."""
+        return not self._policies
 
     def ruling_of(self, hold: Hold) -> Ruling | None:
         """What a policy rules of a hold that it does not stop."""
@@ -186,6 +175,9 @@ class Terms:
         hold, rated, ruling = self.ruled(total)
         if ruling is not None and ruling.action in STOPPING:
             return self._stop_of(ruling)
+        ended = self._ended(total) if self.ends else None
+        if ended is not None:
+            return Stop("maximum_charge", self.path[0], MONEY, hold.amount, ended)
         if hold.overage and not self._overage:
             taken = hold.billed - hold.overage
             return uncovered(self.family, self.path, hold.billed, taken, self._held)
@@ -196,6 +188,12 @@ class Terms:
             if stop is not None:
                 return stop
         return None
+
+    def _ended(self, total: int) -> int | None:
+        """The maximum charge, where what comes before the last unit costs as much."""
+        billed = self.rate.billed(total - 1)
+        taken = self._draw(billed)[1] if self.rate.included else 0
+        return has_ended(self.rate, billed, taken, self.asked.at)
 
     def _dearer(self, total: int) -> Stop | None:
         """What was held before may cost more by now, where a policy prices it: money still has its limits."""

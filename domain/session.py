@@ -12,6 +12,7 @@ from .hierarchy import Path
 from .hold import NO_HOLD, Hold
 from .policy import Ruling
 from .rating.basis import Basis
+from .session_conditions import Conditions
 from .usage import UsageRecord
 
 VALIDITY_SECONDS = 600
@@ -20,7 +21,10 @@ OPEN_MAX = 1_000_000
 EXPIRED_MAX = 10_000
 """Sessions ended by silence that are remembered for a late report; the oldest are forgotten first."""
 RATING_GROUP = 1
+"""Of a session that has one only, and does not say which."""
 LATE = "+late"
+PART = "+"
+"""Between a session's id and the rating group, in the id of every group after the first."""
 
 SessionId = tuple[str, str]
 """Source and the source's own id: as a usage record's identity, for a session is charged as one."""
@@ -65,6 +69,10 @@ class SessionReserved(Struct, frozen=True, array_like=True, gc=False):
     """By which the rate was found among its zone's; "" where it has one of its own."""
     basis: Basis | None = None
     """What else the rate was chosen by."""
+    of: str = ""
+    """Of another rating group than the session's first: the session. It is charged as `<of>+<group>`."""
+    conditions: Conditions | None = None
+    """None: as usual."""
 
     @property
     def before(self) -> Hold:
@@ -94,6 +102,7 @@ class SessionUpdated(Struct, frozen=True, array_like=True, gc=False):
     held: Hold
     expires_at: int
     ruling: Ruling | None = None
+    conditions: Conditions | None = None
 
 
 class SessionDenied(Struct, frozen=True, array_like=True, gc=False):
@@ -129,6 +138,7 @@ class SessionDenied(Struct, frozen=True, array_like=True, gc=False):
     window: str = "period"
     """What the limit counts in."""
     ruling: Ruling | None = None
+    conditions: Conditions | None = None
 
 
 class SessionReleased(Struct, frozen=True, array_like=True, gc=False):
@@ -189,6 +199,9 @@ class ReserveUnits(Struct, frozen=True, gc=False):
     number: int
     token: bytes
     sealed: bytes
+    rating_group: int = RATING_GROUP
+    of: str = ""
+    """Where it is a further rating group of a session: that session."""
 
 
 class Report(Struct, frozen=True, gc=False):
@@ -210,6 +223,15 @@ class UpdateSession(Struct, frozen=True, gc=False):
     """For a charge of its own, where the session was ended before; set on the way in."""
 
 
+class AskMore(Struct, frozen=True, gc=False):
+    """Ask for the next slice, after what all services of a pool have used was reported."""
+
+    source: str
+    session: str
+    number: int
+    requested: int
+
+
 class ReleaseSession(Struct, frozen=True, gc=False):
     """Report the last usage, and end the session."""
 
@@ -218,6 +240,14 @@ class ReleaseSession(Struct, frozen=True, gc=False):
     number: int
     report: Report
     sealed: bytes = b""
+
+
+class KeepSession(Struct, frozen=True, gc=False):
+    """Go on holding what is held: another rating group of the same session was told of."""
+
+    source: str
+    session: str
+    number: int
 
 
 class ExpireSession(Struct, frozen=True, gc=False):
@@ -250,7 +280,11 @@ class Session(Struct, frozen=True, array_like=True, gc=False):
     place: str = ""
     prefix: str = ""
     basis: Basis | None = None
+    rating_group: int = RATING_GROUP
+    of: str = ""
+    pooled: bool = False
+    """What it holds may be used up by other services of the same session."""
 
 
-SessionCommand = ReserveUnits | UpdateSession | ReleaseSession | ExpireSession
+SessionCommand = ReserveUnits | UpdateSession | ReleaseSession | ExpireSession | KeepSession | AskMore
 SessionEvent = SessionReserved | SessionUpdated | SessionDenied | SessionReleased | SessionExpired

@@ -42,6 +42,7 @@ from .session import (
     SessionReserved,
     SessionUpdated,
 )
+from .session_terms import SessionTermsSet
 from .suspense import SuspenseEvent
 from .tariff import Made, TariffPublished
 from .template import TemplateDefined
@@ -185,6 +186,7 @@ class Structure(Struct, array_like=True):
     amended: list[TariffAmended] = []
     overridden: list[RatesOverridden] = []
     withdrawn: list[TariffWithdrawn] = []
+    session_terms: list[SessionTermsSet] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -283,6 +285,7 @@ def encode_structure(tenant: Tenant) -> bytes:
             amended=[one for one in made if isinstance(one, TariffAmended)],
             overridden=[one for one in made if isinstance(one, RatesOverridden)],
             withdrawn=list(tenant.tariffs.withdrawn.values()),
+            session_terms=[*tenant.sessions.terms.by_node.values()],
         )
     )
 
@@ -517,7 +520,7 @@ def _limits(tenant: Tenant) -> Iterator[KeptLimits]:
 
 
 def _restore_allocation(tenant: Tenant, kept: Structure) -> None:
-    events: list[Event] = [*kept.caps, *kept.frozen, *kept.templates, *kept.schedules]
+    events: list[Event] = [*kept.caps, *kept.frozen, *kept.templates, *kept.schedules, *kept.session_terms]
     for event in events:
         tenant.apply(event)
 

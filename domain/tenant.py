@@ -80,9 +80,12 @@ from .rerating import Rerating
 from .rollover import RolledOver, RollOver, RollOvers
 from .schedule import ScheduleCommand, ScheduleEvent, Schedules
 from .session import (
+    AskMore,
     ExpireSession,
+    KeepSession,
     ReleaseSession,
     ReserveUnits,
+    SessionCommand,
     SessionDenied,
     SessionExpired,
     SessionReleased,
@@ -90,6 +93,7 @@ from .session import (
     SessionUpdated,
     UpdateSession,
 )
+from .session_terms import SessionTermsSet, SetSessionTerms
 from .suspense import (
     AmendUsage,
     DismissUsage,
@@ -159,6 +163,7 @@ Event = (
     | SessionDenied
     | SessionReleased
     | SessionExpired
+    | SessionTermsSet
     | ContractEnded
     | ContractRenewed
     | ToppedUp
@@ -208,6 +213,9 @@ Command = (
     | UpdateSession
     | ReleaseSession
     | ExpireSession
+    | KeepSession
+    | AskMore
+    | SetSessionTerms
     | SetCap
     | TransferMany
     | ReturnUnused
@@ -309,7 +317,7 @@ class Tenant:
         if isinstance(command, NoticeCommand):
             return [*self.notices.decide(command, self.hierarchy, self.types, _TOPICS, now)]
         match command:
-            case ReserveUnits() | UpdateSession() | ReleaseSession() | ExpireSession():
+            case _ if isinstance(command, SessionCommand | SetSessionTerms):
                 return self.sessions.decide(command, now)
             case Allocate() | Return() | Trade():
                 return self.trading.settled(self._transfer(command, now), now, by)
@@ -478,7 +486,12 @@ class Tenant:
             case UsageRejected() | UsageSuspended() | UsageRecycled() | UsageAmended() | UsageDismissed():
                 self._apply_not_charged(event)
             case (
-                SessionReserved() | SessionUpdated() | SessionDenied() | SessionReleased() | SessionExpired()
+                SessionReserved()
+                | SessionUpdated()
+                | SessionDenied()
+                | SessionReleased()
+                | SessionExpired()
+                | SessionTermsSet()
             ):
                 self.sessions.apply(event)
             case ImportBegun() | ImportFinished() | DuplicatesCounted():

@@ -208,6 +208,8 @@ TOLD: dict[str, Told] = {
     "nothing_to_rerate": Told("scope", "the job {job} has nothing to change there"),
     "too_many_records": Told("scope", "{count} charges are too many, at most {count_max} at a time"),
     "cannot_be_made_again": Told("scope", "record {record} cannot be charged in order: {reason}"),
+    "bad_session_terms": Told("terms", "{field} cannot be used: {remedy}"),
+    "no_session_terms": Told("node", "{node} has no terms of its own for sessions there"),
     # sessions: they come by a door of their own, which says the same
     "unknown_session": Told("session", "no session {session} is running: it has ended, or never began"),
     "session_exists": Told("session", "the session {session} is running: report on it, or take another id"),

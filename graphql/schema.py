@@ -93,6 +93,7 @@ from .rerating import (
 )
 from .review import review
 from .scalars import SCALARS
+from .session_terms import session_terms, set_session_terms
 from .sessions import sessions
 from .sizing import sizing
 from .suspense import (
@@ -144,6 +145,7 @@ class Query:
     templates = strawberry.field(templates, description="The rules of allocation that have names.")
     schedules = strawberry.field(schedules, description="Allocations that time carries out.")
     limits = strawberry.field(limits, description="The limits in force at a node, in every window.")
+    session_terms = strawberry.field(session_terms, description="What is laid down for sessions.")
     policies = strawberry.field(policies, description="What happens at thresholds of limits.")
     try_policy = strawberry.field(try_policy, description="What a policy would have done to past usage.")
     suspense = strawberry.field(suspense, description="Records that wait to be corrected.")
@@ -231,6 +233,9 @@ class Mutation:
     raise_limit = strawberry.mutation(raise_limit, description="Raise a limit for a time.")
     set_policy = strawberry.mutation(set_policy, description="Set what happens beyond thresholds of limits.")
     withdraw_policy = strawberry.mutation(withdraw_policy, description="End a policy.")
+    set_session_terms = strawberry.mutation(
+        set_session_terms, description="Lay down how sessions are granted units, and how they end."
+    )
     approve_usage = strawberry.mutation(
         approve_usage, description="Let be used for a time what a policy lets wait."
     )

@@ -34,6 +34,7 @@ class Session:
     resource_id: ID
     node_id: ID = strawberry.field(description="The node that the resource was on when it began.")
     node_name: str
+    rating_group: int = strawberry.field(description="Of the services authorised in one session: which.")
     usage_type: str
     unit: str
     period: str
@@ -49,6 +50,9 @@ class Session:
     reason: str | None = strawberry.field(description="Why more was denied, the last time.")
     stopped_by: ID | None = strawberry.field(description="By whose limit; null beyond your reach.")
     expires_at: Moment | None = strawberry.field(description="Without a report by then it is ended.")
+    final_action: str | None = strawberry.field(
+        description="When the last units are used: TERMINATE, REDIRECT or RESTRICT_ACCESS."
+    )
     recorded_at: Moment
 
 
@@ -103,6 +107,7 @@ def _told(row: views.Session, reach: Reach) -> Session:
         resource_id=ID(row.resource_id),
         node_id=ID(row.node_id),
         node_name=row.node_name,
+        rating_group=row.rating_group,
         usage_type=row.usage_type,
         unit=reach.units[row.usage_type],
         period=row.period,
@@ -116,5 +121,6 @@ def _told(row: views.Session, reach: Reach) -> Session:
         reason=row.reason or None,
         stopped_by=ID(stopped_by) if stopped_by is not None else None,
         expires_at=Moment(row.expires_at) if row.expires_at is not None else None,
+        final_action=row.final_action or None,
         recorded_at=Moment(row.recorded_at),
     )

@@ -43,6 +43,7 @@ from ..domain.session import (
     SessionReserved,
     SessionUpdated,
 )
+from ..domain.session_terms import SessionTermsSet
 from ..domain.suspense import SuspenseEvent, UsageAmended, UsageDismissed, UsageRecycled
 from ..domain.tariff import TariffPublished
 from ..domain.template import TemplateDefined
@@ -74,7 +75,12 @@ _QUANTITIES = (
     *("whole", "before", "after", "change", "commitment"),
     *("price", "left", "above", "value"),
 )
-_CAUSES = {"insufficient_allowance": "the allowance", "cap_reached": "the cap", "frozen": "the freeze"}
+_CAUSES = {
+    "insufficient_allowance": "the allowance",
+    "cap_reached": "the cap",
+    "frozen": "the freeze",
+    "maximum_charge": "the maximum charge",
+}
 _VERBS = {"allocate": "allocated", "return": "returned", "trade": "traded", "undo": "gave back"}
 _OUTCOMES = UsageCharged | UsageRejected | UsageSuspended | SessionEvent | SuspenseEvent
 
@@ -224,6 +230,8 @@ class Teller:
                 SessionReserved() | SessionUpdated() | SessionDenied() | SessionReleased() | SessionExpired()
             ):
                 return self._session(event)
+            case SessionTermsSet():
+                return self._session_terms(event)
             case (
                 RecipientSet()
                 | RecipientRemoved()
@@ -394,6 +402,13 @@ class Teller:
                 much = quantity_text(used, event.usage_type)
                 return f"The {session} of {who} was silent for too long and ended, after {much}."
 
+    def _session_terms(self, event: SessionTermsSet) -> str:
+        where, of = self.name(event.node), event.usage_type or "all usage"
+        if event.terms is None:
+            return f"Sessions of {of} at {where} have no terms of their own any more{noted(event.note)}."
+        ends = _FINAL[event.terms.action].format(event.terms)
+        return f"Sessions of {of} at {where} have terms of their own; in the end {ends}{noted(event.note)}."
+
     def _notice(self, event: NoticeEvent) -> str:
         where = self.name(event.node)
         match event:
@@ -411,6 +426,11 @@ class Teller:
                 return f"The webhook {webhook} of {where} was enabled again."
 
 
+_FINAL = {
+    "TERMINATE": "they are terminated",
+    "REDIRECT": "the user is redirected to {0.address}",
+    "RESTRICT_ACCESS": "the user reaches only what filter {0.filter_id} lets through",
+}
 _DISABLED = {
     "asked": "somebody asked for it",
     "failing": "it has not taken what it was told",

@@ -6,7 +6,7 @@ each was set: what was charged, without what sessions hold.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -18,6 +18,7 @@ from ..domain.limit import InForce, LimitSet, ThresholdCrossed
 from ..domain.policy import PolicySet, PolicyWithdrawn, UsageApproved
 from ..domain.raising import LimitRaised, raised
 from ..domain.rerated import UsageTakenBack
+from ..domain.session_terms import SessionTermsSet
 from ..domain.tenant import TenantOpened
 from ..domain.usage import MONEY
 from ..domain.window import PERIOD, Calendar, window_of
@@ -44,11 +45,10 @@ VERSION = 2
 NOWHERE = -1
 """The ordinal of what is about no member."""
 
-Rule = LimitSet | LimitRaised | ThresholdCrossed | PolicySet | PolicyWithdrawn | UsageApproved
-KINDS: dict[str, type[Rule]] = {
-    kind.topic: kind
-    for kind in (LimitSet, LimitRaised, ThresholdCrossed, PolicySet, PolicyWithdrawn, UsageApproved)
-}
+Rule = (
+    LimitSet | LimitRaised | ThresholdCrossed | PolicySet | PolicyWithdrawn | UsageApproved | SessionTermsSet
+)
+KINDS: dict[str, type[Rule]] = {kind.topic: kind for kind in get_args(Rule)}
 _pack = msgspec.msgpack.Encoder().encode
 _decoders = {topic: msgspec.msgpack.Decoder(kind) for topic, kind in KINDS.items()}
 _decode_opened = msgspec.msgpack.Decoder(TenantOpened).decode
@@ -234,6 +234,16 @@ def policies(db: Connection) -> list[Policy]:
         (approved if isinstance(told.event, UsageApproved) else versions).append(told)
     made = [Policy(name, of[0][-1].ordinal, *of) for name, of in found.items()]
     return sorted(made, key=lambda policy: -policy.versions[-1].seq)
+
+
+def session_terms(db: Connection) -> list[Told]:
+    """The terms for sessions that hold, those set last first; who may see which is for the reader to say."""
+    found: dict[tuple[int, str], Told] = {}
+    for told in _told(db, None, (SessionTermsSet.topic,)):
+        assert isinstance(told.event, SessionTermsSet)
+        found[told.ordinal, told.event.usage_type] = told
+    held = [told for told in found.values() if told.event.terms is not None]  # type: ignore[union-attr]
+    return sorted(held, key=lambda told: -told.seq)
 
 
 def _limit(

@@ -18,6 +18,7 @@ from ..domain.session import (
     SessionReserved,
     SessionUpdated,
 )
+from ..domain.session_conditions import TERMINATE
 from .chunk import Chunk
 from .paging import newest, page_values
 from .tables import Connection, Table
@@ -47,10 +48,12 @@ SESSIONS = Table(
         "stopped_by": "integer",
         "expires_at": "bigint",
         "recorded_at": "bigint",
+        "rating_group": "bigint",
+        "final_action": "text",
     },
 )
 TABLES = (SESSIONS,)
-VERSION = 1
+VERSION = 2
 
 
 class Session(Struct, frozen=True):
@@ -82,6 +85,9 @@ class Session(Struct, frozen=True):
     stopped_by: int | None
     expires_at: int | None
     recorded_at: int
+    rating_group: int
+    final_action: str
+    """What happens when the units granted last are used; empty while they are not the last."""
     resource_id: str
     node_id: str
     node_name: str
@@ -98,7 +104,9 @@ def apply(chunk: Chunk, db: Connection) -> None:
 
 def _row(told: Recorded, event: SessionEvent) -> tuple[Any, ...]:
     used = granted = overrun = 0
-    reason, stopped_by, expires_at = "", None, None
+    reason, stopped_by, expires_at, final = "", None, None, ""
+    if isinstance(event, SessionReserved | SessionUpdated) and event.final:
+        final = event.conditions.action if event.conditions else TERMINATE
     match event:
         case SessionReserved():
             status, granted, expires_at = "open", event.granted, event.expires_at
@@ -117,6 +125,7 @@ def _row(told: Recorded, event: SessionEvent) -> tuple[Any, ...]:
         *(told.seq, status, event.path[0], event.path[1], event.usage_type, event.period),
         *(event.started_at, event.direction, event.number, used, granted),
         *(event.held.billed, event.held.amount, overrun, reason, stopped_by, expires_at, told.recorded_at),
+        *(event.rating_group, final),
     )
 
 

@@ -31,6 +31,7 @@ from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.policy import PolicySet, PolicyWithdrawn, UsageApproved
 from ..domain.raising import LimitRaised
 from ..domain.rollover import RolledOver
+from ..domain.session_terms import SessionTermsSet
 from ..domain.trade_rules import TradeRulesSet
 from ..domain.trading import Reserving, TransferUndone
 from .chunk import Chunk
@@ -79,7 +80,7 @@ _NAMED: dict[type, tuple[str, ...]] = {
         (Granted, ToppedUp, GrantChanged, LimitSet, ThresholdCrossed, ApprovalRuleSet), ("node",)
     ),
     **dict.fromkeys((CapSet, CapReached, NodeFrozen, NodeThawed), ("node",)),
-    **dict.fromkeys((LimitRaised, PolicySet, PolicyWithdrawn, UsageApproved), ("node",)),
+    **dict.fromkeys((LimitRaised, PolicySet, PolicyWithdrawn, UsageApproved, SessionTermsSet), ("node",)),
 }
 """The fields of an event that name members by their ids."""
 

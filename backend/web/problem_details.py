@@ -5,6 +5,7 @@ A client's mistake is told with its remedy. Ours is logged once, with the reques
 """
 
 import re
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
@@ -47,12 +48,22 @@ AnyRequest = Request[Any, Any, Any]
 class HttpProblem(Exception):
     """An answer that is not the one asked for."""
 
-    def __init__(self, status: int, code: str, detail: str, headers: dict[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        headers: dict[str, str] | None = None,
+        *,
+        more: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__(code)
         self.status = status
         self.code = code
         self.detail = detail
         self.headers = headers or {}
+        self.more = more or {}
+        """Members that a door of its own adds."""
 
 
 def request_id(scope: Scope) -> str:
@@ -84,6 +95,7 @@ def handle(request: AnyRequest, error: Exception) -> Response[bytes]:
         "detail": problem.detail,
         "code": problem.code,
         "request_id": request_id(request.scope),
+        **problem.more,
     }
     return Response(
         orjson.dumps(body), status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers

@@ -718,3 +718,20 @@ def test_charges_are_rated_again_after_it_was_shown_what_that_changes(allotment,
     refused = allotment("rerate", "--tenant", slug, "--node", "nobody", "--dry-run")
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "there is no node nobody" in refused.stderr
+
+
+def test_terms_for_sessions_are_laid_down_listed_and_taken_back(allotment, acme):
+    at_node = ("session", "terms", "set", "emea", "--type", "data", "--tenant", acme)
+    refused = allotment(*at_node, "--final", "REDIRECT")
+    assert (refused.returncode, "address" in refused.stderr) == (1, True), refused.stderr
+    done = allotment.json(*at_node, "--final", "REDIRECT", "--address", "https://top-up.example")
+    assert [event["topic"] for event in done["events"]] == ["session.terms_set"]
+    (told,) = allotment.json("session", "terms", "list", "--tenant", acme)
+    assert (told["node"], told["usage_type"], told["terms"][:2]) == (
+        *("emea", "data"),
+        ["REDIRECT", "https://top-up.example"],
+    )
+    assert "top-up.example" in allotment("session", "terms", "list", "--tenant", acme).stdout
+    assert allotment("session", "terms", "clear", "emea", "--type", "data", "-t", acme).returncode == 0
+    assert allotment.json("session", "terms", "list", "--tenant", acme) == []
+    assert allotment.json("session", "list", "--tenant", acme, "--status", "open") == []

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from allotment.domain.bucket import Allocate, Granted, Return, Trade
 from allotment.domain.charging import UsageCharged
 from allotment.domain.contract import PeriodOpened
-from allotment.domain.hold import NO_HOLD, QUOTAS, SHARES
+from allotment.domain.hold import NO_HOLD
 from allotment.domain.limit import SetLimit, ThresholdCrossed
 from allotment.domain.refusals import InvariantBroken, Refused
 from allotment.domain.session import (
@@ -28,6 +28,7 @@ from allotment.domain.session import (
     SessionUpdated,
     UpdateSession,
 )
+from allotment.domain.slicing import QUOTAS, SHARES
 from allotment.domain.tenant import Tenant
 from allotment.domain.usage import UsageRecord
 

@@ -113,6 +113,8 @@ from allotment.domain.session import (
     SessionReserved,
     SessionUpdated,
 )
+from allotment.domain.session_conditions import Conditions
+from allotment.domain.session_terms import SessionTerms, SessionTermsSet
 from allotment.domain.suspense import UsageAmended, UsageDismissed, UsageRecycled
 from allotment.domain.tariff import Rate, TariffPublished
 from allotment.domain.template import Rule, TemplateDefined
@@ -701,7 +703,6 @@ for topic, more in {
         *SAMPLES[f"{topic}/v1"],
         msgspec.structs.replace(SAMPLES[f"{topic}/v1"][0], **more),
     ]
-
 BASIS = Basis("eu", "night", 5, "12.50")
 SAMPLES |= {
     "usage.charged/v4": [
@@ -780,6 +781,30 @@ SAMPLES |= {
     ],
     "tariff.withdrawn/v1": [TariffWithdrawn(6, "a wrong sheet"), TariffWithdrawn(7)],
 }
+CONDITIONS = Conditions(60, 1000, 30, "REDIRECT", "https://top-up.example", "12", NOON, (25, 3))
+RESERVED = msgspec.structs.replace(
+    SAMPLES["session.reserved/v1"][0], session="c-7+2", rating_group=2, of="c-7", conditions=CONDITIONS
+)
+SAMPLES |= {
+    "session.reserved/v5": [*SAMPLES["session.reserved/v4"], RESERVED],
+    **{
+        f"session.{name}/v3": [
+            *SAMPLES[f"session.{name}/v1"],
+            msgspec.structs.replace(SAMPLES[f"session.{name}/v1"][0], conditions=CONDITIONS),
+        ]
+        for name in ("updated", "denied")
+    },
+}
+SAMPLES["session.terms_set/v1"] = [
+    SessionTermsSet(
+        "sales",
+        "data",
+        SessionTerms("REDIRECT", "https://top-up.example", "", 10**7, 10**5, 300, 20, 60, True),
+        "a note",
+    ),
+    SessionTermsSet("sales", "", SessionTerms("RESTRICT_ACCESS", "", "portal only")),
+    SessionTermsSet("sales", "voice", None),
+]
 
 FIGURES = {
     "amount": 850_000,

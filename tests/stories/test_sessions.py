@@ -6,9 +6,12 @@ Acme has 600 seconds of voice: 240 its own, 240 with EMEA and 60 of those handed
 from itertools import count
 
 import pytest
+from openapi_shape import check_answer
 
 from allotment.backend.verifying import verify
+from allotment.backend.web.charging_openapi import charging_openapi
 
+OPENAPI = charging_openapi()
 PATH = "/v1/charging/chargingdata"
 BALANCE = """query($id: ID!) {
   hierarchy(under: $id, depth: 0, usageTypes: ["voice"]) { root { balances {
@@ -36,6 +39,7 @@ class Switch:
             path, json=body, headers={"Authorization": f"Bearer {token}"}
         )
         self.company.settle()
+        check_answer(OPENAPI, path, answer)
         return answer
 
     def body(self, unit=None, used=None, **more):

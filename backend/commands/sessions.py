@@ -1,0 +1,162 @@
+"""`allotment session ...`: what runs now, and what is laid down for sessions."""
+
+from typing import Any
+from uuid import UUID, uuid4
+
+import msgspec
+import rich_click as click
+
+from ...domain.session_terms import ACTIONS, SessionTerms, SetSessionTerms
+from ...domain.tenant import Command
+from ...projections import rules
+from ...projections.sessions import STATUSES, sessions_page
+from ...tenants.onboarding import TenantEntry, find_tenant
+from ..following import catch_up
+from ..running import Product, running
+from ..stopping import complete
+from .output import note, say, settings_for_command, table, tell_json
+
+ACTOR = "carrier:command-line"
+LISTED_MAX = 1_000
+_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+
+
+@click.group()
+def session() -> None:
+    """Look at charging sessions, and lay down how they are granted units."""
+
+
+@session.command(name="list")
+@_TENANT
+@click.option("--node", default="", help="Of this node or resource; else of all.")
+@click.option("--status", type=click.Choice(STATUSES), default=None)
+@click.option("--limit", "first", type=click.IntRange(1, LISTED_MAX), default=50, show_default=True)
+@_JSON
+def session_list(slug: str, node: str, status: str | None, first: int, as_json: bool) -> None:
+    """Show sessions, those that changed last first.
+
+    \b
+    allotment session list --tenant acme --node sales --status open
+    """
+    with running(settings_for_command()) as product:
+        entry = find_tenant(product.isolation, slug)
+        catch_up(product.isolation, entry.tenant_id)
+        with product.isolation.snapshot(entry.tenant_id) as db:
+            found = sessions_page(db, first, None, node or None, status)
+    if as_json:
+        tell_json([msgspec.structs.asdict(one) for one in found])
+        return
+    rows = [
+        (
+            one.session,
+            one.status,
+            one.resource_id,
+            one.usage_type,
+            f"{one.used:,}",
+            f"{one.held:,}",
+            one.reason,
+        )
+        for one in found
+    ]
+    if rows:
+        say(table(("session", "status", "resource", "type", "used", "held", "denied by"), rows, right=(4, 5)))
+    else:
+        note("No sessions.")
+
+
+@session.group(name="terms")
+def session_terms() -> None:
+    """What is laid down for sessions at and below a node."""
+
+
+@session_terms.command(name="set")
+@_TENANT
+@click.argument("node")
+@click.option("--type", "usage_type", default="", help="Of one usage type; else of all.")
+@click.option("--final", "action", type=click.Choice(ACTIONS), default=ACTIONS[0], show_default=True)
+@click.option("--address", default="", help="Where REDIRECT sends the user: a web or SIP address.")
+@click.option("--filter", "filter_id", default="", help="What RESTRICT_ACCESS lets through, by name.")
+@click.option("--slice", "usual", type=int, default=0, help="Granted at a time; 0 is as usual.")
+@click.option("--least", type=int, default=0, help="The smallest slice; 0 is as usual.")
+@click.option("--validity", "validity_seconds", type=int, default=0, help="Of a slice, in seconds.")
+@click.option("--threshold", "threshold_percent", type=int, default=0, help="Report at so many % left.")
+@click.option("--holding", "holding_seconds", type=int, default=0, help="Give back what is untouched.")
+@click.option("--pooled", is_flag=True, help="Services of a session share the money reserved for them.")
+@click.option("--note", "why", default="", help="Why; it stands in the log.")
+@click.option("--key", default="", help="Yours; the same key again changes nothing.")
+@_JSON
+def terms_set(
+    slug: str, node: str, usage_type: str, why: str, key: str, as_json: bool, **laid_down: Any
+) -> None:
+    """Lay down terms for the sessions of NODE and what is below it.
+
+    \b
+    allotment session terms set sales --type data --final REDIRECT --address https://top-up.example -t acme
+    """
+    command = SetSessionTerms(node, usage_type, SessionTerms(**laid_down), why)
+    _carried_out(slug, command, key, as_json)
+
+
+@session_terms.command(name="clear")
+@_TENANT
+@click.argument("node")
+@click.option("--type", "usage_type", default="", help="Those of one usage type.")
+@click.option("--note", "why", default="", help="Why; it stands in the log.")
+@click.option("--key", default="", help="Yours; the same key again changes nothing.")
+@_JSON
+def terms_clear(slug: str, node: str, usage_type: str, why: str, key: str, as_json: bool) -> None:
+    """Take the terms of NODE back: those above hold again.
+
+    \b
+    allotment session terms clear sales --type data --tenant acme
+    """
+    _carried_out(slug, SetSessionTerms(node, usage_type, None, why), key, as_json)
+
+
+@session_terms.command(name="list")
+@_TENANT
+@_JSON
+def terms_list(slug: str, as_json: bool) -> None:
+    """Show what is laid down.
+
+    \b
+    allotment session terms list --tenant acme
+    """
+    with running(settings_for_command()) as product:
+        entry = find_tenant(product.isolation, slug)
+        catch_up(product.isolation, entry.tenant_id)
+        with product.isolation.snapshot(entry.tenant_id) as db:
+            found = [told.event for told in rules.session_terms(db)]
+    events: list[Any] = [msgspec.to_builtins(msgspec.structs.asdict(event)) for event in found]
+    if as_json:
+        tell_json(events)
+        return
+    rows = [(one["node"], one["usage_type"] or "all", _terms_text(one["terms"])) for one in events]
+    if rows:
+        say(table(("node", "type", "terms"), rows))
+    else:
+        note("All sessions are granted units as usual.")
+
+
+def _terms_text(terms: Any) -> str:
+    return ", ".join(
+        f"{name} {value}" for name, value in zip(SessionTerms.__struct_fields__, terms, strict=True) if value
+    )
+
+
+def _carried_out(slug: str, command: Command, key: str, as_json: bool) -> None:
+    with running(settings_for_command()) as product:
+        entry = find_tenant(product.isolation, slug)
+        events = complete(_submit(product, entry, command, key or str(uuid4())))
+    if as_json:
+        told = [{"topic": event.topic, **msgspec.structs.asdict(event)} for event in events]
+        tell_json({"tenant": entry.slug, "events": told})
+    else:
+        say(f"Done: {', '.join(event.topic for event in events)}.")
+
+
+async def _submit(product: Product, entry: TenantEntry, command: Command, key: str) -> tuple[Any, ...]:
+    async with product.engine() as engine:
+        tenant: UUID = entry.tenant_id
+        return (await engine.submit(tenant, command, f"command-line:{key}", ACTOR)).events

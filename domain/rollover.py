@@ -143,10 +143,16 @@ class RollOvers:
         for ordinal in [*rest][:BUCKETS_AT_ONCE]:
             part = may[ordinal] if cap >= total else cap * may[ordinal] // total
             total, cap = total - may[ordinal], cap - part
-            target = 0 if terms.rolls_to_enterprise or self._has_ended(ordinal) else ordinal
+            target = 0 if terms.rolls_to_enterprise else self._heir(ordinal)
             rolled = _youngest(family, ordinal, part)
             told.append(RolledBucket(ordinal, target, rolled, rest[ordinal] - part))
         return told
+
+    def _heir(self, ordinal: int) -> int:
+        """Who can use it: of a closed node whoever it was merged into, else the enterprise."""
+        while ordinal in self._hierarchy.closed:
+            ordinal = self._hierarchy.closed[ordinal][1]
+        return 0 if ordinal < 0 or self._has_ended(ordinal) else ordinal
 
     def _has_ended(self, ordinal: int) -> bool:
         """A resource that nobody has any more could never use it."""

@@ -528,6 +528,9 @@ def _restore_allocation(tenant: Tenant, kept: Structure) -> None:
 def _restore_caps(tenant: Tenant, family: Family, kept: FamilyCounters) -> None:
     """Of promises nothing is kept: they are added up again."""
     tenant.caps.arm(family)
+    if kept.drawn:
+        # Those who had the caps may all be closed; what was drawn past them stays counted.
+        tenant.caps.on(family)
     if family.caps is not None:
         family.caps.drawn, family.caps.ceiling = kept.drawn, kept.drawn_ceiling
         family.caps.told = set(kept.told)

@@ -204,6 +204,12 @@ class Teller:
             return suspense_sentence(event)
         if isinstance(event, ReceivingEvent):
             return receiving_sentence(event)
+        return self._sentence(event)
+
+    def _sentence(self, event: Event) -> str:
+        assert not isinstance(
+            event, TradingEvent | HierarchyEvent | RatingEvent | SuspenseEvent | ReceivingEvent
+        ), "told elsewhere"
         match event:
             case TenantOpened():
                 return f"{event.name} was opened, with {event.currency} and the time zone {event.time_zone}."

@@ -20,6 +20,7 @@ from ..running import Product
 from . import traffic
 from .enterprises import GB, LENDER, POOL, POOL_BYTES
 from .looking import look_at_the_month, size_the_next_contract
+from .managing import divide, move_a_crew, rule_calls, trade_with_approval
 from .stage import Chapter, Stage, Tell, charge, pool_left
 
 MANAGER = "telecoms_manager:demo"
@@ -27,8 +28,9 @@ MANAGER = "telecoms_manager:demo"
 
 async def play(product: Product, engine: Engine, stage: Stage, tell: Tell) -> None:
     """From a full pool to a verified log."""
+    managing = (divide, trade_with_approval, rule_calls, move_a_crew)
     looking = (look_at_the_month, size_the_next_contract)
-    for chapter in (_burn_down, _threshold, _trade, _limit, _suspense, _explanation, *looking):
+    for chapter in (_burn_down, _threshold, _trade, _limit, _suspense, _explanation, *managing, *looking):
         told = await chapter(product, engine, stage)
         stage.chapters.append(told)
         tell(told.told)

@@ -104,13 +104,17 @@ class Program:
         ]
 
 
+class Stream(io.BytesIO):
+    name = "<stream>"
+
+
 class Within(Program):
     """The same in this process."""
 
     def __call__(
         self, *arguments: str, stdin: str = "", **environment: str
     ) -> "subprocess.CompletedProcess[str]":
-        came, out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for _ in range(3))
+        came, out, err = (io.TextIOWrapper(Stream(), encoding="utf-8") for _ in range(3))
         came.buffer.write(stdin.encode())
         came.buffer.seek(0)
         with pytest.MonkeyPatch.context() as patched:

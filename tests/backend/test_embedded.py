@@ -115,7 +115,8 @@ def test_both_start_answer_and_stop(home):
     assert not run_folder.exists()
 
 
-def test_nothing_is_traded_for_durability(servers):
+def test_nothing_is_traded_for_durability(home):
+    """As the product starts it: the server that tests share is started otherwise."""
     expected = {
         "fsync": "on",
         "synchronous_commit": "on",
@@ -125,10 +126,11 @@ def test_nothing_is_traded_for_durability(servers):
         "server_encoding": "UTF8",
         "TimeZone": "UTC",
     }
-    assert {name: one(servers.database_url, f"SHOW {name}") for name in expected} == expected
     locale = "SELECT format('%s %s', datlocprovider, datlocale) FROM pg_database WHERE datname = 'allotment'"
-    assert one(servers.database_url, locale) == "b C.UTF-8"
-    assert int(one(servers.database_url, "SHOW server_version_num")) >= 180000
+    with embedded_servers(home, postgres=True, nats=False) as servers:
+        assert {name: one(servers.database_url, f"SHOW {name}") for name in expected} == expected
+        assert one(servers.database_url, locale) == "b C.UTF-8"
+        assert int(one(servers.database_url, "SHOW server_version_num")) >= 180000
 
 
 def test_the_caller_s_postgres_variables_change_nothing(home, monkeypatch):

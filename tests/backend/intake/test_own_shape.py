@@ -78,4 +78,6 @@ def test_what_is_plain_is_read_quickly():
     assert quick is not None
     assert quick(json.dumps(PLAIN).encode()) is not None
     assert quick(b'{"source": "s"}') is None
+    for start in ("9999-12-31T23:59:59Z", "1969-12-31T23:59:59Z"):
+        assert quick(json.dumps({**PLAIN, "start": start}).encode()) is None
     assert quick_reader(shipped_format("asterisk-csv")) is None

@@ -27,6 +27,7 @@ COMMANDS = {
     "doctor": "examining:doctor",
     "tenant": "onboarding:tenant",
     "contract": "contracting:contract",
+    "fee": "fees:fee",
     "usage": "usage:usage",
     "import": "usage:import_usage",
     "inventory": "inventory:inventory",

@@ -50,8 +50,9 @@ query Explain($id: ID!) {
       tariff tariffVersion validFrom rateIndex prefix zone price per connectFee currency increment minimum
       included billed overage exactFraction exactAmount roundingMethod roundingDecimals amount
       contractPrice { contract version price per }
+      plan { plan kind countedAt { id } before units charged }
       origin window times
-      components { kind begins ends band window price per increment blocks exactFraction exactAmount }
+      components { kind part begins ends band window price per increment blocks exactFraction exactAmount }
     }
     drawn { node { id name } quantity }
     credit { node { id name } quantity }

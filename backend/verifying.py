@@ -30,6 +30,7 @@ from ..domain.window import PERIOD
 from ..projections.allocations import drawn_from_above
 from ..projections.balances import balances_under
 from ..projections.invoices import Invoice, invoice
+from ..projections.plans import counters as plan_counters
 from ..projections.sessions import held_now
 from ..tenants.isolation import Connection, Isolation
 from .checking_received import received_wrongly
@@ -316,6 +317,7 @@ def _check_figures(isolation: Isolation, tenant: UUID, state: Tenant, report: Ve
             raise Broken(0, problem)
         for period in state.contracts.periods:
             _check_invoice(invoice(db, period), state, period)
+            _check_plans(db, state, period)
             _check_buckets(db, state, period)
             _check_drawn(db, state, period)
             report.checks["periods"] = report.checks.get("periods", 0) + 1
@@ -324,10 +326,13 @@ def _check_figures(isolation: Isolation, tenant: UUID, state: Tenant, report: Ve
 def _check_invoice(found: Invoice, state: Tenant, period: str) -> None:
     lines = [line for node in found.nodes for line in node.lines]
     charged = _used(state, MONEY, period) - state.sessions.held_amount(period)
-    if found.total != sum(line.amount for line in lines) or found.total != charged:
+    if found.usage != charged or found.total != found.usage + found.fees + found.plans:
         raise Broken(0, f"the invoice of {period} is not the sum of its lines, or not of its charges")
     if found.corrected != state.rerating.corrected.get(period, 0):
         raise Broken(0, f"the invoice of {period} is owed {found.corrected} for periods that are closed")
+    once = [fee.amount for node in found.nodes for fee in node.fees if fee.kind != "recurring"]
+    if sum(once) != state.fees.total(period):
+        raise Broken(0, f"the invoice of {period} has one-off fees of {sum(once)}")
     paid = state.families[MONEY, period].consumed_total
     if found.credit != paid:
         raise Broken(0, f"the invoice of {period} has a credit of {found.credit}, money buckets paid {paid}")
@@ -335,6 +340,19 @@ def _check_invoice(found: Invoice, state: Tenant, period: str) -> None:
         billed = sum(line.billed for line in lines if line.usage_type == usage_type)
         if billed != _used(state, usage_type, period) - state.sessions.held_units(usage_type, period):
             raise Broken(0, f"the invoice of {period} bills {billed} of {usage_type}")
+
+
+def _check_plans(db: Connection, state: Tenant, period: str) -> None:
+    """What plans have counted is what charges say that they added."""
+    counted = {
+        (plan, ordinal): counter
+        for (plan, of), counters in state.plans.counters.items()
+        if of == period
+        for ordinal, counter in counters.items()
+    }
+    told = {(one.plan, one.ordinal): (one.units, one.spent) for one in plan_counters(db, period)}
+    if told != counted:
+        raise Broken(0, f"plans have counted {told} in {period}, the log {counted}")
 
 
 def _check_buckets(db: Connection, state: Tenant, period: str) -> None:

@@ -19,6 +19,7 @@ from .freeze import frozen_on
 from .hierarchy import Hierarchy, Path
 from .hold import NO_HOLD, STOPPING, Hold, Slice, Terms, give_back, keep
 from .limit import Limits, Stop, ThresholdCrossed
+from .planned import Plans
 from .policy import EMERGENCY, PERSONAL, Asked, Ruling
 from .pooling import unit_value
 from .rating.sessions import ends_sessions, switches_at
@@ -67,7 +68,9 @@ class Sessions:
         tariffs: Tariffs,
         limits: Limits,
         families: dict[tuple[str, str], Family],
+        plans: Plans | None = None,
     ) -> None:
+        self._plans = plans or Plans(hierarchy)
         self._hierarchy = hierarchy
         self._contracts = contracts
         self._tariffs = tariffs
@@ -212,7 +215,7 @@ class Sessions:
             rating_group=command.rating_group,
             of=command.of,
         )
-        return session, rate
+        return session, self._plans.bound(rate, period.period, path)
 
     def _update(self, session: Session, command: UpdateSession, used: int, now: int) -> list[Told]:
         terms, requested = self._terms(session, used), command.requested
@@ -371,7 +374,8 @@ class Sessions:
         prefix = session.prefix or version.rates[session.rate].prefix
         rate = version.rate_of(session.rate, prefix, session.basis)
         period = self._contracts.periods[session.period]
-        return self._contracts.rate_of(period, session.usage_type, rate)
+        rate = self._contracts.rate_of(period, session.usage_type, rate)
+        return self._plans.bound(rate, session.period, session.path)
 
     def _terms(self, session: Session, used: int, rate: CompiledRate | None = None) -> Terms:
         families = self._families

@@ -12,6 +12,9 @@ from msgspec import Struct
 from .charging import UsageCharged
 from .events import Envelope
 from .hierarchy import Path
+from .rating.basis import Basis
+
+NOT_TOLD = msgspec.Raw(b"\xc0")
 
 
 class ChargeInBrief(Struct, frozen=True, array_like=True, gc=False):
@@ -38,6 +41,8 @@ class ChargeInBrief(Struct, frozen=True, array_like=True, gc=False):
     exact: msgspec.Raw
     sealed: msgspec.Raw
     credit: tuple[tuple[int, int], ...] = ()
+    ruling: msgspec.Raw = NOT_TOLD
+    basis: Basis | None = None
 
 
 class ChargeOfAnyType(ChargeInBrief, frozen=True, array_like=True, gc=False):

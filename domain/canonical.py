@@ -73,6 +73,7 @@ def describe(tenant: Tenant) -> Iterator[dict[str, Any]]:
         yield {"is": "session ended by silence", **_session(session)}
     yield from describe_trading(tenant.trading)
     yield from _rerating(tenant.rerating)
+    yield from _owed(tenant)
     yield {"is": "usage", "amount": tenant.charging.amount_total, **tenant.charging.counts}
     yield from _suspense(tenant)
 
@@ -106,6 +107,21 @@ def _rerating(rerating: Rerating) -> Iterator[dict[str, Any]]:
         yield {"is": "rerated", "amount": rerating.changed}
     for period in sorted(rerating.corrected):
         yield {"is": "corrected", "period": period, "amount": rerating.corrected[period]}
+
+
+def _owed(tenant: Tenant) -> Iterator[dict[str, Any]]:
+    """What fees were charged and taken back, channels, and what plans have counted."""
+    for charged in tenant.fees.charged.values():
+        yield {"is": charged.topic, **msgspec.structs.asdict(charged)}
+    for credited in tenant.fees.credited.values():
+        yield {"is": credited.topic, **msgspec.structs.asdict(credited)}
+    for resource in sorted(tenant.channels.last):
+        yield {"is": "channels", **msgspec.structs.asdict(tenant.channels.last[resource])}
+    for plan, period in sorted(tenant.plans.counters):
+        for ordinal, (units, spent) in sorted(tenant.plans.counters[plan, period].items()):
+            whose = tenant.hierarchy.members[ordinal].id
+            about = {"plan": plan, "period": period, "member": whose}
+            yield {"is": "plan counter", **about, "units": units, "spent": spent}
 
 
 def _notices(notices: Notices) -> Iterator[dict[str, Any]]:

@@ -19,6 +19,7 @@ from .emergency import is_emergency
 from .freeze import frozen_on
 from .hierarchy import Hierarchy, Path
 from .limit import Limits, Stop, ThresholdCrossed
+from .planned import Plans
 from .policy import EMERGENCY, PERSONAL, Asked, Ruling, priced_above
 from .rating.basis import Basis
 from .refusals import InvariantBroken, Refused
@@ -30,6 +31,7 @@ FUTURE_MAX = 86_400_000_000
 
 CORPORATE = "corporate"
 """The enterprise pays. What anybody else pays for draws no allowance and counts in no limit."""
+ENTERPRISE: Path = (0,)
 STEERING_DEFAULT = "default"
 """The steering rule in force while a tenant has none of its own: the enterprise pays."""
 
@@ -177,7 +179,9 @@ class Charging:
         tariffs: Tariffs,
         limits: Limits,
         families: dict[tuple[str, str], Family],
+        plans: Plans | None = None,
     ) -> None:
+        self.plans = plans or Plans(hierarchy)
         self._hierarchy = hierarchy
         self._contracts = contracts
         self._tariffs = tariffs
@@ -210,6 +214,8 @@ class Charging:
             return None
         if period is not None:
             rate = self._contracts.rate_of(period, record.usage_type, rate)
+            # Whose it is may be unknown: under a plan, at the price that the enterprise has reached.
+            rate = self.plans.bound(rate, period.period, ENTERPRISE) if self._hierarchy.members else rate
         rated = rate.rate(rate.billed(record.quantity), 0, at)
         return rated.amount if max(rated.exact) < EXACT_MAX else None
 
@@ -242,6 +248,8 @@ class Charging:
         if rate is None:
             return [_suspended(command, "no_rate")]
         rate = self._contracts.rate_of(period, record.usage_type, rate)
+        if rate.plan is not None:
+            rate = self.plans.bound(rate, period.period, path)
         family = self._families[record.usage_type, period.period]
         use = Use(command, path, family, rate.billed(record.quantity), rate, period.overage)
         barred = self._barred(use)
@@ -395,6 +403,10 @@ class Charging:
             if taken:
                 raise InvariantBroken("the enterprise's allowance pays for nobody else", payer=event.payer)
             return
+        if event.basis is not None and event.basis.counted is not None:
+            if sign < 0:
+                raise InvariantBroken("what counts in a plan is not taken back", record=event.record_id)
+            self.plans.count(event.period, event.basis.counted)
         if event.billed:
             family.count(event.path, sign * event.billed)
         if event.amount:
@@ -600,5 +612,14 @@ def charged(
         sealed,
         credit,
         ruling,
-        rate.basis,
+        rate.basis if rate.plain else _told(rate, rated, payer, ruling),
     )
+
+
+def _told(rate: CompiledRate, rated: Rated, payer: str, ruling: Ruling | None) -> Basis | None:
+    """What is kept of how a rate was applied. A call for help is free, and under no plan."""
+    if payer == EMERGENCY:
+        return rate.basis
+    if ruling is None or ruling.action != "overage":
+        return rate.told(rated)
+    return rate.told(rated, ruling.above, ruling.price, ruling.per)

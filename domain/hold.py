@@ -16,6 +16,7 @@ from .charging import uncovered
 from .hierarchy import Member, Path
 from .limit import Limits, Stop, ThresholdCrossed
 from .policy import Asked, Ruling, priced_above
+from .rating.planned_rate import PlannedRate
 from .rating.sessions import has_ended
 from .refusals import InvariantBroken
 from .slicing import Wish
@@ -74,6 +75,8 @@ class Terms:
         self.path = path
         self.asked = asked
         self._policies = bool(limits.policies) and not spared
+        self._may_cost_more = self._policies or isinstance(rate, PlannedRate)
+        """Than it was held for: a policy prices it, or its plan has gone on meanwhile."""
         self.family, self.money = families
         self.limits = limits
         self.own = own
@@ -107,7 +110,7 @@ class Terms:
         """The largest total, up to `most`, that fits."""
         if self.fits(most):
             return most
-        fits, too_much = 0 if self._policies else self._safe, most
+        fits, too_much = 0 if self._may_cost_more else self._safe, most
         while too_much - fits > 1:
             middle = (fits + too_much) // 2
             if self.fits(middle):
@@ -168,7 +171,7 @@ class Terms:
     def stop(self, total: int) -> Stop | None:
         """What stops so much from being used."""
         if total <= self._safe:
-            return self._dearer(total) if self._policies else None
+            return self._dearer(total) if self._may_cost_more else None
         if self._frozen is not None:
             used = self.family.used[self._frozen]
             return Stop("frozen", self._frozen, self.family.usage_type, used, 0)
@@ -196,7 +199,7 @@ class Terms:
         return has_ended(self.rate, billed, taken, self.asked.at)
 
     def _dearer(self, total: int) -> Stop | None:
-        """What was held before may cost more by now, where a policy prices it: money still has its limits."""
+        """What was held before may cost more by now, by a policy or plan: money still has its limits."""
         hold, _, _ = self.ruled(total)
         more = hold.amount - self.own.amount
         return self._stopped(self.money, more) if more > 0 else None

@@ -100,6 +100,9 @@ class Making:
         if rate is None:
             return "no_rate", None
         before = again.charge
+        if _counts_in_a_plan(before, rate):
+            # Others were rated by where it left the plan's counter.
+            return "counts_in_a_plan", None
         if closed and before.payer != CORPORATE:
             return "paid_by_others", None
         after = self._rated(again, rate, closed=closed)
@@ -244,6 +247,11 @@ class Making:
             *recount.crossings(),
             *self._corrected,
         ]
+
+
+def _counts_in_a_plan(before: UsageCharged, rate: CompiledRate) -> bool:
+    counted = before.basis is not None and before.basis.counted is not None
+    return counted or (rate.plan is not None and rate.price is None)
 
 
 def _same(before: UsageCharged, after: UsageCharged) -> bool:

@@ -16,6 +16,7 @@ from msgspec import Raw, Struct
 from .brief import Charged
 from .bucket import NEVER, Family, Granted, Transferred
 from .cap import CapReached, CapSet, count_drawn
+from .channels import ChannelsSet
 from .charging import CORPORATE, UsageCharged, UsageRejected, UsageSuspended
 from .contract import ContractSigned, Ending, PeriodOpened
 from .gauge import Gauge, Told
@@ -24,6 +25,7 @@ from .hierarchy import Identity, Member, NodeFrozen, Path
 from .kept_life import KeptLife, keep_life, restore_life
 from .limit import LimitSet, ThresholdCrossed
 from .notice import RecipientSet, Webhook
+from .one_off import FeeCharged, FeeCredited
 from .policy import PolicySet, PolicyWithdrawn, UsageApproved
 from .raising import LimitRaised
 from .rating.amending import TariffAmended, TariffWithdrawn
@@ -142,6 +144,8 @@ class Counters(Struct, array_like=True):
     settled: dict[str, int] = {}
     imports: list[ImportBegun] = []
     digests: list[str] = []
+    plans: list[tuple[str, str, dict[int, tuple[int, int]]]] = []
+    """Plan, period, and of each ordinal what it has counted."""
 
 
 class KeptMember(Struct, array_like=True, gc=False):
@@ -187,6 +191,9 @@ class Structure(Struct, array_like=True):
     overridden: list[RatesOverridden] = []
     withdrawn: list[TariffWithdrawn] = []
     session_terms: list[SessionTermsSet] = []
+    fees: list[FeeCharged] = []
+    credits: list[FeeCredited] = []
+    channels: list[ChannelsSet] = []
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -231,6 +238,7 @@ def copy_counters(tenant: Tenant) -> CountersCopy:
         dict(tenant.suspense.settled),
         list(tenant.receiving.open.values()),
         sorted(tenant.receiving.digests),
+        [(*of, counters.copy()) for of, counters in tenant.plans.counters.items()],
     )
     return CountersCopy(told, [_copy_family(family) for family in tenant.families.values()])
 
@@ -245,6 +253,7 @@ def encode_counters(copied: CountersCopy) -> bytes:
             *(told.sessions, told.expired, told.turns, told.trading, told.next_at, told.told, told.gauges),
             *(told.jobs, told.corrected, told.taken_back, told.rerated),
             *(told.waiting, told.settled, told.imports, told.digests),
+            told.plans,
         ]
     )
 
@@ -286,6 +295,9 @@ def encode_structure(tenant: Tenant) -> bytes:
             overridden=[one for one in made if isinstance(one, RatesOverridden)],
             withdrawn=list(tenant.tariffs.withdrawn.values()),
             session_terms=[*tenant.sessions.terms.by_node.values()],
+            fees=list(tenant.fees.charged.values()),
+            credits=list(tenant.fees.credited.values()),
+            channels=list(tenant.channels.last.values()),
         )
     )
 
@@ -321,6 +333,7 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     restore_life(tenant, kept.life)
     _restore_allocation(tenant, kept)
     _restore_rules(tenant, kept, counted)
+    _restore_owed(tenant, kept, counted)
     for family in counted.families:
         restored = tenant.families[family.usage_type, family.period] = _restore_family(family)
         _restore_caps(tenant, restored, family)
@@ -369,6 +382,8 @@ def count_all(tenant: Tenant, charges: Sequence[Charged]) -> None:
             )
         if event.payer != CORPORATE:
             continue
+        if event.basis is not None and event.basis.counted is not None:
+            tenant.plans.count(of_period, event.basis.counted)
         if gauges:
             charging.count_windows(event.usage_type, path, event.started_at, billed, amount)
         # A node has one way up, but many resources: its charges go on together.
@@ -486,6 +501,15 @@ def _copy_gauges(tenant: Tenant) -> list[GaugeCounters]:
         for ordinal, gauges in by_ordinal.items()
         for window, gauge in gauges.items()
     ]
+
+
+def _restore_owed(tenant: Tenant, kept: Structure, counted: Counters) -> None:
+    tenant.plans.counters = {(plan, period): counters for plan, period, counters in counted.plans}
+    for charged in kept.fees:
+        tenant.fees.apply(charged)
+    for credited in kept.credits:
+        tenant.fees.apply(credited)
+    tenant.channels.last = {one.resource: one for one in kept.channels}
 
 
 def _restore_rules(tenant: Tenant, kept: Structure, counted: Counters) -> None:

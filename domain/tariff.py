@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from .rating.amending import TariffAmended, TariffWithdrawn, rates_after, zones_after
 from .rating.basis import Basis
 from .rating.checking import Checked, check_decimals
+from .rating.fees import Fee
 from .rating.finding import Clocks, Deck, Finder, Lane, Origins, bound, refound_attributes
 from .rating.language import (
     MICRO,
@@ -31,8 +32,12 @@ from .rating.language import (
     told_first,
 )
 from .rating.overriding import RatesOverridden, Source, compose
+from .rating.plan import CompiledPlan, PricePlan
+from .rating.plan_checks import check_fees, check_planned, check_plans
+from .rating.planned_rate import as_it_was
 from .rating.rate import EXACT_MAX, NOTHING, Attributes, CompiledRate, Rated
 from .rating.rounding import round_to, round_up_to
+from .rating.shaped import ShapedRate
 from .rating.timeline import Entry
 from .refusals import InvariantBroken, Refused, check_text
 from .usage import USAGE_TYPES
@@ -83,6 +88,8 @@ class TariffPublished(Struct, frozen=True, array_like=True):
     """Dates that are no weekdays: "2026-12-25", or "12-25" in every year."""
     time_zone: str = ""
     """Of the windows and holidays."""
+    plans: tuple[PricePlan, ...] = ()
+    fees: tuple[Fee, ...] = ()
 
 
 Made = TariffPublished | TariffAmended | RatesOverridden
@@ -105,6 +112,8 @@ class PublishTariff(Struct, frozen=True, array_like=True):
     holidays: tuple[str, ...] = ()
     time_zone: str = ""
     """"" is the tenant's own."""
+    plans: tuple[PricePlan, ...] = ()
+    fees: tuple[Fee, ...] = ()
 
     def first_form(self) -> tuple[object, ...]:
         """As it was told before it could say more, where it says no more: its digest stays the same."""
@@ -132,7 +141,15 @@ class Tariff:
     def _finder(self) -> Finder:
         published = self.published
         clocks = Clocks(published.windows, published.holidays, published.time_zone)
-        return Finder(published.rates, published.zones, clocks, published)
+        finder = Finder(published.rates, published.zones, clocks, published)
+        for rate in finder.rates if self.plans else ():
+            if isinstance(rate, ShapedRate) and rate.row.plan:
+                rate.plan = self.plans[rate.row.plan]
+        return finder
+
+    @cached_property
+    def plans(self) -> dict[str, CompiledPlan]:
+        return {plan.plan: CompiledPlan(plan) for plan in self.published.plans}
 
     @cached_property
     def rates(self) -> list[CompiledRate]:
@@ -175,7 +192,8 @@ class Tariff:
 
     def rate_of(self, index: int, prefix: str, basis: Basis | None) -> CompiledRate:
         """One of its rates, as a charge has applied it."""
-        return self.rates[index].again(prefix, basis)
+        rate = self.rates[index]
+        return as_it_was(rate.again(prefix, basis), rate.plan, basis)
 
     def has_prefix(self, index: int, prefix: str) -> bool:
         """Whether a rate is for a prefix."""
@@ -287,6 +305,8 @@ def published_as(command: PublishTariff, version: int, time_zone: str) -> Tariff
         command.windows,
         command.holidays,
         zone,
+        command.plans,
+        command.fees,
     )
 
 
@@ -296,6 +316,9 @@ def check_tariff(command: PublishTariff, units: Mapping[str, str] = USAGE_TYPES)
     check_decimals(command.decimals)
     parts = (command.rates, command.zones, command.windows, command.holidays, command.time_zone)
     Checked(*parts, units).check()
+    check_plans(command.plans, command.decimals)
+    check_planned(command.rates, command.plans)
+    check_fees(command.fees)
 
 
 def first_published(published: Made) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from .allocation import Allocations, ReturnUnused, TransferMany
 from .authorising import Sessions
 from .bucket import Allocate, Family, Granted, Return, Trade, Transferred, check_transfer
 from .cap import CapReached, Caps, CapSet, SetCap
+from .channels import Channels, ChannelsSet, SetChannels
 from .charging import (
     ChargeUsage,
     Charging,
@@ -58,7 +59,9 @@ from .life import LifeCommand, LifeEvent
 from .limit import Limits, LimitSet, SetAnyLimit, SetLimit, ThresholdCrossed, check_limit
 from .living import Life
 from .notice import NoticeCommand, NoticeEvent, Notices
+from .one_off import FeeCommand, FeeEvent, Fees
 from .plain_charge import PlainCharges
+from .planned import Plans
 from .policy import ApproveUsage, PolicySet, PolicyWithdrawn, SetPolicy, UsageApproved, WithdrawPolicy
 from .raising import LimitRaised, RaiseLimit
 from .rating.amending import AmendTariff, TariffAmended, TariffWithdrawn, WithdrawTariff
@@ -180,6 +183,8 @@ Event = (
     | RatingEvent
     | SuspenseEvent
     | ReceivingEvent
+    | FeeEvent
+    | ChannelsSet
 )
 
 AgreementCommand = (
@@ -195,6 +200,8 @@ AgreementCommand = (
     | AmendTariff
     | WithdrawTariff
     | OverrideRates
+    | FeeCommand
+    | SetChannels
 )
 
 HierarchyCommand = (
@@ -270,10 +277,13 @@ class Tenant:
         self.families: dict[tuple[str, str], Family] = {}
         self.life = Life(self.hierarchy, self.contracts, self.families)
         parts = (self.hierarchy, self.contracts, self.tariffs, self.limits, self.families)
-        self.charging = Charging(*parts)
+        self.plans = Plans(self.hierarchy)
+        self.fees = Fees(self.hierarchy, self.contracts)
+        self.channels = Channels(self.hierarchy)
+        self.charging = Charging(*parts, self.plans)
         self.suspense = Suspense(self.charging)
         self.receiving = Receiving()
-        self.sessions = Sessions(*parts)
+        self.sessions = Sessions(*parts, self.plans)
         self.rollovers = RollOvers(self.hierarchy, self.contracts, self.families)
         self.rerating = Rerating(*parts, self.charging, self.rollovers)
         self.trading = Trading(self.hierarchy, self.contracts, self.families)
@@ -352,6 +362,10 @@ class Tenant:
                 return [self.rollovers.decide(command, now)]
             case DefineUsageType():
                 return [self.types.decide(command)]
+            case SetChannels():
+                return [self.channels.decide(command, now)]
+            case _:
+                return [self.fees.decide(command, now)]
 
     def _guarded(self, events: Sequence[Event], now: int) -> Sequence[Event]:
         """What trading leads to, unless somebody is frozen, or too much is promised already."""
@@ -513,10 +527,14 @@ class Tenant:
                 apply_freeze(event, self.hierarchy)
             case TemplateDefined():
                 self.templates.apply(event)
+            case ChannelsSet():
+                self.channels.apply(event)
             case _ if isinstance(event, ScheduleEvent):
                 self.schedules.apply(event)
             case _ if isinstance(event, RatingEvent):
                 self.rerating.apply(event)
+            case _ if isinstance(event, FeeEvent):
+                self.fees.apply(event)
 
     def _decide_hierarchy(
         self,
@@ -615,6 +633,8 @@ class Tenant:
         self.limits.check_whole()
         check_versions(self.tariffs)
         self.suspense.check_whole()
+        self.fees.check_whole()
+        self._check_plans()
         at_root = sum(family.used[0] for family in self.families.values() if family.usage_type == MONEY)
         held = sum(session.hold.amount for session in self.sessions.open.values())
         if at_root != self.charging.amount_total + held:
@@ -624,3 +644,11 @@ class Tenant:
                 total=self.charging.amount_total,
                 held=held,
             )
+
+    def _check_plans(self) -> None:
+        """What was charged under plans is part of what was charged at all."""
+        for period in self.contracts.periods:
+            money, held = self.families[MONEY, period], self.sessions.held_amount(period)
+            charged = (money.used[0] if money.used else 0) - held
+            if not 0 <= (spent := self.plans.spent(period)) <= charged:
+                raise InvariantBroken("plans are charged within charges", period=period, spent=spent)

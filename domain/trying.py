@@ -213,7 +213,8 @@ class _World:
             rate = _found(tariff, event, counterpart)
         if rate is None:
             return None
-        return contracts.rate_of(contracts.periods[event.period], event.usage_type, rate)
+        rate = contracts.rate_of(contracts.periods[event.period], event.usage_type, rate)
+        return self.tenant.plans.bound(rate, event.period, event.path)
 
 
 def _found(tariff: Tariff, event: UsageRejected, counterpart: str) -> CompiledRate | None:

@@ -30,6 +30,7 @@ from .rating.overriding import (
     check_against,
     check_overrides,
 )
+from .rating.plan_checks import check_planned
 from .rating.timeline import Entry, Laid, at, bases, missing, own_rates
 from .refusals import InvariantBroken, Refused, check_text
 from .tariff import PublishTariff, TariffEvent, TariffPublished, Tariffs, amended
@@ -118,6 +119,7 @@ def _check_amendment(of: TariffPublished, change: Amendment, about: About) -> No
             checked.check_plain()
         else:
             checked.check()
+        check_planned(change.rates, of.plans)
     if not rates:
         raise Refused(
             "bad_amendment", field="dropped", value=len(change.dropped), remedy="leave one rate at least"
@@ -245,6 +247,7 @@ def _check_laid(base: TariffPublished, one: Laid, about: About) -> None:
     parts = (overrides.rates, tuple(zones.values()), base.windows, base.holidays, base.time_zone, about.units)
     try:
         Checked(*parts).check()
+        check_planned(overrides.rates, base.plans)
     except Refused as refused:
         facts = refused.facts
         raise Refused(

@@ -69,11 +69,25 @@ class ContractPrice:
     per: Quantity
 
 
+@strawberry.type(description="A price plan that counts over the period, and where it stood.")
+class PlanApplied:
+    plan: str
+    kind: str = strawberry.field(description="graduated, volume, package or spend.")
+    counted_at: Place | None = strawberry.field(description="Who counts; null beyond your reach.")
+    before: Quantity = strawberry.field(description="Units that the period had counted before.")
+    charged_before: Money = strawberry.field(description="What they were charged.")
+    units: Quantity = strawberry.field(description="Of this record: what no allowance or policy took.")
+    charged: Money = strawberry.field(description="What these units were charged.")
+
+
 @strawberry.type(description="A part of what a usage costs, with its own exact amount.")
 class RatingComponent:
     kind: str = strawberry.field(
         description="`usage`, `connect_fee`, `percentage`, `minimum_charge`, `maximum_charge`: less than 0; "
-        "`policy_price`."
+        "`policy_price`, `plan`."
+    )
+    part: str = strawberry.field(
+        description='Of a plan: "tier 2", "entry of tier 2", "free", "block", or "cap": less than 0.'
     )
     begins: Quantity = strawberry.field(description="Of the billed units the first one, counted from 0.")
     ends: Quantity = strawberry.field(description="The first unit after it.")
@@ -114,6 +128,7 @@ class Rating:
     contract_price: ContractPrice | None = strawberry.field(
         description="Applied to the overage in place of `price`."
     )
+    plan: PlanApplied | None = strawberry.field(description="That it was rated under, if any.")
     origin: str = strawberry.field(
         description='The zone of the serving network or of the line, where the tariff asks for it; else "".'
     )
@@ -410,11 +425,26 @@ class _Explaining:
             rounding_decimals=published.decimals,
             amount=Money(event.amount),
             contract_price=self._contract_price(event, rate),
+            plan=self._plan(event),
             origin=basis.origin,
             window=basis.window,
             times=Quantity(basis.times),
             components=[_component(one) for one in working_of(compiled, event)],
             own_rate=own_rate_of(self.state.tariffs, event.tariff, event.rate),
+        )
+
+    def _plan(self, event: UsageCharged) -> PlanApplied | None:
+        counted = event.basis.counted if event.basis is not None else None
+        if counted is None:
+            return None
+        return PlanApplied(
+            plan=counted.plan,
+            kind=self.state.tariffs.versions[event.tariff - 1].plans[counted.plan].plan.kind,
+            counted_at=self._place(counted.of),
+            before=Quantity(counted.before),
+            charged_before=Money(counted.spent_before),
+            units=Quantity(counted.units),
+            charged=Money(counted.spent),
         )
 
     def _contract_price(self, event: UsageCharged, rate: Rate) -> ContractPrice | None:
@@ -572,6 +602,7 @@ def exact_text(exact: Fraction) -> str:
 def _component(one: Component) -> RatingComponent:
     return RatingComponent(
         kind=one.kind,
+        part=one.part,
         begins=Quantity(one.begins),
         ends=Quantity(one.ends),
         band=one.band,

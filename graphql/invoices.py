@@ -2,11 +2,14 @@
 
 import functools
 from collections.abc import Mapping
+from enum import Enum
 
 import strawberry
 from strawberry import ID
 
 from ..projections import invoices as views
+from ..projections.fees import FeeLine
+from ..projections.plans import PlanLine
 from ..projections.stakes import AtRisk, at_risk
 from ..tenants.isolation import Connection
 from .asking import AsOf, Reach, looking, period_of, permit, reach_of
@@ -32,15 +35,65 @@ class InvoiceLine:
     payable: Money = strawberry.field(description="amount - credit.")
 
 
+@strawberry.enum(
+    description="RECURRING: owed for being there. ONE_OFF: charged once. CREDIT: a one-off fee taken back."
+)
+class FeeKind(Enum):
+    RECURRING = "recurring"
+    ONE_OFF = "one_off"
+    CREDIT = "credit"
+
+
+@strawberry.type(description="A fee. What is recurring is shown for whoever is there now, as if they stay.")
+class InvoiceFee:
+    kind: FeeKind
+    name: str
+    fee: ID | None = strawberry.field(description="Of a fee charged once.")
+    note: str = strawberry.field(description="Why it was charged once, or taken back.")
+    tariff_version: int | None = strawberry.field(description="Which says it, of a recurring fee.")
+    each: str | None = strawberry.field(description="enterprise, node, resource or channel ...")
+    of_kind: str | None = strawberry.field(description="... of which kind; null: of all.")
+    price: str | None = strawberry.field(description="For each of them and a whole period.")
+    share: str | None = strawberry.field(
+        description='How many whole periods they were there, all together, as a fraction: "5/2".'
+    )
+    exact_fraction: str | None = strawberry.field(description="price x share in micro-units, not rounded.")
+    amount: Money
+
+
+@strawberry.enum(
+    description="VOLUME: all units at the price of the tier reached, less what they were charged. "
+    "MINIMUM: what is missing to the spend that was agreed on."
+)
+class PlanLineKind(Enum):
+    VOLUME = "volume"
+    MINIMUM = "minimum"
+
+
+@strawberry.type(description="What a price plan comes to beside the charges under it.")
+class InvoicePlan:
+    kind: PlanLineKind
+    plan: str
+    member_id: ID = strawberry.field(description="Who counts: the enterprise, a node, a resource.")
+    tariff_version: int = strawberry.field(description="The last one of the period that has the plan.")
+    units: Quantity = strawberry.field(description="Counted in the period: what no allowance covered.")
+    charged: Money = strawberry.field(description="What these units, and lines before this one, come to.")
+    owed: Money = strawberry.field(description="What it comes to in the end.")
+    exact_fraction: str = strawberry.field(description="That in micro-units, not rounded.")
+    amount: Money = strawberry.field(description="owed - charged; may be less than nothing.")
+
+
 @strawberry.type(description="The part of one cost centre.")
 class InvoiceNode:
     node_id: ID
     name: str
     records: Quantity
-    amount: Money
+    amount: Money = strawberry.field(description="The sum of its lines, fees and plans.")
     credit: Money
     payable: Money
     lines: list[InvoiceLine]
+    fees: list[InvoiceFee]
+    plans: list[InvoicePlan]
 
 
 @strawberry.type(description="What a user pays personally: no part of the enterprise's total.")
@@ -85,6 +138,9 @@ class Invoice:
     currency: str
     records: Quantity
     total: Money = strawberry.field(description="Of all amounts, whoever pays them.")
+    usage_total: Money = strawberry.field(description="Of `total`: charged for usage.")
+    fee_total: Money = strawberry.field(description="Of `total`: fees, less those taken back.")
+    plan_total: Money = strawberry.field(description="Of `total`: what plans come to beside charges.")
     credit: Money = strawberry.field(description="Of `total`: what money allowances paid.")
     corrections: list[CorrectionLine] = strawberry.field(description="No part of `total`.")
     corrected: Money = strawberry.field(description="The sum of `corrections`.")
@@ -93,7 +149,8 @@ class Invoice:
         description="Spend agreed for the period; null to who sees a part of the enterprise."
     )
     shortfall: Money | None = strawberry.field(
-        description="What `total` - `credit` misses to the commitment, owed all the same; null as that is."
+        description="What `total` - `credit` without one-off fees misses to the commitment, owed all the "
+        "same; null as that is."
     )
     nodes: list[InvoiceNode]
     personal_total: Money = strawberry.field(description="What users pay personally, beside `total`.")
@@ -139,6 +196,9 @@ def _told(
         currency=found.currency,
         records=Quantity(sum(node.records for node in nodes)),
         total=Money(sum(node.amount for node in nodes)),
+        usage_total=Money(sum(line.amount for node in nodes for line in node.lines)),
+        fee_total=Money(sum(fee.amount for node in nodes for fee in node.fees)),
+        plan_total=Money(sum(plan.amount for node in nodes for plan in node.plans)),
         credit=Money(sum(node.credit for node in nodes)),
         corrections=[_correction(line) for line in corrections],
         corrected=Money(corrected),
@@ -154,6 +214,8 @@ def _told(
                 credit=Money(node.credit),
                 payable=Money(node.payable),
                 lines=[_line(line, reach) for line in node.lines],
+                fees=list(map(_fee, node.fees)),
+                plans=[_plan(line, ids) for line in node.plans],
             )
             for node in nodes
         ],
@@ -181,6 +243,41 @@ def _correction(line: views.CorrectionLine) -> CorrectionLine:
         records=Quantity(line.records),
         amount=Money(line.amount),
     )
+
+
+def _fee(line: FeeLine) -> InvoiceFee:
+    recurs = line.kind == "recurring"
+    return InvoiceFee(
+        kind=FeeKind(line.kind),
+        name=line.name,
+        fee=None if recurs else ID(line.fee),
+        note=line.note,
+        tariff_version=line.tariff if recurs else None,
+        each=line.each or None,
+        of_kind=line.of_kind or None,
+        price=line.price or None,
+        share=_fraction(line.share) if recurs else None,
+        exact_fraction=_fraction(line.exact) if recurs else None,
+        amount=Money(line.amount),
+    )
+
+
+def _plan(line: PlanLine, ids: list[str]) -> InvoicePlan:
+    return InvoicePlan(
+        kind=PlanLineKind(line.kind),
+        plan=line.plan,
+        member_id=ID(ids[line.ordinal]),
+        tariff_version=line.tariff,
+        units=Quantity(line.units),
+        charged=Money(line.spent),
+        owed=Money(line.owed),
+        exact_fraction=_fraction(line.exact),
+        amount=Money(line.amount),
+    )
+
+
+def _fraction(parts: tuple[int, int]) -> str:
+    return f"{parts[0]}/{parts[1]}"
 
 
 def _personal(line: views.PersonalLine, ids: list[str], units: Mapping[str, str]) -> PersonalCharge:

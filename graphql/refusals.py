@@ -255,6 +255,12 @@ TOLD: dict[str, Told] = {
     "bad_sheet": Told("csv", "{field}: {remedy}"),
     "bad_layout": Told("layout", "{field}: {remedy}"),
     "wrong_currency": Told("currency", "the tenant's currency is {expected}, not {currency}"),
+    # fees and channels
+    "fee_known": Told("idempotencyKey", "there is a fee {fee} already: take a new key for another one"),
+    "unknown_fee": Told("fee", "there is no fee {fee} that was charged once"),
+    "fee_undone": Told("fee", "the fee {fee} was taken back before"),
+    "channels_out_of_range": Told("channels", "a resource has 0 to {channels_max} channels"),
+    "channels_set_later": Told("since", "{resource} stands as it is from {earliest} on: give a later time"),
     # sizing
     "bad_sizing": Told("assumptions", "{field}: {remedy}"),
     # tenant

@@ -60,6 +60,7 @@ from .cost import CostLimiter
 from .counters import counters
 from .executing import Executor
 from .explaining import explain
+from .fees import charge_fee, set_channels, undo_fee
 from .hierarchy import hierarchy, node
 from .history import node_history, record_history
 from .inventory import inventory
@@ -257,6 +258,9 @@ class Mutation:
     withdraw_tariff = strawberry.mutation(
         withdraw_tariff, description="Withdraw a tariff version before it holds."
     )
+    charge_fee = strawberry.mutation(charge_fee, description="Charge something once.")
+    undo_fee = strawberry.mutation(undo_fee, description="Take a one-off fee back, as a credit.")
+    set_channels = strawberry.mutation(set_channels, description="Say how many channels a resource has.")
     set_recipient = strawberry.mutation(set_recipient, description="Let a role at a node be told by e-mail.")
     remove_recipient = strawberry.mutation(remove_recipient, description="Tell a recipient nothing more.")
     create_webhook = strawberry.mutation(create_webhook, description="Let a program be told by HTTP.")

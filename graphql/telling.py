@@ -57,6 +57,7 @@ from .asking import Reach
 from .hierarchy import UNITS
 from .refusals import camel
 from .scalars import Json, moment_text, money_text
+from .telling_fees import OwedEvent, owed_sentence
 from .telling_hierarchy import BEYOND, HierarchyEvent, hierarchy_sentence
 from .telling_suspense import receiving_sentence, suspense_sentence
 from .telling_tariff import tariff_sentence
@@ -177,7 +178,7 @@ class Teller:
             return told
         if name == "exact":
             return f"{value[0]}/{value[1]}"
-        if name in ("rates", "lines"):
+        if name in ("rates", "lines", "plans", "fees"):
             return len(value)
         return msgspec.to_builtins(value)
 
@@ -219,6 +220,8 @@ class Teller:
                 return self._granted(event)
             case TariffPublished() | TariffAmended() | TariffWithdrawn() | RatesOverridden():
                 return tariff_sentence(event)
+            case _ if isinstance(event, OwedEvent):
+                return owed_sentence(self.name, event)
             case Transferred():
                 return self._transferred(event)
             case (

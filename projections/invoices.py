@@ -1,17 +1,17 @@
 """Invoices: what a period costs so far, line by line, by cost centre.
 
-A line adds up the charges of one node, usage type, direction and rate; the invoice adds up its
-lines. So it is the sum of its rated events, exactly. What money buckets paid of an amount is its
+A line adds up the charges of one node, usage type, direction and rate; beside these stand fees, and what
+plans come to. The invoice adds up its lines. So it is the sum of its rated events, of fees and of plans,
+exactly. What money buckets paid of an amount is its
 credit; the rest is payable, and so is what is missing to the spend that was agreed. The node is
 the one that the resource was
 on when it happened. Amounts are micro-units of the tenant's currency. What a policy has redirected
 to personal accounts is in no line of the enterprise: it is told apart.
 """
 
-from collections.abc import Sequence
-from itertools import groupby
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
 from ..domain.brief import Charge
@@ -23,8 +23,12 @@ from ..domain.rerated import UsageCorrected
 from ..domain.tariff import TariffPublished
 from ..domain.tenant import TenantOpened
 from .chunk import Chunk
+from .fees import FeeLine, one_off, recurring
+from .in_force import in_force
 from .members import each
-from .tables import Connection, Table
+from .plans import PlanLine
+from .plans import lines as plan_lines
+from .tables import Connection, Table, int8_array
 
 LINES = Table(
     "invoice_lines",
@@ -76,10 +80,13 @@ FACTS = Table(
 TARIFFS = Table(
     "tariffs",
     {"version": "integer"},
-    {"tariff": "text", "valid_from": "bigint", "currency": "text", "seq": "bigint"},
+    {"tariff": "text", "valid_from": "bigint", "currency": "text", "seq": "bigint"}
+    | {"method": "text", "decimals": "integer", "plans": "text", "fees": "text"},
 )
 TABLES = (LINES, PERSONAL, CORRECTIONS, FACTS, TARIFFS)
 VERSION = 4
+
+_encode = msgspec.json.Encoder().encode
 
 
 class Facts(Struct, frozen=True):
@@ -99,6 +106,11 @@ class Tariff(Struct, frozen=True):
     valid_from: int
     currency: str
     seq: int
+    method: str
+    decimals: int
+    plans: str
+    """As JSON, and so are ..."""
+    fees: str
 
 
 class InvoiceLine(Struct, frozen=True):
@@ -131,8 +143,11 @@ class InvoiceNode(Struct, frozen=True):
     name: str
     records: int
     amount: int
+    """Of its lines, fees and plans."""
     lines: list[InvoiceLine]
     credit: int = 0
+    fees: list[FeeLine] = []
+    plans: list[PlanLine] = []
 
     @property
     def payable(self) -> int:
@@ -187,7 +202,7 @@ class Invoice(Struct, frozen=True):
     currency: str
     period: str
     nodes: list[InvoiceNode]
-    """In pre-order of the hierarchy; only where something was charged."""
+    """In pre-order of the hierarchy; only where something was charged or is owed."""
     records: int
     total: int
     """Of all amounts, whoever pays them."""
@@ -206,9 +221,30 @@ class Invoice(Struct, frozen=True):
         return self.total - self.credit + self.corrected
 
     @property
+    def usage(self) -> int:
+        """Of `total`: what was charged for usage."""
+        return sum(line.amount for node in self.nodes for line in node.lines)
+
+    @property
+    def fees(self) -> int:
+        """Of `total`: recurring and one-off fees, less those that were taken back."""
+        return sum(line.amount for node in self.nodes for line in node.fees)
+
+    @property
+    def plans(self) -> int:
+        """Of `total`: what plans come to beside their charges."""
+        return sum(line.amount for node in self.nodes for line in node.plans)
+
+    @property
+    def counted(self) -> int:
+        """What counts towards the spend that was agreed: all of the period, but for one-off fees."""
+        once = sum(line.amount for node in self.nodes for line in node.fees if line.kind != "recurring")
+        return self.total - self.credit - once
+
+    @property
     def shortfall(self) -> int:
         """What is missing to the spend that was agreed, and owed all the same."""
-        return max(0, self.commitment - (self.total - self.credit))
+        return max(0, self.commitment - self.counted)
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
@@ -225,9 +261,28 @@ def apply(chunk: Chunk, db: Connection) -> None:
         match told.event:
             case TenantOpened(name, time_zone, currency, carrier):
                 FACTS.insert(db, [(told.seq, name, time_zone, currency, carrier)])
-            case TariffPublished() | TariffAmended() | RatesOverridden() as event:
-                row = (event.version, event.tariff, event.valid_from, event.currency, told.seq)
-                TARIFFS.insert(db, [row])
+            case TariffPublished() as published:
+                TARIFFS.insert(db, [_tariff(published, told.seq)])
+            case TariffAmended() | RatesOverridden() as event:
+                TARIFFS.insert(db, [_tariff_of_another(db, event, told.seq)])
+
+
+def _tariff(published: TariffPublished, seq: int) -> tuple[Any, ...]:
+    return (
+        *(published.version, published.tariff, published.valid_from, published.currency, seq),
+        *(published.method, published.decimals),
+        *(_encode(published.plans).decode(), _encode(published.fees).decode()),
+    )
+
+
+def _tariff_of_another(db: Connection, event: TariffAmended | RatesOverridden, seq: int) -> tuple[Any, ...]:
+    """Only rates and zones change: the rest stays as in the version that it was made of."""
+    of = event.of if isinstance(event, RatesOverridden) else event.change.of
+    kept = db.execute(
+        "SELECT method, decimals, plans, fees FROM tariffs WHERE version = %s", (of,)
+    ).fetchone()
+    assert kept is not None, "versions are made of earlier ones"
+    return event.version, event.tariff, event.valid_from, event.currency, seq, *kept
 
 
 def _add_up(sums: dict[Any, list[int]], own: dict[Any, list[int]], charge: Charge, sign: int) -> None:
@@ -290,13 +345,16 @@ def invoice(db: Connection, period: str) -> Invoice:
     about = facts(db)
     columns = ", ".join(f"l.{column}" for column in LINES.columns if column not in ("period", "node"))
     found = db.execute(
-        f"SELECT m.ordinal, m.id, m.name, {columns} "
-        f"FROM invoice_lines l CROSS JOIN {each('members', 'ordinal = l.node')} AS m WHERE l.period = %s "
-        "AND l.records <> 0 ORDER BY m.path, l.usage_type, l.direction, l.zone, l.tariff, l.rate",
+        f"SELECT l.node, {columns} FROM invoice_lines l WHERE l.period = %s AND l.records <> 0 "
+        "ORDER BY l.node, l.usage_type, l.direction, l.zone, l.tariff, l.rate",
         (period,),
     ).fetchall()
+    parts = _Parts()
+    for ordinal, *row in found:
+        parts.of(ordinal).lines.append(InvoiceLine(*row))
+    _add_owed(db, period, parts)
     agreed = db.execute("SELECT commitment FROM periods WHERE period = %s", (period,)).fetchone()
-    nodes = [_node(list(rows)) for _, rows in groupby(found, key=lambda row: row[0])]
+    nodes = parts.nodes(db)
     return Invoice(
         about.name if about else "",
         about.currency if about else "",
@@ -333,6 +391,42 @@ def corrections(db: Connection, period: str) -> list[CorrectionLine]:
     return [CorrectionLine(*row) for row in found]
 
 
+class _Part(Struct):
+    """What is found for one node."""
+
+    lines: list[InvoiceLine] = []
+    fees: list[FeeLine] = []
+    plans: list[PlanLine] = []
+
+
+class _Parts:
+    """By node."""
+
+    def __init__(self) -> None:
+        self._parts: dict[int, _Part] = {}
+
+    def of(self, ordinal: int) -> _Part:
+        return self._parts.setdefault(ordinal, _Part())
+
+    def nodes(self, db: Connection) -> list[InvoiceNode]:
+        """In pre-order."""
+        asked = (int8_array(sorted(self._parts)),)
+        found = db.execute(_PLACES, asked, prepare=False) if self._parts else ()
+        return [_node(ordinal, ident, name, self._parts[ordinal]) for ordinal, ident, name in found]
+
+
+def _add_owed(db: Connection, period: str, parts: _Parts) -> None:
+    """What is owed beside charges; a plan's line stands where its counter is, of a resource at its node."""
+    held = in_force(db, period)
+    for fee in [*(recurring(db, held) if held is not None else ()), *one_off(db, period)]:
+        parts.of(fee.node).fees.append(fee)
+    plans = plan_lines(db, period, held) if held is not None else []
+    asked = (int8_array(sorted({line.ordinal for line in plans})),)
+    places: dict[int, int] = dict(db.execute(_NODES, asked, prepare=False).fetchall()) if plans else {}
+    for line in plans:
+        parts.of(places[line.ordinal]).plans.append(line)
+
+
 def personal(db: Connection, period: str) -> list[PersonalLine]:
     """What users pay personally in a period, by node and resource."""
     kinds = "l.usage_type, l.direction, l.zone, l.tariff, l.rate"
@@ -345,8 +439,15 @@ def personal(db: Connection, period: str) -> list[PersonalLine]:
     return [PersonalLine(*row) for row in found]
 
 
-def _node(rows: Sequence[tuple[Any, ...]]) -> InvoiceNode:
-    ordinal, ident, name = rows[0][:3]
-    lines = [InvoiceLine(*row[3:]) for row in rows]
-    records, amount = sum(line.records for line in lines), sum(line.amount for line in lines)
-    return InvoiceNode(ordinal, ident, name, records, amount, lines, sum(line.credit for line in lines))
+def _node(ordinal: int, ident: str, name: str, part: _Part) -> InvoiceNode:
+    records, amount = sum(line.records for line in part.lines), sum(line.amount for line in part.lines)
+    amount += sum(fee.amount for fee in part.fees) + sum(line.amount for line in part.plans)
+    credit = sum(line.credit for line in part.lines)
+    return InvoiceNode(ordinal, ident, name, records, amount, part.lines, credit, part.fees, part.plans)
+
+
+_PLACES = "SELECT ordinal, id, name FROM members WHERE ordinal = ANY(%s::bigint[]::integer[]) ORDER BY path"
+_NODES = (
+    "SELECT ordinal, CASE WHEN is_node THEN ordinal ELSE parent END FROM members "
+    "WHERE ordinal = ANY(%s::bigint[]::integer[])"
+)

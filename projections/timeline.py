@@ -11,6 +11,7 @@ from typing import get_args
 from ..domain.approval import ApprovalRuleSet
 from ..domain.bucket import Granted, Transferred
 from ..domain.cap import CapReached, CapSet
+from ..domain.channels import ChannelsSet
 from ..domain.events import Recorded
 from ..domain.freeze import NodeThawed
 from ..domain.granting import GrantChanged, ToppedUp
@@ -28,6 +29,7 @@ from ..domain.life import (
     ResourceSuspended,
 )
 from ..domain.limit import LimitSet, ThresholdCrossed
+from ..domain.one_off import FeeEvent
 from ..domain.policy import PolicySet, PolicyWithdrawn, UsageApproved
 from ..domain.raising import LimitRaised
 from ..domain.rollover import RolledOver
@@ -80,6 +82,8 @@ _NAMED: dict[type, tuple[str, ...]] = {
         (Granted, ToppedUp, GrantChanged, LimitSet, ThresholdCrossed, ApprovalRuleSet), ("node",)
     ),
     **dict.fromkeys((CapSet, CapReached, NodeFrozen, NodeThawed), ("node",)),
+    **dict.fromkeys(get_args(FeeEvent), ("node",)),
+    ChannelsSet: ("resource",),
     **dict.fromkeys((LimitRaised, PolicySet, PolicyWithdrawn, UsageApproved, SessionTermsSet), ("node",)),
 }
 """The fields of an event that name members by their ids."""

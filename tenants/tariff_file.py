@@ -20,6 +20,7 @@ from ..domain.refusals import Refused
 from ..domain.tariff import PublishTariff, Rate, check_tariff
 from ..domain.usage import USAGE_TYPES
 from .definition import DefinitionError, parse, wrong
+from .plan_definition import FeeDefinition, PlanDefinition, fees_of, plans_of
 
 CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])|24:00")
 SCHEMA_ID = "urn:allotment:tariff:1"
@@ -84,6 +85,7 @@ class RateDefinition(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["", "segments", "participants"], _said("The attribute that multiplies what is billed.")
     ] = ""
     blocked: Annotated[bool, _said("Nothing is offered there, whatever a shorter prefix costs.")] = False
+    plan: Annotated[str, _said("A plan of the tariff, in which what no allowance covers counts.")] = ""
 
     def rate(self, across: str) -> Rate:
         return Rate(
@@ -93,6 +95,7 @@ class RateDefinition(Struct, frozen=True, forbid_unknown_fields=True):
             tuple(map(self._band, self.bands)),
             *(self.minimum_charge, self.maximum_charge, self.at_maximum == "end", self.percent, self.times),
             self.blocked,
+            self.plan,
         )
 
     def _band(self, band: BandDefinition) -> Band:
@@ -146,6 +149,8 @@ class TariffDefinition(Struct, frozen=True, forbid_unknown_fields=True):
         Literal["start", "split"],
         _said("For rates that leave it out: usage in seconds that goes on into another window."),
     ] = "start"
+    plans: tuple[PlanDefinition, ...] = ()
+    fees: tuple[FeeDefinition, ...] = ()
     schema: Annotated[str, _said("For your editor; of no meaning here.")] = field(default="", name="$schema")
 
 
@@ -167,6 +172,8 @@ def tariff_command(tariff: TariffDefinition, zone: ZoneInfo, path: str = "") -> 
         tuple(_window(f"{path}windows[{place}]", one) for place, one in enumerate(tariff.windows)),
         tariff.holidays,
         tariff.time_zone,
+        plans_of(tariff.plans),
+        fees_of(tariff.fees),
     )
 
 

@@ -34,7 +34,7 @@ _DRY = click.option("--dry-run", "dry", is_flag=True, help="Only tell what it wo
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _changing(command: F) -> F:
+def changing(command: F) -> F:
     """The options of everything that changes something."""
     for option in (_JSON, _DRY, _KEY, _NOTE, _TENANT):
         command = option(command)
@@ -69,7 +69,7 @@ def show(slug: str, as_json: bool) -> None:
 
 @contract.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@_changing
+@changing
 def sign(file: Path, slug: str, note: str, key: str | None, dry: bool, as_json: bool) -> None:
     """Sign the contract in FILE, or its next version: as in a definition's "contracts".
 
@@ -81,40 +81,40 @@ def sign(file: Path, slug: str, note: str, key: str | None, dry: bool, as_json: 
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise DefinitionError(f"{file}: the contract cannot be used: {error}") from error
     command = contract_command(msgspec.structs.replace(wanted, note=note or wanted.note))
-    _carry_out(command, slug, key, dry=dry, as_json=as_json)
+    carry_out(command, slug, key, dry=dry, as_json=as_json)
 
 
 @contract.command()
 @click.argument("name")
 @click.argument("ends_on")
-@_changing
+@changing
 def end(name: str, ends_on: str, slug: str, note: str, key: str | None, dry: bool, as_json: bool) -> None:
     """Let the contract NAME cover nothing after ENDS_ON, today at the earliest.
 
     \b
     allotment contract end frame 2026-12-31 --tenant acme --note "moved away"
     """
-    _carry_out(EndContract(name, ends_on, note), slug, key, dry=dry, as_json=as_json)
+    carry_out(EndContract(name, ends_on, note), slug, key, dry=dry, as_json=as_json)
 
 
 @contract.command()
 @click.argument("name")
 @click.argument("ends_on", default="")
-@_changing
+@changing
 def renew(name: str, ends_on: str, slug: str, note: str, key: str | None, dry: bool, as_json: bool) -> None:
     """Let the contract NAME go on until ENDS_ON, or without it until further notice.
 
     \b
     allotment contract renew frame 2027-12-31 --tenant acme
     """
-    _carry_out(RenewContract(name, ends_on, note), slug, key, dry=dry, as_json=as_json)
+    carry_out(RenewContract(name, ends_on, note), slug, key, dry=dry, as_json=as_json)
 
 
 @contract.command(name="top-up")
 @click.argument("usage_type")
 @click.argument("quantity", type=int)
 @click.option("--period", default="", help='Such as "2026-11"; else the one that is running.')
-@_changing
+@changing
 def top_up(
     usage_type: str,
     quantity: int,
@@ -130,14 +130,14 @@ def top_up(
     \b
     allotment contract top-up data 50000000000 --tenant acme --note "trade fair"
     """
-    _carry_out(TopUp(usage_type, quantity, period, note), slug, key, dry=dry, as_json=as_json)
+    carry_out(TopUp(usage_type, quantity, period, note), slug, key, dry=dry, as_json=as_json)
 
 
 @contract.command()
 @click.argument("name")
 @click.argument("grants", nargs=-1, required=True)
 @click.option("--prorate", is_flag=True, help="In the running period only for what is left of it.")
-@_changing
+@changing
 def change(
     name: str,
     grants: tuple[str, ...],
@@ -154,13 +154,13 @@ def change(
     allotment contract change frame data=900000000000 voice=36000 --tenant acme --prorate
     """
     wanted = tuple(map(_grant, grants))
-    _carry_out(ChangeGrants(name, wanted, prorate, note), slug, key, dry=dry, as_json=as_json)
+    carry_out(ChangeGrants(name, wanted, prorate, note), slug, key, dry=dry, as_json=as_json)
 
 
 @contract.command(name="define-type")
 @click.argument("name")
 @click.argument("unit")
-@_changing
+@changing
 def define_type(
     name: str, unit: str, slug: str, note: str, key: str | None, dry: bool, as_json: bool
 ) -> None:
@@ -169,7 +169,7 @@ def define_type(
     \b
     allotment contract define-type iot_event message --tenant acme
     """
-    _carry_out(DefineUsageType(name, unit, note), slug, key, dry=dry, as_json=as_json)
+    carry_out(DefineUsageType(name, unit, note), slug, key, dry=dry, as_json=as_json)
 
 
 def _grant(text: str) -> Grant:
@@ -179,7 +179,7 @@ def _grant(text: str) -> Grant:
     return Grant(usage_type, int(quantity))
 
 
-def _carry_out(command: Command, slug: str, key: str | None, *, dry: bool, as_json: bool) -> None:
+def carry_out(command: Command, slug: str, key: str | None, *, dry: bool, as_json: bool) -> None:
     with running(settings_for_command()) as product:
         answer, state = complete(_submit(product, slug, command, key or str(uuid4()), dry=dry))
     say_events(answer, state, dry=dry, as_json=as_json)

@@ -9,6 +9,10 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import rich_click as click
 
 from ...domain.charging import SUSPENSE, find_rate
+from ...domain.rating.plan import CompiledPlan
+from ...domain.rating.planned_rate import PlannedRate
+from ...domain.rating.rate import Rated
+from ...domain.rating.standing import Standing
 from ...domain.rating.working import Component, working
 from ...domain.refusals import Refused
 from ...domain.tariff import EXACT_MAX, MICRO, CompiledRate, Tariff, TariffPublished, published_as
@@ -34,7 +38,8 @@ def rate(
 ) -> None:
     """Rate usage records by one tariff: one JSON line each, with the working. Needs no server.
 
-    Allowances are not looked at: each record is rated as if it were all overage.
+    Allowances are not looked at: each record is rated as if it were all overage. Plans count the records
+    in their order, as if all were of one period: each line for itself, or all lines together.
 
     \b
     allotment rate --tariff tariff.json --usage usage.ndjson
@@ -49,17 +54,46 @@ def rate(
     settings_for_command()
     format = load_format(format_name)
     tariff = _tariff(tariff_file, _zone(time_zone), _units(own_types))
-    failed = 0
+    failed, plans = 0, Counters()
     with opened(usage_file) as stream:
         for record in read_records(stream, format, time_zone=time_zone, name=Path(usage_file).name):
-            told = rated(record, tariff)
+            told = rated(record, tariff, plans)
             failed += "problem" in told
             tell_json(told)
     if failed:
         note(f"{failed} records cannot be rated; their lines say why.")
 
 
-def rated(record: UsageRecord | UnreadableRecord, tariff: Tariff) -> dict[str, Any]:
+class Counters:
+    """What plans have counted of a file."""
+
+    def __init__(self) -> None:
+        self._counted: dict[tuple[str, str], tuple[int, int]] = {}
+
+    def bound(self, rate: CompiledRate, line: str) -> CompiledRate:
+        if rate.plan is None:
+            return rate
+        units, spent = self._counted.get(_counter(rate.plan, line), (0, 0))
+        return PlannedRate(rate, Standing(rate.plan, 0, units, spent))
+
+    def count(self, rate: CompiledRate, rated: Rated, line: str) -> dict[str, Any]:
+        """What a charge adds; told with what was there before."""
+        basis = rate.told(rated)
+        counted = basis.counted if basis is not None else None
+        if counted is None or rate.plan is None:
+            return {}
+        units, spent = counted.before + counted.units, counted.spent_before + counted.spent
+        self._counted[_counter(rate.plan, line)] = units, spent
+        return {"plan": {"name": counted.plan, "before": counted.before, "units": counted.units}}
+
+
+def _counter(plan: CompiledPlan, line: str) -> tuple[str, str]:
+    return plan.plan.plan, line if plan.plan.scope == "resource" else ""
+
+
+def rated(
+    record: UsageRecord | UnreadableRecord, tariff: Tariff, plans: Counters | None = None
+) -> dict[str, Any]:
     """What a record costs, or why that cannot be said."""
     about = {"source": record.source, "record_id": record.record_id}
     if isinstance(record, UnreadableRecord):
@@ -77,10 +111,13 @@ def rated(record: UsageRecord | UnreadableRecord, tariff: Tariff) -> dict[str, A
         return {**about, "field": field, "problem": refused.code, "detail": detail}
     if found is None:
         return {**about, "problem": "no_rate", "detail": "no rate of the tariff is for this record"}
-    return {**about, **_working(record, found, published)}
+    return {**about, **_working(record, found, published, plans or Counters())}
 
 
-def _working(record: UsageRecord, found: CompiledRate, published: TariffPublished) -> dict[str, Any]:
+def _working(
+    record: UsageRecord, found: CompiledRate, published: TariffPublished, plans: Counters
+) -> dict[str, Any]:
+    found = plans.bound(found, record.line)
     billed = found.billed(record.quantity)
     charge = found.rate(billed, 0, record.started_at)
     if max(charge.exact) >= EXACT_MAX:
@@ -96,6 +133,7 @@ def _working(record: UsageRecord, found: CompiledRate, published: TariffPublishe
         "prefix": found.prefix,
         "zone": found.zone,
         **({"origin": basis.origin, "window": basis.window, "times": basis.times} if basis else {}),
+        **plans.count(found, charge, record.line),
         "currency": published.currency,
         "components": [_told(one, found) for one in working(found, billed, 0, record.started_at)],
         "unrounded": _exact(Fraction(*charge.exact)),
@@ -110,6 +148,8 @@ def _told(one: Component, found: CompiledRate) -> dict[str, Any]:
         about |= {"prefix": found.prefix, "zone": found.zone, "band": one.band, "window": one.window}
         about |= {"from": one.begins, "to": one.ends, "units": one.units}
         about |= {"increment": one.increment, "blocks": one.blocks, "price": one.price, "per": one.per}
+    elif one.kind == "plan":
+        about |= {"part": one.part, "units": one.units, "price": one.price, "per": one.per}
     elif one.kind == "percentage":
         about |= {"percent": one.price, "of": found.basis.value if found.basis else ""}
     else:

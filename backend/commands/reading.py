@@ -4,12 +4,10 @@ from typing import Any
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
-import msgspec
 import rich_click as click
 
 from ...domain.contract import check_name, name_of
 from ...projections.balances import period_at
-from ...projections.invoices import Invoice
 from ...projections.invoices import invoice as invoice_of
 from ...projections.stakes import AtRisk, at_risk
 from ...tenants.onboarding import TenantEntry, find_tenant
@@ -19,7 +17,8 @@ from ..following import catch_up, position
 from ..running import Product, running
 from ..stopping import complete
 from .input import InputError
-from .output import amount, money, say, settings_for_command, table, tell_json
+from .output import money, say, settings_for_command, tell_json
+from .telling_invoices import invoice_told, say_invoice
 
 _TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
 _JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
@@ -50,9 +49,9 @@ def preview(slug: str, period: str | None, as_json: bool) -> None:
             wanted = period or period_at(db, wall_clock()) or name_of(wall_clock(), zone)
             seq, found, waits = position(db), invoice_of(db, wanted), at_risk(db, wanted, wall_clock())
     if as_json:
-        tell_json({"tenant": entry.slug, "seq": seq, **_invoice_told(found), "waiting": _waiting_told(waits)})
+        tell_json({"tenant": entry.slug, "seq": seq, **invoice_told(found), "waiting": _waiting_told(waits)})
     else:
-        _say_invoice(found)
+        say_invoice(found)
         if waits.records:
             unknown = f", {waits.unknown:,} of unknown value" if waits.unknown else ""
             risk = money(waits.value, found.currency)
@@ -61,74 +60,6 @@ def preview(slug: str, period: str | None, as_json: bool) -> None:
 
 def _waiting_told(waits: AtRisk) -> dict[str, Any]:
     return {"records": waits.records, "value_at_risk": money(waits.value), "unknown": waits.unknown}
-
-
-def _invoice_told(found: Invoice) -> dict[str, Any]:
-    """Quantities and money as strings, as the API has them."""
-    nodes = []
-    for node in found.nodes:
-        lines = [
-            {
-                name: value if isinstance(value, str) else str(value)
-                for name, value in msgspec.structs.asdict(line).items()
-            }
-            | {
-                "amount": money(line.amount),
-                "credit": money(line.credit),
-                "payable": money(line.payable),
-            }
-            for line in node.lines
-        ]
-        nodes.append(
-            {
-                "id": node.id,
-                "name": node.name,
-                "records": node.records,
-                "amount": money(node.amount),
-                "credit": money(node.credit),
-                "payable": money(node.payable),
-                "lines": lines,
-            }
-        )
-    about = {"name": found.name, "currency": found.currency, "period": found.period}
-    return {
-        **about,
-        "records": found.records,
-        "total": money(found.total),
-        "credit": money(found.credit),
-        "payable": money(found.payable),
-        "commitment": money(found.commitment),
-        "shortfall": money(found.shortfall),
-        "nodes": nodes,
-    }
-
-
-def _say_invoice(found: Invoice) -> None:
-    say(
-        f"{found.name}, {found.period}, preview: {money(found.total, found.currency)}"
-        f" for {found.records:,} records"
-    )
-    rows = [
-        (
-            *(node.name or node.id, line.usage_type, line.direction, line.zone, f"{line.records:,}"),
-            *(
-                amount(line.billed, line.usage_type),
-                amount(line.from_allowance, line.usage_type),
-                money(line.amount),
-            ),
-        )
-        for node in found.nodes
-        for line in node.lines
-    ]
-    if rows:
-        head = ("cost centre", "type", "direction", "zone", "records", "billed", "from allowance", "amount")
-        say(table(head, rows, right=(4, 5, 6, 7)))
-    if found.credit:
-        paid = f"Paid from money allowances: {money(found.credit, found.currency)}"
-        say(f"{paid}; payable: {money(found.payable, found.currency)}")
-    if found.commitment:
-        missing = money(found.shortfall, found.currency)
-        say(f"Spend agreed: {money(found.commitment, found.currency)}; shortfall: {missing}")
 
 
 @click.command()
@@ -220,6 +151,9 @@ def _rating_rows(told: dict[str, Any], rating: dict[str, Any]) -> list[tuple[str
     price = f"{rating['price']} {currency} per {rating['per']} {unit}"
     if own := rating["contractPrice"]:
         price = f"{own['price']} {currency} per {own['per']} {unit} by contract {own['contract']}"
+    if plan := rating["plan"]:
+        at = f"after {plan['before']} {unit} of {_id(plan['countedAt'])}"
+        price = f"plan {plan['plan']} ({plan['kind']}), {at}: {plan['charged']} {currency}"
     rounding = f"{rating['roundingMethod']}, {rating['roundingDecimals']} decimals"
     exact = f"{rating['overage']} {unit} = {rating['exactAmount']} exact"
     return [
@@ -242,6 +176,8 @@ def _rating_rows(told: dict[str, Any], rating: dict[str, Any]) -> list[tuple[str
 def _component_told(one: dict[str, Any], currency: str) -> str:
     """ "60 to 120, band 1, peak: 0.05 per 60 = 0.050000000000 EUR"."""
     amount = f"{one['exactAmount']} {currency}"
+    if one["kind"] == "plan":
+        return f"{one['begins']} to {one['ends']}, {one['part']}: {one['price']} per {one['per']} = {amount}"
     if one["kind"] != "usage":
         return f"{one['kind'].replace('_', ' ')} {one['price']} = {amount}"
     where = f"{one['begins']} to {one['ends']}, band {one['band']}"

@@ -2,6 +2,8 @@
 
 from msgspec import Struct
 
+from .standing import Counted
+
 
 class Basis(Struct, frozen=True, array_like=True, gc=False):
     """None where none of it mattered. Nothing of it is personal."""
@@ -14,6 +16,8 @@ class Basis(Struct, frozen=True, array_like=True, gc=False):
     """Segments or participants that multiplied what was billed."""
     value: str = ""
     """The value that a percentage was of, in the tariff's currency."""
+    counted: Counted | None = None
+    """Under a plan: where it stood, and what the charge has added to it."""
 
 
 NO_BASIS = Basis()

@@ -186,7 +186,7 @@ class Checked:
 
 def _common(rate: Rate) -> tuple[object, ...]:
     """What does not depend on the window where usage is split."""
-    return steps_of(rate), [band.starts for band in rate.bands], rate.times, rate.included
+    return steps_of(rate), [band.starts for band in rate.bands], rate.times, rate.included, rate.plan
 
 
 def _price_faults(rate: Rate | Band) -> Iterator[Fault]:

@@ -194,6 +194,7 @@ def is_plain(rate: Rate) -> bool:
         or rate.maximum_charge
         or rate.percent
         or rate.times
+        or rate.plan
     )
 
 

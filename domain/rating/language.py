@@ -78,6 +78,8 @@ class Rate(Struct, frozen=True, array_like=True):
     """The attribute that multiplies what is billed, one of `TIMES`."""
     blocked: bool = False
     """Nothing is offered there, whatever a shorter prefix costs."""
+    plan: str = ""
+    """A plan of the tariff, in which its overage counts: see `plan.py`."""
 
 
 class Priced(Protocol):

@@ -16,6 +16,7 @@ from msgspec import Struct
 
 from .basis import Basis
 from .language import DECIMALS_MAX, MICRO, Method, Priced, Rate
+from .plan import CompiledPlan
 from .rounding import round_to, round_up_to
 
 EXACT_MAX = 2**63
@@ -62,6 +63,8 @@ class CompiledRate:
     """Whether it costs so much per unit and a fee, whatever else is known of the usage."""
     basis: Basis | None = None
     """What it was chosen by, where that is more than a prefix."""
+    plan: CompiledPlan | None = None
+    """The one that its overage counts in."""
 
     __slots__ = (
         "den",
@@ -120,6 +123,10 @@ class CompiledRate:
     def again(self, prefix: str, basis: Basis | None) -> "CompiledRate":
         """As it was once applied: by what stands in the charge."""
         return self.at_prefix(prefix)
+
+    def told(self, rated: Rated, above: int = 0, price: str = "0", per: int = 1) -> Basis | None:
+        """What a charge keeps of how it was rated; `above`: units that a policy has priced."""
+        return self.basis
 
     def billed(self, quantity: int) -> int:
         """Rounded up to the increment, at least the minimum; nothing used is nothing billed."""

@@ -14,6 +14,7 @@ from typing import ClassVar, NamedTuple
 from ..refusals import Refused
 from .basis import NO_BASIS, Basis
 from .language import PRICE, UNITS_MAX, VALUE, Band, Priced, Rate
+from .plan import CompiledPlan
 from .rate import EXACT_MAX, NOTHING, Attributes, CompiledRate, Rated, Version, money, per_unit, told
 from .rounding import round_to, round_up_to
 from .windows import SECOND, Clock
@@ -62,6 +63,7 @@ class ShapedRate(CompiledRate):
         "most",
         "nums",
         "percent",
+        "plan",
         "rows",
         "steps",
         "times",
@@ -88,6 +90,7 @@ class ShapedRate(CompiledRate):
         self.times = 1
         self.value: Fraction | None = None
         self.basis: Basis = NO_BASIS
+        self.plan: CompiledPlan | None = None
         self._bound: dict[tuple[str, str, str], ShapedRate] = {}
         """By prefix, origin and window: no more than the tariff has."""
 

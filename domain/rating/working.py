@@ -12,10 +12,13 @@ from msgspec.structs import replace
 
 from ..refusals import InvariantBroken
 from .language import Priced
+from .planned_rate import PlannedRate
 from .rate import CompiledRate, Rated
 from .shaped import Piece, ShapedRate
 
-Kind = Literal["usage", "connect_fee", "percentage", "minimum_charge", "maximum_charge", "policy_price"]
+Kind = Literal[
+    "usage", "connect_fee", "percentage", "minimum_charge", "maximum_charge", "policy_price", "plan"
+]
 
 
 class Component(Struct, frozen=True):
@@ -34,6 +37,8 @@ class Component(Struct, frozen=True):
     """Of `per` units; of a percentage: per cent."""
     per: int = 1
     increment: int = 1
+    part: str = ""
+    """Of a plan: "tier 2", "entry of tier 2", "free", "block"; "cap" is what that takes away."""
 
     @property
     def units(self) -> int:
@@ -61,7 +66,9 @@ def check_working(told: list[Component], rated: Rated) -> None:
 
 
 def _components(rate: CompiledRate, billed: int, taken: int, at: int) -> Iterator[Component]:
-    if not isinstance(rate, ShapedRate):
+    if isinstance(rate, PlannedRate):
+        yield from _planned(rate, billed, taken, at)
+    elif not isinstance(rate, ShapedRate):
         price = rate.price or rate.row
         cost = Fraction((billed - taken) * rate.num, rate.den)
         yield Component("usage", cost, taken, billed, 0, "", price.price, price.per, rate.increment)
@@ -69,11 +76,27 @@ def _components(rate: CompiledRate, billed: int, taken: int, at: int) -> Iterato
         raise InvariantBroken("what nothing can count is not charged", billed=billed)
     else:
         yield from _usage(rate, billed, taken, at)
-    if rate.fee:
+    if rate.fee and not isinstance(rate, PlannedRate):
         fee = Fraction(rate.fee, rate.den)
         yield Component("connect_fee", fee, price=rate.row.connect_fee)
     if isinstance(rate, ShapedRate):
         yield from _about_the_whole(rate, rate.unheld(billed, taken, at))
+
+
+def _planned(rate: PlannedRate, billed: int, taken: int, at: int) -> Iterator[Component]:
+    """What the rate asks by itself, what the plan asks of the units, and what its cap takes away."""
+    plan, begins, wanted = rate.standing.plan, taken, Fraction(0)
+    for one in _components(rate.inner, billed, taken, at):
+        if one.kind != "usage" or not plan.has_prices:
+            wanted += one.exact
+            yield one
+    for part in plan.parts(rate.standing.units, billed - taken):
+        ends = begins + part.units
+        yield Component("plan", part.exact, begins, ends, price=part.price, per=part.per, part=part.name)
+        begins, wanted = ends, wanted + part.exact
+    exact = rate.standing.held(wanted)
+    if exact != wanted:
+        yield Component("plan", exact - wanted, price=plan.plan.cap, part="cap")
 
 
 def _usage(rate: ShapedRate, billed: int, taken: int, at: int) -> Iterator[Component]:

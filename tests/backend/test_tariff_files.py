@@ -8,7 +8,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from allotment.backend.commands.rating import rated
+from allotment.backend.commands.rating import Counters, rated
 from allotment.domain.tariff import Tariff, published_as
 from allotment.domain.usage import UsageRecord
 from allotment.tenants.definition import DefinitionError
@@ -37,9 +37,10 @@ def record(told: dict) -> UsageRecord:
 @pytest.mark.parametrize(("written", "usage"), EXAMPLES, ids=[json.loads(one)["id"] for one, _ in EXAMPLES])
 def test_the_examples_cost_what_the_page_says(written, usage):
     tariff = Tariff(published_as(usable_tariff(written.encode(), UTC), 1, "UTC"))
+    plans = Counters()
     for told in json.loads(usage):
         expected = {name: told[name] for name in ("billed", "amount", "problem") if name in told}
-        got = rated(record(told), tariff)
+        got = rated(record(told), tariff, plans)
         assert {name: got.get(name) for name in expected} == expected, told
         assert "components" in got or "problem" in got
 

@@ -130,6 +130,24 @@ def acme() -> Company:
 
 
 @pytest.fixture
+def bare() -> Company:
+    """Acme without any allowance: all that is used costs money."""
+    return bare_acme()
+
+
+@pytest.fixture
+def bare_company() -> Callable[..., Company]:
+    """Makes such an Acme: for tests that play many histories."""
+    return bare_acme
+
+
+def bare_acme() -> Company:
+    signed = ContractSigned("frame", 1, "2026-01-01", (), overage=True)
+    kept = [event for event in ACME if not isinstance(event, Granted)]
+    return Company([signed if isinstance(event, ContractSigned) else event for event in kept])
+
+
+@pytest.fixture
 def company() -> Callable[..., Company]:
     """Acme with more history: `company(*events)`."""
     return lambda *events: Company((*ACME, *events))

@@ -28,6 +28,7 @@ from allotment.domain.bucket import Granted, Transferred
 from allotment.domain.calendar import Calendar
 from allotment.domain.canonical import lines
 from allotment.domain.cap import CapReached, CapSet
+from allotment.domain.channels import ChannelsSet
 from allotment.domain.charging import UsageCharged, UsageRejected, UsageSuspended
 from allotment.domain.contract import (
     ContractEnded,
@@ -71,6 +72,7 @@ from allotment.domain.notice import (
     WebhookSecretRotated,
 )
 from allotment.domain.offer import NOTHING_ASKED, Ask, OfferAccepted, OfferClosed, OfferMade
+from allotment.domain.one_off import FeeCharged, FeeCredited
 from allotment.domain.policy import Group as PrefixGroup
 from allotment.domain.policy import (
     PolicySet,
@@ -84,8 +86,11 @@ from allotment.domain.quiet import QuietHours
 from allotment.domain.raising import LimitRaised, MayRaise
 from allotment.domain.rating.amending import Amendment, TariffAmended, TariffWithdrawn
 from allotment.domain.rating.basis import Basis
+from allotment.domain.rating.fees import Fee
 from allotment.domain.rating.language import Band, Span, Window, Zone
 from allotment.domain.rating.overriding import Discount, Overrides, RatesOverridden
+from allotment.domain.rating.plan import PricePlan, Tier
+from allotment.domain.rating.standing import Counted
 from allotment.domain.rating_job import RatingFinished, RatingStarted, Scope
 from allotment.domain.receiving import DuplicatesCounted, ImportBegun, ImportFinished, SourceCounts
 from allotment.domain.recounting import WindowCorrected
@@ -805,6 +810,49 @@ SAMPLES["session.terms_set/v1"] = [
     SessionTermsSet("sales", "", SessionTerms("RESTRICT_ACCESS", "", "portal only")),
     SessionTermsSet("sales", "voice", None),
 ]
+COUNTED = Counted("minutes", 2, 590, 590_000, 30, 33_333)
+SAMPLES |= {
+    "usage.charged/v5": [
+        *SAMPLES["usage.charged/v4"],
+        msgspec.structs.replace(SAMPLES["usage.charged/v1"][0], basis=Basis("", "", 1, "", COUNTED)),
+    ],
+    "session.reserved/v6": [
+        *SAMPLES["session.reserved/v5"],
+        msgspec.structs.replace(RESERVED, basis=Basis("", "", 1, "", COUNTED)),
+    ],
+    "tariff.published/v4": [
+        *SAMPLES["tariff.published/v3"],
+        TariffPublished(
+            *("plans", 3, NOON, "EUR", "up", 2),
+            rates=(Rate("voice", "any", "0", plan="minutes"), Rate("data", "any", "1", plan="cap")),
+            plans=(
+                PricePlan("minutes", "volume", (Tier(600, "0.06", 60), Tier(0, "0.03", 60, "1"))),
+                PricePlan("pack", "package", (), BIG, 300, "2.50", "node", "cost_centre"),
+                PricePlan("cap", "spend", scope="resource", of_kind="sip", cap="9", minimum="1", share="day"),
+            ),
+            fees=(Fee("Platform", "30.00"), Fee("Channel", "4.90", "channel", "sip", "exact")),
+        ),
+    ],
+    "fee.charged/v1": [FeeCharged("f-1", "Installation", "sales", "2026-11", BIG, "two trunks")],
+    "fee.credited/v1": [FeeCredited("f-1", "Installation", "sales", "2026-12", BIG, "a mistake")],
+    "resource.channels_set/v1": [ChannelsSet("trunk", 30, NOON, "fair"), ChannelsSet("trunk", 0, NOON + 1)],
+}
+
+SAMPLES |= {
+    "tariff.amended/v2": [
+        *SAMPLES["tariff.amended/v1"],
+        TariffAmended(
+            *("plans", 6, "EUR"), Amendment(5, NOON, (0,), (Rate("voice", "any", "0", plan="minutes"),))
+        ),
+    ],
+    "tariff.rates_overridden/v2": [
+        *SAMPLES["tariff.rates_overridden/v1"],
+        RatesOverridden(
+            *("plans", 8, 7, NOON, "EUR", NOON),
+            Overrides((Rate("voice", "UK", "0", prefix="+44", plan="minutes"),)),
+        ),
+    ],
+}
 
 FIGURES = {
     "amount": 850_000,

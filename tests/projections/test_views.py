@@ -35,6 +35,7 @@ from allotment.projections import (
     limits,
     members,
     paging,
+    presence,
     sessions,
     subtrees,
     suspense,
@@ -116,6 +117,7 @@ def test_after_any_history_the_views_tell_what_the_writer_knows(enterprise, hist
     made.state.check_whole()
     with reading(made) as db:
         _check_members(db, made.state)
+        _check_presence(db, made.state)
         _check_balances(db, made.state)
         _check_limits(db, made.state)
         _check_usage(db, made)
@@ -139,6 +141,19 @@ def _check_members(db, state):
     for root in (None, told[0].id, told[-1].id, "nobody"):
         for depth in (None, 0, 1):
             _check_tree(db, root, depth)
+
+
+def _check_presence(db, state):
+    """At every moment that anything changed, each resource is where its path says."""
+    rows = db.execute("SELECT ordinal, since, until, node FROM stays WHERE until > since").fetchall()
+    moments = sorted({moment for row in rows for moment in row[1:3] if moment < presence.FOREVER})
+    for member in state.hierarchy.members:
+        mine = [row for row in rows if row[0] == member.ordinal]
+        for at in (one + before for one in moments for before in (-1, 0)):
+            found = [node for _, since, until, node in mine if since <= at < until]
+            if not member.is_node:
+                assert found == list(member.path_at(at)[1:2])
+            assert len(found) <= 1
 
 
 def _check_what_became_of_them(db, state):

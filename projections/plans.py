@@ -1,0 +1,136 @@
+"""Plans on an invoice: what each has counted, and what its whole comes to beside its charges.
+
+Charges under a volume plan cost what a graduated one would; here stands the difference to what all
+of it costs at the price of the tier that was reached. A minimum is owed as far as it was not spent.
+"""
+
+from collections.abc import Iterator
+from fractions import Fraction
+
+from msgspec import Struct
+
+from ..domain.charging import CORPORATE
+from ..domain.rating.fees import Ruler, shares
+from ..domain.rating.plan import CompiledPlan, PricePlan, micro
+from ..domain.rating.rounding import round_to
+from .chunk import Chunk
+from .in_force import InForce, Published
+from .presence import members_there
+from .tables import Connection, Table
+
+COUNTERS = Table(
+    "plan_counters",
+    {"period": "text", "plan": "text", "ordinal": "integer"},
+    dict.fromkeys(("records", "units", "spent"), "bigint"),
+)
+TABLES = (COUNTERS,)
+VERSION = 1
+
+
+class Counter(Struct, frozen=True):
+    """What a plan has counted for one who counts for itself."""
+
+    plan: str
+    ordinal: int
+    records: int
+    units: int
+    spent: int
+    """What these units were charged, in micro-units."""
+
+
+class PlanLine(Struct, frozen=True):
+    """What a plan comes to beside the charges under it."""
+
+    kind: str
+    """"volume", or "minimum"."""
+    plan: str
+    ordinal: int
+    """Who counts: the enterprise, a node, a resource."""
+    tariff: int
+    """The version that says it: the last one of the period that has the plan."""
+    units: int
+    spent: int
+    """What charges, and the lines before this one, come to."""
+    owed: int
+    """What it comes to in the end."""
+    exact: tuple[int, int]
+    """That before rounding."""
+
+    @property
+    def amount(self) -> int:
+        """Less than nothing where the whole is cheaper than its parts."""
+        return self.owed - self.spent
+
+
+def apply(chunk: Chunk, db: Connection) -> None:
+    sums: dict[tuple[str, str, int], list[int]] = {}
+    for charge in chunk.charges.events:
+        counted = charge.basis.counted if charge.basis is not None else None
+        if counted is not None and charge.payer == CORPORATE:
+            row = sums.setdefault((charge.period, counted.plan, counted.of), [0, 0, 0])
+            for place, much in enumerate((1, counted.units, counted.spent)):
+                row[place] += much
+    COUNTERS.add(db, sums)
+
+
+# --- queries ---------------------------------------------------------------------------------
+
+
+def counters(db: Connection, period: str) -> list[Counter]:
+    found = db.execute(
+        "SELECT plan, ordinal, records, units, spent FROM plan_counters WHERE period = %s "
+        "ORDER BY plan, ordinal",
+        (period,),
+    )
+    return [Counter(*row) for row in found]
+
+
+def lines(db: Connection, period: str, held: InForce) -> list[PlanLine]:
+    """Of each plan by the last version of the period that has it."""
+    last = {plan.plan: (plan, published) for published in held.versions for plan in published.plans}
+    counted: dict[str, dict[int, Counter]] = {}
+    for counter in counters(db, period):
+        counted.setdefault(counter.plan, {})[counter.ordinal] = counter
+    found: list[PlanLine] = []
+    for name, (plan, published) in sorted(last.items()):
+        minimums = _minimums(db, held, plan) if plan.minimum else {}
+        whose = counted.get(name, {})
+        for ordinal in sorted({*whose, *minimums}):
+            counter = whose.get(ordinal) or Counter(name, ordinal, 0, 0, 0)
+            found += _of(CompiledPlan(plan), published, counter, minimums.get(ordinal, Fraction(0)))
+    return found
+
+
+def _of(plan: CompiledPlan, published: Published, counter: Counter, minimum: Fraction) -> Iterator[PlanLine]:
+    about = (counter.plan, counter.ordinal, published.version, counter.units)
+    spent = counter.spent
+    if plan.plan.kind == "volume" and counter.units:
+        exact = plan.whole(counter.units)
+        exact = exact if plan.cap is None else min(exact, Fraction(plan.cap))
+        owed = _rounded(published, exact)
+        if owed != spent:
+            yield PlanLine("volume", *about, spent, owed, exact.as_integer_ratio())
+        spent = owed
+    owed = _rounded(published, minimum)
+    if owed > spent:
+        yield PlanLine("minimum", *about, spent, owed, minimum.as_integer_ratio())
+
+
+def _rounded(published: Published, exact: Fraction) -> int:
+    return round_to(published.step, published.method, exact.numerator, exact.denominator)
+
+
+def _minimums(db: Connection, held: InForce, plan: PricePlan) -> dict[int, Fraction]:
+    """What each who counts for itself owes at least: for as much of the period as it was there."""
+    found: dict[int, Fraction] = {}
+    ruler = Ruler(held.stretch, plan.share, held.zone)
+    for since, until in held.spans:
+        if plan.scope == "enterprise":
+            parts = {0: Fraction(ruler.length(since, until), ruler.whole)}
+        else:
+            there = members_there(db, plan.scope, plan.of_kind, plan.share, since, until)
+            parts = shares(ruler, there)
+        for ordinal, part in parts.items():
+            found[ordinal] = found.get(ordinal, Fraction(0)) + part
+    whole = plan.share == "whole"
+    return {ordinal: micro(plan.minimum) * (1 if whole else part) for ordinal, part in found.items()}

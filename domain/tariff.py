@@ -134,6 +134,7 @@ class Tariff:
         """All that it says, however it was made."""
         self.made: Made = published if made is None else made
         """The event that it was made by."""
+        self.plans = {plan.plan: CompiledPlan(plan) for plan in published.plans}
         self.sources = sources
         """By the place of a rate, where it comes from if that is not the base."""
 
@@ -146,10 +147,6 @@ class Tariff:
             if isinstance(rate, ShapedRate) and rate.row.plan:
                 rate.plan = self.plans[rate.row.plan]
         return finder
-
-    @cached_property
-    def plans(self) -> dict[str, CompiledPlan]:
-        return {plan.plan: CompiledPlan(plan) for plan in self.published.plans}
 
     @cached_property
     def rates(self) -> list[CompiledRate]:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+import structlog
 
 from allotment.backend.embedded import POSTGRES_OPTIONS, Servers, embedded_servers
 
@@ -26,6 +27,14 @@ to see what is left are servers of their own, as the product starts them."""
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     places = {name: place for place, name in enumerate(LONG_FIRST)}
     items.sort(key=lambda item: places.get(item.path.stem, len(places)))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def logs_stay_where_they_are() -> Iterator[None]:
+    """Commands that run in this process would send the logs of all later tests to a stream that is closed."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(structlog, "configure", lambda **_: None)
+        yield
 
 
 @pytest.fixture

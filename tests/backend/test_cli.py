@@ -22,7 +22,6 @@ from uuid import uuid4
 import msgspec
 import pytest
 import rich_click as click
-import structlog
 
 from allotment.backend import cli
 from allotment.backend.command_lines import listed
@@ -124,8 +123,6 @@ class Within(Program):
                 patched.setenv(name, value)
             for name, stream in (("stdin", came), ("stdout", out), ("stderr", err)):
                 patched.setattr(sys, name, stream)
-            # Its logs go on where other tests expect them.
-            patched.setattr(structlog, "configure", lambda **_: None)
             code = cli.run(list(arguments))
         said, noted = (_text_of(stream) for stream in (out, err))
         return subprocess.CompletedProcess(arguments, code, said, noted)

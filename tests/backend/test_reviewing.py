@@ -5,7 +5,6 @@ from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
 import pytest
-import structlog
 
 from allotment.backend import cli
 
@@ -51,8 +50,6 @@ def acme(servers, tmp_path_factory):
         patch.setenv("DATABASE_URL", servers.database_url)
         patch.setenv("NATS_URL", servers.nats_url)
         patch.setenv("ALLOTMENT_HOME", str(folder))
-        # The commands run in this process: its logs go on where other tests expect them.
-        patch.setattr(structlog, "configure", lambda **_: None)
         slug = f"review-{uuid4().hex[:8]}"
         (folder / "acme.json").write_text(json.dumps(DEFINITION), encoding="utf-8")
         now = datetime.now(UTC) - timedelta(seconds=1)

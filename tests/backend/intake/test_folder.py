@@ -64,7 +64,7 @@ def test_folders_and_links_are_left_alone(tmp_path: Path) -> None:
         (b"a\r", True, False),
         (b"", True, False),
         (b"[1]", False, False),
-        (gzip.compress(b"a"), True, False),
+        (gzip.compress(b"a", mtime=0), True, False),
     ],
 )
 def test_a_torn_last_line_waits_longer_but_not_for_ever(

@@ -12,7 +12,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 import pytest
-from lending import Lending
+from lending import Lending, drop
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
@@ -54,11 +54,16 @@ def lending(servers, migrated) -> Lending:
 
 
 @pytest.fixture
-def database(lending) -> Iterator[str]:
+def database(lending, migrated, request) -> Iterator[str]:
     """The address of a migrated, empty database that nobody else has while this test runs."""
-    address = lending.lend()
-    yield address
-    lending.take_back(address)
+    if request.node.get_closest_marker("untouched_database") is not None:
+        address = lending.copy()
+        yield address
+        drop(migrated, address)
+    else:
+        address = lending.lend()
+        yield address
+        lending.take_back(address)
 
 
 @pytest.fixture

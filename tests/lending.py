@@ -45,7 +45,7 @@ class Lending:
     """Copies of one database. `copy` makes one and tells its address."""
 
     def __init__(self, template: str, copy: Callable[[], str]) -> None:
-        self._copy = copy
+        self.copy = copy
         self._template = template
         self._free: list[str] = []
         with psycopg.connect(template, autocommit=True) as connection:
@@ -58,7 +58,7 @@ class Lending:
         self._empty = f"SET session_replication_role = replica; {emptied}"
 
     def lend(self) -> str:
-        return self._free.pop() if self._free else self._copy()
+        return self._free.pop() if self._free else self.copy()
 
     def take_back(self, address: str) -> None:
         if self._is_as_new(address):

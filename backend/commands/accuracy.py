@@ -19,6 +19,7 @@ from ..engine import wall_clock
 from ..following import catch_up
 from ..running import running
 from .input import InputError
+from .options import JSON, TENANT
 from .output import money, note, say, settings_for_command, table, tell_json
 
 DAYS_USUAL = 31
@@ -28,12 +29,12 @@ _DAY = click.DateTime(["%Y-%m-%d"])
 
 
 @click.command()
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option("--from", "from_day", type=_DAY, help="First day; else 31 days up to the last.")
 @click.option("--to", "to_day", type=_DAY, help="Last day; else today.")
 @click.option("--source", help="Only this network element.")
 @click.option("--csv", "as_csv", is_flag=True, help="As CSV, money in micro-units.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def accuracy(
     slug: str,
     from_day: datetime | None,
@@ -76,9 +77,9 @@ def accuracy(
 
 
 @click.command()
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option("--unfinished", is_flag=True, help="Only those that were left off: import the file again.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def imports(slug: str, unfinished: bool, as_json: bool) -> None:
     """Files that were imported, newest first, and what each brought.
 

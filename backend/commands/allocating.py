@@ -23,6 +23,7 @@ from ..following import catch_up
 from ..running import Product, running
 from ..stopping import complete
 from .input import InputError, check_readable, opened
+from .options import JSON, TENANT
 from .output import note, say, settings_for_command, tell_json
 
 ACTOR = "telecoms_manager:command-line"
@@ -35,12 +36,12 @@ def allocation() -> None:
 
 @allocation.command(name="import")
 @click.argument("file", metavar="FILE")
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option("--period", default="", help="Of lines that name none: 2026-11. Else what runs.")
 @click.option("--note", "about", default="", help="For the history, of lines that have none.")
 @click.option("--key", default="", help="Another key carries out a sheet again that was carried out before.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen; store nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def allocation_import(
     file: str, slug: str, period: str, about: str, key: str, dry_run: bool, as_json: bool
 ) -> None:
@@ -108,7 +109,7 @@ def _tell_refusal(refusal: Refused, *, as_json: bool) -> None:
 
 
 @allocation.command(name="export")
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option("--period", default="", help="Such as 2026-11; else what runs.")
 def allocation_export(slug: str, period: str) -> None:
     """Print what everybody has, and every cap, as a sheet that gives it to them in another period.

@@ -9,15 +9,14 @@ from ..following import catch_up
 from ..looking_back import rebuild, rebuild_and_compare
 from ..running import running
 from ..verifying import dump, verify
+from .options import JSON, TENANT
 from .output import note, say, settings_for_command, tell_json
 
 DIFFERENCES_SHOWN = 10
-_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
 @click.command(name="dump")
-@_TENANT
+@TENANT
 @click.option("--as-of", type=click.IntRange(min=0), help="The state as of this seq; else the newest.")
 def dump_command(slug: str, as_of: int | None) -> None:
     """Print the state as canonical lines: the same log gives the same bytes.
@@ -34,8 +33,8 @@ def dump_command(slug: str, as_of: int | None) -> None:
 
 
 @click.command(name="verify")
-@_TENANT
-@_JSON
+@TENANT
+@JSON
 @click.pass_context
 def verify_command(ctx: click.Context, slug: str, as_json: bool) -> None:
     """Check the whole log: order, hashes, every charge, every invariant, every view.
@@ -64,9 +63,9 @@ def _fields(report: object) -> dict[str, object]:
 
 
 @click.command(name="rebuild")
-@_TENANT
+@TENANT
 @click.option("--check", is_flag=True, help="Only compare: rebuild beside the live views, change nothing.")
-@_JSON
+@JSON
 @click.pass_context
 def rebuild_command(ctx: click.Context, slug: str, check: bool, as_json: bool) -> None:
     """Rebuild every view of a tenant from its log.

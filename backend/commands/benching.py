@@ -4,6 +4,7 @@ from typing import Any
 
 import rich_click as click
 
+from .options import JSON
 from .output import note, say, settings_for_command, table, tell_json
 
 
@@ -24,7 +25,7 @@ def bench() -> None:
 @click.option("--lag-rate", type=click.IntRange(1), help="Records/s at which lag is measured; else half.")
 @click.option("--baselines/--no-baselines", default=None, help="Also measure what we compare with.")
 @click.option("--fronts/--no-fronts", default=None, help="Also HTTP, GraphQL and projections' lag.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def charge(as_json: bool, **wanted: Any) -> None:
     """Charge usage as fast as it goes, interleaved with its baselines on the same machine.
 
@@ -47,7 +48,7 @@ def charge(as_json: bool, **wanted: Any) -> None:
 @click.option("--batch", type=click.IntRange(1), help="Records at once.")
 @click.option("--devices", type=click.IntRange(1), help="That share one balance.")
 @click.option("--depth", type=click.IntRange(3, 64), help="Levels, the devices' own included.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def workers(as_json: bool, **wanted: Any) -> None:
     """Charge two tenants on one worker, and on two; and say what was full.
 
@@ -69,7 +70,7 @@ def workers(as_json: bool, **wanted: Any) -> None:
 @click.option("--devices", type=click.IntRange(1), help="That share one balance.")
 @click.option("--depth", type=click.IntRange(3, 64), help="Levels, the devices' own included.")
 @click.option("--megabytes", type=click.IntRange(10), help="Of the file through which memory is watched.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def intake(as_json: bool, **wanted: Any) -> None:
     """Read CSV, normalise, guide and rate; where the time goes, and whether memory stays flat.
 
@@ -88,7 +89,7 @@ def intake(as_json: bool, **wanted: Any) -> None:
 @click.option("--crossings", type=click.IntRange(1), help="How many are told.")
 @click.option("--crossings-per-s", type=click.IntRange(1), help="How fast they come.")
 @click.option("--records-per-s", type=click.IntRange(0), help="Charged beside.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def notices(as_json: bool, **wanted: Any) -> None:
     """Tell of crossings by webhook and subscription, and how long each takes from its commit.
 
@@ -109,7 +110,7 @@ def notices(as_json: bool, **wanted: Any) -> None:
 @click.option("--rate", type=click.IntRange(1), help="Records charged per second meanwhile.")
 @click.option("--requests", type=click.IntRange(4), help="Of each question.")
 @click.option("--portals", type=click.IntRange(1), help="That ask at once in the end.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def reading(as_json: bool, **wanted: Any) -> None:
     """Ask for a subtree's balances, reviews and sizings in a deep, wide tree while usage flows.
 
@@ -125,7 +126,7 @@ def reading(as_json: bool, **wanted: Any) -> None:
 
 
 @bench.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def rating(*, as_json: bool) -> None:
     """Load a tariff of 50,000 prefixes, and rate by it beside one of 50.
 

@@ -21,12 +21,11 @@ from ..following import catch_up
 from ..running import Product, running
 from ..stopping import complete
 from .input import InputError
+from .options import JSON, TENANT
 from .output import amount, money, say, settings_for_command, table, tell_json
 
 ACTOR = "carrier:command-line"
 
-_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 _NOTE = click.option("--note", default="", help="For the history. No personal data: it cannot be erased.")
 _KEY = click.option("--key", help="Carried out once under this key, however often it is sent.")
 _DRY = click.option("--dry-run", "dry", is_flag=True, help="Only tell what it would lead to.")
@@ -36,7 +35,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 def changing(command: F) -> F:
     """The options of everything that changes something."""
-    for option in (_JSON, _DRY, _KEY, _NOTE, _TENANT):
+    for option in (JSON, _DRY, _KEY, _NOTE, TENANT):
         command = option(command)
     return command
 
@@ -47,8 +46,8 @@ def contract() -> None:
 
 
 @contract.command()
-@_TENANT
-@_JSON
+@TENANT
+@JSON
 def show(slug: str, as_json: bool) -> None:
     """Show what the enterprise bought.
 

@@ -29,6 +29,7 @@ from ..running import Product, running
 from ..stopping import complete
 from .deck_telling import report_told, say_report
 from .input import InputError, check_readable, opened
+from .options import JSON, TENANT
 from .output import say, settings_for_command, tell_json
 
 ACTOR = "carrier:command-line"
@@ -49,7 +50,6 @@ _PAST = click.option(
     show_default=True,
     help="Rows that begin in the past with another price.",
 )
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
 @click.group()
@@ -65,7 +65,7 @@ def deck() -> None:
 @_FROM
 @_PART
 @_PAST
-@_JSON
+@JSON
 @click.pass_context
 def check(
     ctx: click.Context,
@@ -102,7 +102,7 @@ def check(
 
 @deck.command(name="import")
 @click.argument("file")
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @_LAYOUT
 @_FROM
 @_PART
@@ -110,7 +110,7 @@ def check(
 @click.option("--period", help="Whose usage the money is told of; else the one before the running one.")
 @click.option("--note", default="", help="For the history. No personal data: it cannot be erased.")
 @click.option("--dry-run", "dry", is_flag=True, help="Only tell what it would lead to.")
-@_JSON
+@JSON
 @click.pass_context
 def import_command(
     ctx: click.Context,

@@ -14,6 +14,7 @@ from ..believing import verifier_for
 from ..embedded import embedded_servers
 from ..running import is_free, newest_version, schema_version, servers
 from ..settings import Settings, SettingsError
+from .options import JSON
 from .output import say, settings_for_command, tell_json
 
 LIBRARIES = (
@@ -38,7 +39,7 @@ class Finding(NamedTuple):
 
 
 @click.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
     """Look at everything this installation needs; each problem with its remedy.

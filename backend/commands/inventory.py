@@ -29,6 +29,7 @@ from ..following import catch_up
 from ..running import Product, running
 from ..stopping import complete
 from .input import InputError, check_readable, opened
+from .options import JSON, TENANT
 from .output import note, say, settings_for_command, tell_json
 
 ACTOR = "operator:command-line"
@@ -51,7 +52,7 @@ def inventory() -> None:
 
 @inventory.command(name="export")
 @click.argument("file", type=click.Path(allow_dash=True), default="-")
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option("--period", default="", help='Whose usage is told, such as "2026-11"; else this month.')
 @click.option("--under", default="", help="Only at or below this node.")
 @click.option("--status", type=click.Choice(["active", "suspended", "ended", "planned"]), default=None)
@@ -142,11 +143,11 @@ def _write(stream: TextIO, rows: list[dict[str, str]]) -> None:
 
 @inventory.command(name="import")
 @click.argument("file")
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option("--region", default="", help='The country of numbers without "+": "DE".')
 @click.option("--note", "why", default="", help="For the history. No personal data.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen; store nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 @click.pass_context
 def import_command(
     ctx: click.Context, file: str, slug: str, region: str, why: str, *, dry_run: bool, as_json: bool

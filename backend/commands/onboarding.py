@@ -26,6 +26,7 @@ from ..demo.enterprises import example_definition
 from ..engine import normal_line, wall_clock
 from ..running import Product, running
 from ..stopping import complete
+from .options import JSON
 from .output import note, say, settings_for_command, table, tell_json
 
 ACTOR = "carrier:command-line"
@@ -43,7 +44,7 @@ def tenant() -> None:
 @click.option("--currency", required=True, help="ISO 4217, such as GBP.")
 @click.option("--carrier", default="carrier", show_default=True, help="Who sells to it.")
 @click.option("--file", "definition", type=click.File("rb"), help="Its definition; see `tenant example`.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def create(
     slug: str,
     name: str,
@@ -104,7 +105,7 @@ async def _create(product: Product, entry: TenantEntry, wanted: Definition | Non
 
 
 @tenant.command(name="list")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def list_tenants(as_json: bool) -> None:
     """List the tenants."""
     with running(settings_for_command()) as product:
@@ -123,7 +124,7 @@ def list_tenants(as_json: bool) -> None:
 @tenant.command()
 @click.argument("slug")
 @click.argument("file", type=click.Path(path_type=Path, allow_dash=True))
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def apply(slug: str, file: Path, as_json: bool) -> None:
     """Apply a definition FILE to a tenant. Applied again, only what is new is done.
 
@@ -156,7 +157,7 @@ async def _apply(product: Product, entry: TenantEntry, definition: Definition) -
 @click.argument("slug")
 @click.argument("line")
 @click.option("--region", default="", help='The country a number without "+" was dialled in: "DE".')
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def erase_command(slug: str, line: str, region: str, as_json: bool) -> None:
     """Erase the person behind a LINE: what was sealed for it can never be read again.
 

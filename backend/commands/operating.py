@@ -19,10 +19,8 @@ from ..running import (
 from ..settings import WORKERS_MAX, SettingsError
 from ..stopping import complete
 from ..tuning import tuned
+from .options import JSON, TENANT
 from .output import note, say, settings_for_command, tell_json
-
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
-
 
 VIEWS = ("child", "here", "elsewhere")
 
@@ -121,7 +119,7 @@ def worker(parent: int, listen_fd: int, ready_fd: int, projected_elsewhere: bool
 
 
 @click.command(name="migrate")
-@_JSON
+@JSON
 def migrate_command(as_json: bool) -> None:
     """Bring the database's schema to this version. Safe to repeat, and to run beside the old version.
 
@@ -141,7 +139,7 @@ def migrate_command(as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option("--role", type=click.Choice(sorted(ROLES)), required=True, help="What the token may do.")
 @click.option("--node", "nodes", multiple=True, help="Bind it to this node and what is below; repeatable.")
 @click.option("--subject", default="", help="An opaque id of who it is for; else one made of the role.")
@@ -151,7 +149,7 @@ def migrate_command(as_json: bool) -> None:
 @click.option(
     "--issuer", "address", default="", help="The issuer's name, where the API is not at ALLOTMENT_PORT."
 )
-@_JSON
+@JSON
 def token(
     slug: str,
     role: str,

@@ -17,11 +17,12 @@ from ..engine import wall_clock
 from ..following import catch_up, position
 from ..running import running
 from .input import InputError
+from .options import JSON, TENANT
 from .output import amount, say, settings_for_command, table, tell_json
 
 
 @click.command()
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option("--node", "-n", help="Id of a node; else the whole enterprise.")
 @click.option("--depth", type=click.IntRange(0), default=1, show_default=True, help="Levels below it.")
 @click.option(
@@ -45,7 +46,7 @@ from .output import amount, say, settings_for_command, table, tell_json
 @click.option("--growth", "growth_percent", type=int, default=0, show_default=True, help="In per cent.")
 @click.option("--margin", "margin_percent", type=int, default=10, show_default=True, help="In per cent.")
 @click.option("--step", type=int, help="Proposals are multiples of it; else of a step for each usage type.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def sizing(
     slug: str, node: str | None, depth: int, types: tuple[str, ...], as_json: bool, **assumptions: Any
 ) -> None:

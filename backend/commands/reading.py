@@ -17,11 +17,9 @@ from ..following import catch_up, position
 from ..running import Product, running
 from ..stopping import complete
 from .input import InputError
+from .options import JSON, TENANT
 from .output import money, say, settings_for_command, tell_json
 from .telling_invoices import invoice_told, say_invoice
-
-_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
 @click.group()
@@ -30,9 +28,9 @@ def invoice() -> None:
 
 
 @invoice.command()
-@_TENANT
+@TENANT
 @click.option("--period", help='Such as "2026-11"; else the month that is running.')
-@_JSON
+@JSON
 def preview(slug: str, period: str | None, as_json: bool) -> None:
     """Show what a period costs so far, by cost centre.
 
@@ -63,9 +61,9 @@ def _waiting_told(waits: AtRisk) -> dict[str, Any]:
 
 
 @click.command()
-@_TENANT
+@TENANT
 @click.argument("usage_id")
-@_JSON
+@JSON
 def explain(slug: str, usage_id: str, as_json: bool) -> None:
     """Tell how a record came to its charge, or why there is none.
 

@@ -19,6 +19,7 @@ from ..rerating import finish_key
 from ..running import Product, running
 from ..stopping import complete
 from .input import InputError
+from .options import JSON, TENANT
 from .output import end_progress, money, note, say, settings_for_command, table, tell_json
 from .rules import moment
 
@@ -28,7 +29,7 @@ ROWS_MAX = 50
 
 
 @click.command()
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option("--record", default="", metavar="SOURCE/ID", help="One usage record.")
 @click.option("--node", default="", help="Used at or below it, as it was charged.")
 @click.option("--type", "usage_type", default="", help="voice, data ...")
@@ -41,7 +42,7 @@ ROWS_MAX = 50
 @click.option("--note", "why", default="", help="Why; it stands in the log.")
 @click.option("--job", default="", help="The job's name, for ever: the same again goes on with it.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; store nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def rerate(**given: Any) -> None:
     """Charge usage again by the rates that hold now: refunds and new charges, nothing is edited.
 

@@ -19,16 +19,15 @@ from ..engine import moment, wall_clock
 from ..following import catch_up, position
 from ..running import running
 from .input import InputError
+from .options import JSON, TENANT
 from .output import amount, say, settings_for_command, table, tell_json
 
-_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 _TYPES = click.Choice([*USAGE_TYPES, MONEY])
 BAR = 40
 
 
 @click.command()
-@_TENANT
+@TENANT
 @click.option("--node", "-n", help="Id of a node or resource; else the whole enterprise.")
 @click.option("--type", "usage_type", type=_TYPES, default="data", show_default=True, help="Of usage.")
 @click.option("--period", help='Such as "2026-11"; else the month that is running.')
@@ -36,7 +35,7 @@ BAR = 40
 @click.option(
     "--previous", type=click.IntRange(0, PREVIOUS_MAX), default=3, show_default=True, help="Periods before."
 )
-@_JSON
+@JSON
 def review(
     slug: str, node: str | None, usage_type: str, period: str | None, top: int, previous: int, as_json: bool
 ) -> None:

@@ -27,12 +27,11 @@ from ..running import Product, running
 from ..stopping import complete
 from ..trying_out import limits_of, policy_of, rules_for, try_out
 from .input import InputError, opened
+from .options import JSON, TENANT
 from .output import end_progress, money, note, say, settings_for_command, table, tell_json
 
 ACTOR = "carrier:command-line"
 TELL_SECONDS = 1.0
-_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 _KEY = click.option("--key", default="", help="Yours; the same key again changes nothing.")
 _NOTE = click.option("--note", "why", default="", help="Why; it stands in the log.")
 _WINDOW = click.option(
@@ -54,7 +53,7 @@ def policy() -> None:
 
 
 @limit.command(name="set")
-@_TENANT
+@TENANT
 @click.argument("node")
 @click.argument("usage_type")
 @click.argument("quantity")
@@ -64,7 +63,7 @@ def policy() -> None:
 @click.option("--raiser", "raisers", multiple=True, help="Who may raise it: ROLE, ROLE:150%, ROLE:900.")
 @_NOTE
 @_KEY
-@_JSON
+@JSON
 def limit_set(
     slug: str,
     node: str,
@@ -104,7 +103,7 @@ def limit_set(
 
 
 @limit.command(name="raise")
-@_TENANT
+@TENANT
 @click.argument("node")
 @click.argument("usage_type")
 @click.option("--to", "to", default="", help="The quantity to raise to, or")
@@ -113,7 +112,7 @@ def limit_set(
 @_WINDOW
 @_NOTE
 @_KEY
-@_JSON
+@JSON
 def limit_raise(
     slug: str,
     node: str,
@@ -145,9 +144,9 @@ def limit_raise(
 
 
 @limit.command(name="list")
-@_TENANT
+@TENANT
 @click.option("--node", default="", help="Of this node and what is below it; else of all.")
-@_JSON
+@JSON
 def limit_list(slug: str, node: str, as_json: bool) -> None:
     """Show the limits in force, and how far usage has come.
 
@@ -186,11 +185,11 @@ def limit_list(slug: str, node: str, as_json: bool) -> None:
 
 
 @policy.command(name="set")
-@_TENANT
+@TENANT
 @click.argument("file")
 @click.option("--from", "since", default="", help="A moment from now on; else at once.")
 @_KEY
-@_JSON
+@JSON
 def policy_set(slug: str, file: str, since: str, key: str, as_json: bool) -> None:
     """Set the policy in FILE, as its next version. `policy example` prints one to start from.
 
@@ -202,12 +201,12 @@ def policy_set(slug: str, file: str, since: str, key: str, as_json: bool) -> Non
 
 
 @policy.command()
-@_TENANT
+@TENANT
 @click.argument("name")
 @click.option("--from", "since", default="", help="A moment from now on; else at once.")
 @_NOTE
 @_KEY
-@_JSON
+@JSON
 def withdraw(slug: str, name: str, since: str, why: str, key: str, as_json: bool) -> None:
     """End the policy NAME.
 
@@ -219,13 +218,13 @@ def withdraw(slug: str, name: str, since: str, why: str, key: str, as_json: bool
 
 
 @policy.command()
-@_TENANT
+@TENANT
 @click.argument("name")
 @click.argument("node")
 @click.option("--until", required=True, help="How long: 2026-11-30T18:00+01:00.")
 @_NOTE
 @_KEY
-@_JSON
+@JSON
 def approve(slug: str, name: str, node: str, until: str, why: str, key: str, as_json: bool) -> None:
     """Approve at NODE, until a moment, what the policy NAME lets wait.
 
@@ -236,8 +235,8 @@ def approve(slug: str, name: str, node: str, until: str, why: str, key: str, as_
 
 
 @policy.command(name="list")
-@_TENANT
-@_JSON
+@TENANT
+@JSON
 def policy_list(slug: str, as_json: bool) -> None:
     """Show the policies, with all their versions.
 
@@ -272,11 +271,11 @@ def example() -> None:
 
 
 @policy.command(name="try")
-@_TENANT
+@TENANT
 @click.argument("file")
 @click.option("--from", "since", default="", help="A moment; else a month ago.")
 @click.option("--to", "until", default="", help="A moment; else now.")
-@_JSON
+@JSON
 def policy_try(slug: str, file: str, since: str, until: str, as_json: bool) -> None:
     """Say what the policy in FILE would have done to the usage of a past time. Nothing changes.
 

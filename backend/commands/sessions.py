@@ -14,12 +14,11 @@ from ...tenants.onboarding import TenantEntry, find_tenant
 from ..following import catch_up
 from ..running import Product, running
 from ..stopping import complete
+from .options import JSON, TENANT
 from .output import note, say, settings_for_command, table, tell_json
 
 ACTOR = "carrier:command-line"
 LISTED_MAX = 1_000
-_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
 @click.group()
@@ -28,11 +27,11 @@ def session() -> None:
 
 
 @session.command(name="list")
-@_TENANT
+@TENANT
 @click.option("--node", default="", help="Of this node or resource; else of all.")
 @click.option("--status", type=click.Choice(STATUSES), default=None)
 @click.option("--limit", "first", type=click.IntRange(1, LISTED_MAX), default=50, show_default=True)
-@_JSON
+@JSON
 def session_list(slug: str, node: str, status: str | None, first: int, as_json: bool) -> None:
     """Show sessions, those that changed last first.
 
@@ -71,7 +70,7 @@ def session_terms() -> None:
 
 
 @session_terms.command(name="set")
-@_TENANT
+@TENANT
 @click.argument("node")
 @click.option("--type", "usage_type", default="", help="Of one usage type; else of all.")
 @click.option("--final", "action", type=click.Choice(ACTIONS), default=ACTIONS[0], show_default=True)
@@ -85,7 +84,7 @@ def session_terms() -> None:
 @click.option("--pooled", is_flag=True, help="Services of a session share the money reserved for them.")
 @click.option("--note", "why", default="", help="Why; it stands in the log.")
 @click.option("--key", default="", help="Yours; the same key again changes nothing.")
-@_JSON
+@JSON
 def terms_set(
     slug: str, node: str, usage_type: str, why: str, key: str, as_json: bool, **laid_down: Any
 ) -> None:
@@ -99,12 +98,12 @@ def terms_set(
 
 
 @session_terms.command(name="clear")
-@_TENANT
+@TENANT
 @click.argument("node")
 @click.option("--type", "usage_type", default="", help="Those of one usage type.")
 @click.option("--note", "why", default="", help="Why; it stands in the log.")
 @click.option("--key", default="", help="Yours; the same key again changes nothing.")
-@_JSON
+@JSON
 def terms_clear(slug: str, node: str, usage_type: str, why: str, key: str, as_json: bool) -> None:
     """Take the terms of NODE back: those above hold again.
 
@@ -115,8 +114,8 @@ def terms_clear(slug: str, node: str, usage_type: str, why: str, key: str, as_js
 
 
 @session_terms.command(name="list")
-@_TENANT
-@_JSON
+@TENANT
+@JSON
 def terms_list(slug: str, as_json: bool) -> None:
     """Show what is laid down.
 

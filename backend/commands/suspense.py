@@ -20,12 +20,13 @@ from ..recycling import BulkReport, Recycling, Selection
 from ..running import Product, running
 from ..stopping import complete
 from .input import InputError
+from .options import JSON, TENANT
 from .output import end_progress, money, note, say, settings_for_command, table, tell_json
 
 ACTOR = "carrier:command-line"
 
 _FILTERS = [
-    click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant."),
+    TENANT,
     click.option("--id", "ids", multiple=True, help="A record, by its usage id; may be given many times."),
     click.option("--reason", help="Only those that wait for this reason."),
     click.option("--source", help="Only those of this network element."),
@@ -40,7 +41,7 @@ _BULK = [
     click.option("--after", type=click.IntRange(0), default=0, help="Go on after this seq."),
     click.option("--key", default="", help="Sent again with the same key, no record is tried again."),
     click.option("--dry-run", "dry", is_flag=True, help="Say what would happen; store nothing."),
-    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+    JSON,
 ]
 _WHY = click.option("--note", "why", required=True, help="Why, for the history.")
 
@@ -103,7 +104,7 @@ def reread(format_name: str, **given: Any) -> None:
 
 @click.command()
 @click.argument("usage_id")
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option("--line")
 @click.option("--counterpart")
 @click.option("--type", "usage_type")
@@ -114,7 +115,7 @@ def reread(format_name: str, **given: Any) -> None:
 @_WHY
 @click.option("--key", default="", help="Sent again with the same key it changes nothing.")
 @click.option("--dry-run", "dry", is_flag=True, help="Say what would happen; store nothing.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def amend(usage_id: str, slug: str, why: str, key: str, dry: bool, as_json: bool, **fields: Any) -> None:
     """Correct a record that waits; what it said first stays in the log. Recycle it afterwards.
 
@@ -144,7 +145,7 @@ def amend(usage_id: str, slug: str, why: str, key: str, dry: bool, as_json: bool
 
 @click.command()
 @_with(_FILTERS)
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def ageing(as_json: bool, slug: str, **given: Any) -> None:
     """How much waits, for how long, and the money at stake, by reason and source.
 

@@ -24,13 +24,12 @@ from ..stopping import complete
 from .contracting import say_events
 from .deck_telling import say_changes, zone_told
 from .input import InputError
+from .options import JSON, TENANT
 from .output import say, settings_for_command, table, tell_json
 
 ACTOR = "carrier:command-line"
 VERSIONS_SHOWN = 1_000
 
-_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 _NOTE = click.option("--note", default="", help="For the history. No personal data: it cannot be erased.")
 _KEY = click.option("--key", help="Carried out once under this key, however often it is sent.")
 _DRY = click.option("--dry-run", "dry", is_flag=True, help="Only tell what it would lead to.")
@@ -42,8 +41,8 @@ def tariff() -> None:
 
 
 @tariff.command(name="list")
-@_TENANT
-@_JSON
+@TENANT
+@JSON
 def list_command(slug: str, as_json: bool) -> None:
     """List the versions, the newest first.
 
@@ -79,8 +78,8 @@ def _told(one: TariffVersion) -> dict[str, Any]:
 @tariff.command()
 @click.argument("before", type=int)
 @click.argument("after", type=int)
-@_TENANT
-@_JSON
+@TENANT
+@JSON
 def diff(before: int, after: int, slug: str, as_json: bool) -> None:
     """Tell what changes from version BEFORE to version AFTER, by zone.
 
@@ -110,11 +109,11 @@ async def _state(product: Product, slug: str) -> Tenant:
 
 @tariff.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@_TENANT
+@TENANT
 @_NOTE
 @_KEY
 @_DRY
-@_JSON
+@JSON
 def override(file: Path, slug: str, note: str, key: str | None, dry: bool, as_json: bool) -> None:
     """Let the own rates in FILE hold over the tenant's tariff, whatever that is from then on.
 
@@ -134,11 +133,11 @@ def override(file: Path, slug: str, note: str, key: str | None, dry: bool, as_js
 
 @tariff.command()
 @click.argument("version", type=int)
-@_TENANT
+@TENANT
 @_NOTE
 @_KEY
 @_DRY
-@_JSON
+@JSON
 def withdraw(version: int, slug: str, note: str, key: str | None, dry: bool, as_json: bool) -> None:
     """Let VERSION never hold: only before it does.
 

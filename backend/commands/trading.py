@@ -22,20 +22,19 @@ from ..engine import Engine
 from ..following import catch_up
 from ..running import Product, running
 from ..stopping import complete
+from .options import JSON, TENANT
 from .output import amount, note, say, settings_for_command, table, tell_json
 
 ACTOR = "carrier:command-line"
 SHOWN_MAX = 100
 
-_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 _NOTE = click.option("--note", "why", default="", help="For the history.")
 _KEY = click.option("--key", default="", help="Sent again with the same key it changes nothing.")
 _DRY = click.option("--dry-run", is_flag=True, help="Say what would happen; store nothing.")
 
 
 def _changing(command: Callable[..., None]) -> Callable[..., None]:
-    for option in (_TENANT, _NOTE, _KEY, _DRY, _JSON):
+    for option in (TENANT, _NOTE, _KEY, _DRY, JSON):
         command = option(command)
     return command
 
@@ -46,11 +45,11 @@ def trade() -> None:
 
 
 @trade.command(name="board")
-@_TENANT
+@TENANT
 @click.option("--under", help="Only what this node and those below it see.")
 @click.option("--type", "usage_type", help="Only offers of this usage type.")
 @click.option("--state", type=click.Choice(STATES), help="Only offers in this state.")
-@_JSON
+@JSON
 def board_command(
     slug: str, under: str | None, usage_type: str | None, state: str | None, as_json: bool
 ) -> None:
@@ -133,9 +132,9 @@ def withdraw(offer: str, **given: Any) -> None:
 
 
 @trade.command()
-@_TENANT
+@TENANT
 @click.option("--state", type=click.Choice(PROPOSAL_STATES), default="waiting", show_default=True)
-@_JSON
+@JSON
 def waiting(slug: str, state: str, as_json: bool) -> None:
     """Show the transfers that wait for approval, newest first."""
     with running(settings_for_command()) as product:

@@ -20,6 +20,7 @@ from . import accuracy as received
 from . import suspense as leaving
 from .counting import add_report, report_told
 from .input import check_readable, opened
+from .options import JSON, TENANT
 from .output import (
     end_progress,
     note,
@@ -37,7 +38,7 @@ PROBLEMS_SHOWN = 10
 
 _OPTIONS = [
     click.argument("files", nargs=-1, required=True, metavar="FILE..."),
-    click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant."),
+    TENANT,
     click.option(
         "--format", "-f", "format_name", default="allotment", show_default=True, help="See `usage formats`."
     ),
@@ -48,7 +49,7 @@ _OPTIONS = [
     click.option("--source", default="", help="Who wrote the records, where they do not say it themselves."),
     click.option("--time-zone", default="", help="Of times without a zone; else the tenant's."),
     click.option("--dry-run", is_flag=True, help="Say what would happen; store nothing."),
-    click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout."),
+    JSON,
 ]  # fmt: skip
 
 
@@ -172,9 +173,9 @@ def _say_report(report: IntakeReport, *, dry: bool) -> None:
 
 
 @usage.command()
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option("--reason", default=None, help="Only those that wait for this reason.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def suspense(slug: str, reason: str | None, as_json: bool) -> None:
     """List what waits to be corrected, newest first, and why.
 
@@ -225,7 +226,7 @@ def _suspense(
 
 
 @usage.command()
-@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+@JSON
 def formats(as_json: bool) -> None:
     """List the formats that come with the product; a path to your own .toml works as well."""
     known = [load_format(name) for name in format_names()]

@@ -21,6 +21,7 @@ from ..intake.watching import Charge, watch
 from ..running import running
 from ..stopping import complete
 from .input import InputError
+from .options import TENANT
 from .output import note, say, settings_for_command, tell_json
 
 ACTOR = "mediation:folder"
@@ -29,7 +30,7 @@ Progress = Callable[[IntakeReport], None]
 
 @click.command(name="watch")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
+@TENANT
 @click.option(
     "--format", "-f", "format_name", default="allotment", show_default=True, help="See `usage formats`."
 )

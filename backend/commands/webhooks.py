@@ -25,12 +25,11 @@ from ..running import Product, running
 from ..stopping import complete
 from ..web.outlets import TenantOutlets
 from .input import InputError
+from .options import JSON, TENANT
 from .output import note, say, settings_for_command, table, tell_json
 
 ACTOR = "carrier:command-line"
 BODY_BYTES_MAX = 256 * 1024
-_TENANT = click.option("--tenant", "-t", "slug", required=True, help="Slug or id of the tenant.")
-_JSON = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
 @click.group(name="webhook")
@@ -39,8 +38,8 @@ def webhook() -> None:
 
 
 @webhook.command(name="list")
-@_TENANT
-@_JSON
+@TENANT
+@JSON
 def list_(slug: str, as_json: bool) -> None:
     """List a tenant's webhooks.
 
@@ -62,13 +61,13 @@ def list_(slug: str, as_json: bool) -> None:
 
 @webhook.command()
 @click.argument("url")
-@_TENANT
+@TENANT
 @click.option("--node", default="", help="Of this node and what is below it; else of the enterprise.")
 @click.option("--kind", "kinds", multiple=True, help=f"A kind of event; repeatable. Else {USUAL[0]}.")
 @click.option(
     "--percent-min", type=click.IntRange(0, 1000), default=0, help="Of thresholds: from this one on."
 )
-@_JSON
+@JSON
 def create(url: str, slug: str, node: str, kinds: tuple[str, ...], percent_min: int, as_json: bool) -> None:
     """Let the program at URL be told, and print its secret: this once, and never again.
 
@@ -105,9 +104,9 @@ async def _create(product: Product, entry: TenantEntry, url: str, wants: Filter)
 
 @webhook.command()
 @click.argument("ident", metavar="WEBHOOK")
-@_TENANT
+@TENANT
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Events after this seq; else all.")
-@_JSON
+@JSON
 def replay(ident: str, slug: str, after: int, as_json: bool) -> None:
     """Tell a webhook again what it wants to know, under the same ids.
 
@@ -129,7 +128,7 @@ def replay(ident: str, slug: str, after: int, as_json: bool) -> None:
 @click.option("--url", required=True, help="Where to.")
 @click.option("--secret", required=True, help="What it is signed with: whsec_...")
 @click.option("--kind", default=USUAL[0], show_default=True, help="Which kind of event.")
-@_JSON
+@JSON
 @click.pass_context
 def trigger(ctx: click.Context, url: str, secret: str, kind: str, as_json: bool) -> None:
     """Send one signed sample event, to try a receiver. Exits with 1 if it is not taken.

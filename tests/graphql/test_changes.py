@@ -263,7 +263,7 @@ def test_a_stop_in_the_database_is_told_as_try_again(company, monkeypatch):
     async def busy(*_, **__):
         raise Busy(250)
 
-    monkeypatch.setattr(company.portal.engine, "submit", busy)
+    monkeypatch.setattr(company.portal.engine, "carry_out", busy)
     query = TRANSFER.format(verb="allocate").replace(
         "... on NotPermitted { verb }", "... on TryAgain { retryAfterMs }"
     )

@@ -32,6 +32,8 @@ class Ordinals:
         self.parents: list[int] = []
         self.nodes: set[int] = set()
         """All others are resources."""
+        self.ended: dict[int, int] = {}
+        """Resources that have ended, or will: when."""
 
     def enter(self, ident: str, ordinal: int, parent: int, *, is_node: bool) -> None:
         assert ordinal == len(self.parents)
@@ -59,13 +61,21 @@ class Ordinals:
             case ResourceMoved(member, node) | NodeMoved(member, node):
                 ordinal = self.of[member]
                 left, self.parents[ordinal] = self.parents[ordinal], self.of[node]
+                self.ended.pop(ordinal, None)
                 return left
-            case NodeClosed(node, successor) if successor:
-                closed, to = self.of[node], self.of[successor]
-                self.parents[:] = [to if parent == closed else parent for parent in self.parents]
-            case ResourceEnded(resource):
-                return self.parents[self.of[resource]]
+            case NodeClosed(node, successor, at) if successor:
+                self._succeed(self.of[node], self.of[successor], at)
+            case ResourceEnded(resource, at):
+                ordinal = self.of[resource]
+                self.ended[ordinal] = at
+                return self.parents[ordinal]
         return ROOT
+
+    def _succeed(self, node: int, successor: int, at: int) -> None:
+        """Who had ended by then stays where it last was."""
+        for ordinal, parent in enumerate(self.parents):
+            if parent == node and self.ended.get(ordinal, at + 1) > at:
+                self.parents[ordinal] = successor
 
 
 class Charges(NamedTuple):

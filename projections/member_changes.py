@@ -28,8 +28,8 @@ class Changes:
         self._columns = columns
         self.added: dict[int, Row] = {}
         self.changed: dict[int, Row] = {}
-        self.merged: list[tuple[int, int]] = []
-        """Node and successor, in order."""
+        self.merged: list[tuple[int, int, int]] = []
+        """Node, successor and when, in order."""
         self.moved: set[int] = set()
         """Nodes whose subtrees have other paths now."""
         self.identities: dict[int, list[IdentityAdded | IdentityRemoved]] = {}
@@ -52,8 +52,8 @@ class Changes:
             case NodeMoved(node):
                 self._change(of[node])
                 self.moved.add(of[node])
-            case NodeClosed(node, successor) if successor:
-                self.merged.append((of[node], of[successor]))
+            case NodeClosed(node, successor, at) if successor:
+                self.merged.append((of[node], of[successor], at))
                 self.moved.add(of[successor])
             case IdentityAdded(resource) | IdentityRemoved(resource):
                 self.identities.setdefault(of[resource], []).append(event)
@@ -77,8 +77,8 @@ class Changes:
 
     def write(self, db: Connection) -> None:
         """What was there before: merges, then what each has become, then the paths below."""
-        for node, successor in self.merged:
-            db.execute(_MERGE, (successor, node), prepare=False)
+        for node, successor, at in self.merged:
+            db.execute(_MERGE, (successor, node, at), prepare=False)
         self._look_up_identities(db)
         if self.changed:
             db.execute(_CHANGE, self._arrays(), prepare=False)
@@ -131,7 +131,7 @@ def _literal(values: list[bytes] | None) -> str | None:
     return None if values is None else "{" + ",".join(f'"\\\\x{one.hex()}"' for one in values) + "}"
 
 
-_MERGE = "UPDATE members SET parent = %s WHERE parent = %s"
+_MERGE = "UPDATE members SET parent = %s WHERE parent = %s AND (until IS NULL OR until > %s)"
 _IDENTITIES = "SELECT ordinal, tokens, sealed FROM members WHERE ordinal = ANY(%s::bigint[]::integer[])"
 _CHANGE = f"""
 UPDATE members m

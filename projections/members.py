@@ -33,7 +33,7 @@ MEMBERS = Table(
     },
 )
 TABLES = (MEMBERS, MEMBER_LIFE)
-VERSION = 1
+VERSION = 2
 
 
 class Listed(Struct, frozen=True, gc=False):
@@ -86,9 +86,11 @@ def apply(chunk: Chunk, db: Connection) -> None:
 def load(db: Connection, seq: int) -> Ordinals:
     """The ordinals of all members; the view must stand at this seq."""
     ordinals = Ordinals(seq)
-    found = db.execute("SELECT id, ordinal, parent, is_node FROM members ORDER BY ordinal")
-    for ident, ordinal, parent, is_node in found:
+    found = db.execute("SELECT id, ordinal, parent, is_node, until FROM members ORDER BY ordinal")
+    for ident, ordinal, parent, is_node, until in found:
         ordinals.enter(ident, ordinal, ROOT if parent is None else parent, is_node=is_node)
+        if until is not None:
+            ordinals.ended[ordinal] = until
     return ordinals
 
 

@@ -156,6 +156,18 @@ def _check_presence(db, state):
             assert len(found) <= 1
 
 
+def test_who_had_ended_before_a_merge_stays_where_it_last_was(enterprise):
+    for chunk in (1, 5_000):
+        made = enterprise().opened()
+        assert made.do(EndResource("r2", 31_159))
+        assert made.do(CloseNode("sales", "emea"))
+        made.commit()
+        catch_up(made.isolation, made.tenant, chunk=chunk)
+        with reading(made) as db:
+            _check_members(db, made.state)
+            assert [members.member(db, one).parent_id for one in ("r1", "r2")] == ["emea", "sales"]
+
+
 def _check_what_became_of_them(db, state):
     told = db.execute(
         "SELECT ordinal, name, suspended_at, resumed_at, closed_at, successor, plan, plan_to, plan_at, "

@@ -3,7 +3,7 @@
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from msgspec import msgpack
 
@@ -111,14 +111,14 @@ def session(company, quantity, parts, at, counterpart):
     return next(event for event in told if isinstance(event, UsageCharged))
 
 
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
-def test_a_session_costs_what_it_costs_as_one_record_however_it_reports(data):
-    from domain.conftest import NOW, Company
-
-    whole, parted = Company().tell(*Company().do(SHAPED)), Company()
+def test_a_session_costs_what_it_costs_as_one_record_however_it_reports(company, now, data):
+    whole, parted = company(), company()
+    whole.do(SHAPED)
     parted.do(SHAPED)
     counterpart, quantity = data.draw(st.sampled_from(["+4930", "+331"])), data.draw(st.integers(1, 3_000))
-    at = NOW + data.draw(st.integers(-10 * 86_400, 0)) * 1_000_000
+    at = now + data.draw(st.integers(-10 * 86_400, 0)) * 1_000_000
     parts, left = [], quantity
     for _ in range(data.draw(st.integers(0, 4))):
         parts.append(data.draw(st.integers(0, left)))

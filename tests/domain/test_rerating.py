@@ -17,6 +17,7 @@ from allotment.domain.contract import ContractSigned, Grant
 from allotment.domain.correcting import CorrectMove
 from allotment.domain.granting import TopUp
 from allotment.domain.limit import SetAnyLimit, SetLimit, ThresholdCrossed
+from allotment.domain.rating.plan import PricePlan, Tier
 from allotment.domain.rating_job import FinishRating, RatingFinished, Scope, StartRating
 from allotment.domain.refusals import InvariantBroken, Refused
 from allotment.domain.rerated import (
@@ -85,6 +86,21 @@ def test_a_tariff_that_costs_the_same_changes_nothing(acme):
     acme.use(1200)
     publish(acme, "0.06")
     assert again(acme) == "nothing_to_rerate"
+
+
+def test_what_counts_in_a_plan_is_left_for_others_were_rated_by_it(acme):
+    acme.use(1200)
+    plans = (PricePlan("minutes", "graduated", (Tier(100, "0.10"), Tier(0, "0.05"))),)
+    rates = (Rate("voice", "national", "0", prefix="+49", plan="minutes"),)
+    acme.do(PublishTariff("planned", 0, "EUR", rates, plans=plans))
+    assert again(acme) == "nothing_to_rerate"
+    acme.use(60)
+    publish(acme, "0.12")
+    planned = [one for one in charges(acme) if one.charge.basis is not None]
+    assert len(planned) == 1
+    assert again(acme, planned) == "nothing_to_rerate"
+    assert rerate(acme)[0].charges[0].charge.basis is None
+    acme.tenant.check_whole()
 
 
 @pytest.mark.parametrize(

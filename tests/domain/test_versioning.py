@@ -3,6 +3,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from allotment.domain.rating.amending import Amendment, AmendTariff, TariffWithdrawn, WithdrawTariff
 from allotment.domain.rating.language import Rate, Zone
@@ -94,6 +95,7 @@ def test_what_is_blocked_is_not_rated_by_a_shorter_prefix():
         (amend(Amendment(1, NOW - LATE_MAX, (0,))), None),
         (amend(dearer(days=-1), supersede=True), None),
         (amend(dearer(), note="\n"), "bad_text"),
+        (amend(Amendment(1, NOW, (), (replace(PERU, prefix="+51", plan="none"),))), "bad_tariff"),
         (WithdrawTariff(1), "holds_already"),
         (WithdrawTariff(2), "unknown_version"),
         (WithdrawTariff(0), "unknown_version"),
@@ -101,6 +103,7 @@ def test_what_is_blocked_is_not_rated_by_a_shorter_prefix():
         (OverrideRates(TENTH_OFF, NOW - 200 * DAY, supersede=True), "no_base"),
         (OverrideRates(Overrides((), (Discount("voice", 1, "Peru"),)), NOW), "bad_override"),
         (OverrideRates(Overrides((Rate("voice", "UK", "x", 60, "+44"),)), NOW), "bad_override"),
+        (OverrideRates(Overrides((replace(UK, plan="none"),)), NOW), "bad_override"),
     ],
 )
 def test_what_cannot_be_is_refused(command, code):

@@ -9,6 +9,9 @@ import pytest
 from fixtures_app import DEFINITION
 
 from allotment.backend.verifying import verify
+from allotment.domain.rating.amending import Amendment, AmendTariff
+from allotment.domain.rating.overriding import Discount, OverrideRates, Overrides
+from allotment.domain.tariff import Rate
 
 CHARGE = """mutation($input: ChargeFeeInput!) { chargeFee(input: $input) {
   __typename ... on FeeDone { fee amount period repeated } ... on DryRun { events { sentence } }
@@ -168,6 +171,22 @@ def test_recurring_fees_are_owed_for_the_days_that_everybody_was_there(acme, cal
     # The minimum of France is owed without a call there; spend that was agreed counts all of this.
     assert (told["feeTotal"], told["planTotal"]) == ("59.166600", "6.000000")
     assert told["shortfall"] == "134.833400"
+
+
+def test_a_version_made_of_another_keeps_its_plans_and_fees(acme, call):
+    acme.use(call("c-1", 60, UK))
+    before = invoice(acme)
+    own = Overrides((), (Discount("video", 500),))
+    engine, run = acme.portal.engine, acme.portal.run
+    change = Amendment(1, acme.portal.clock[0], (), (Rate("voice", "de", "0.07", 60, prefix="+49"),))
+    run(engine.submit, acme.id, AmendTariff((change,), 1), "amend", "carrier:test")
+    run(engine.submit, acme.id, OverrideRates(own, acme.portal.clock[0] + 1), "own", "carrier:test")
+    acme.settle()
+    after = invoice(acme)
+    assert (after["feeTotal"], after["planTotal"]) == (before["feeTotal"], before["planTotal"])
+    told = acme.ask("{ tariffs { nodes { version } } }")["tariffs"]["nodes"]
+    assert [one["version"] for one in told] == [3, 2, 1]
+    assert verify(acme.portal.engine.isolation, acme.id).problem == ""
 
 
 def test_a_one_off_fee_is_charged_once_and_taken_back_as_a_credit(acme, call):

@@ -33,6 +33,8 @@ async def test_a_crossing_reaches_a_webhook_signed_as_a_cloud_event(told, receiv
     async with notifying():
         told.cross()
         await until(lambda: receiver.came)
+        # The receiver has it a moment before its answer stands in the log.
+        await until(lambda: log_of(told)[0].status == "delivered")
     assert receiver.verified(secret) == 1
     headers, _ = receiver.came[0]
     (event,) = receiver.events()

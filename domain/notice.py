@@ -25,7 +25,6 @@ TOPICS_MAX = 50
 PERCENT_MAX = 1_000
 OVERLAP_SECONDS_MAX = 7 * 86_400
 URGENT_PERCENT = 100
-REF_BYTES = 16
 BULK = frozenset(
     {"usage.charged", "session.reserved", "session.updated", "session.released", "session.expired"}
 )

@@ -11,14 +11,10 @@ from ..domain.one_off import ChargeFee, FeeCharged, FeeCredited, UndoFee
 from .changing import DryRun, change, seqs_of
 from .context import Info
 from .problems import (
-    IdempotencyMismatch,
     InsufficientAllowance,
-    InvalidInput,
-    NotPermitted,
     OfAllocation,
     ProblemType,
-    TryAgain,
-    UnknownNode,
+    UsualProblem,
 )
 from .scalars import Moment, Money, Seq
 from .wording import DRY, EVENTS, KEY, NOTE, REPEATED, WHICH_PERIOD
@@ -76,11 +72,11 @@ class SetChannelsDone:
 
 
 FeePayload = Annotated[
-    FeeDone | DryRun | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain,
+    FeeDone | DryRun | UsualProblem,
     strawberry.union("FeePayload"),
 ]
 SetChannelsPayload = Annotated[
-    SetChannelsDone | DryRun | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain,
+    SetChannelsDone | DryRun | UsualProblem,
     strawberry.union("SetChannelsPayload"),
 ]
 

@@ -22,6 +22,7 @@ from .problems import (
 )
 from .refusals import invalid
 from .scalars import Moment, Seq
+from .wording import DRY, EVENTS, KEY, REPEATED
 
 BYTES_MAX = 8_000_000
 """Of a definition; larger ones come as rate decks."""
@@ -29,13 +30,11 @@ BYTES_MAX = 8_000_000
 
 @strawberry.input(description="A tariff version, as JSON: docs/tariffs.md explains each key.")
 class PublishTariffInput:
-    idempotency_key: ID = strawberry.field(
-        description="Yours; sent again with the same input it changes nothing."
-    )
+    idempotency_key: ID = strawberry.field(description=KEY)
     definition: str = strawberry.field(
         description='{"id": "standard", "valid_from": "2026-12-01", "currency": "EUR", "rates": [...]}'
     )
-    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.type(description="The version holds from its moment on, durably.")
@@ -43,10 +42,8 @@ class PublishTariffDone:
     tariff: str
     version: int
     valid_from: Moment
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
-    repeated: bool = strawberry.field(
-        description="It had been done before under this key: the first answer again."
-    )
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
 PublishTariffPayload = Annotated[

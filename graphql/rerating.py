@@ -32,6 +32,7 @@ from .problems import NotPermitted as NotPermittedProblem
 from .problems import TryAgain as TryAgainProblem
 from .refusals import TOLD, QueryRefused, facts_told, invalid, problem_of, unknown_node
 from .scalars import Moment, Money, Quantity, Seq
+from .wording import DRY
 
 VIEWS = ("rating_jobs",)
 KINDS_SHOWN_MAX = 500
@@ -102,7 +103,7 @@ class CorrectMoveInput:
     shown: str = strawberry.field(
         default="", description="The digest of the difference that was confirmed; needed, but for a dry run."
     )
-    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
     def command(self) -> CorrectMove:
         return CorrectMove(self.idempotency_key, self.id, self.to, self.at, self.note, self.shown)

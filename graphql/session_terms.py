@@ -15,16 +15,13 @@ from .asking import PAGE_USUAL, AsOf, PageInfo, cursor_of, looking, page_size, p
 from .changing import DryRun, change, seqs_of
 from .context import Info
 from .problems import (
-    IdempotencyMismatch,
     InsufficientAllowance,
-    InvalidInput,
-    NotPermitted,
     ProblemType,
-    TryAgain,
-    UnknownNode,
+    UsualProblem,
 )
 from .problems import OfAllocation as _OfAllocation
 from .scalars import Moment, Quantity, Seq
+from .wording import DRY
 
 
 @strawberry.enum(description="What the network does when the last units are used.")
@@ -62,7 +59,7 @@ class SetSessionTermsInput:
     usage_type: str = strawberry.field(default=EVERY_TYPE, description="Empty: all that have none there.")
     terms: SessionTermsInput | None = None
     note: str = ""
-    dry_run: bool = strawberry.field(default=False, description="Only tell what it would lead to.")
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.type(description="The terms are set, durably.")
@@ -74,7 +71,7 @@ class SetSessionTermsDone:
 
 
 SetSessionTermsPayload = Annotated[
-    SetSessionTermsDone | DryRun | InvalidInput | UnknownNode | NotPermitted | IdempotencyMismatch | TryAgain,
+    SetSessionTermsDone | DryRun | UsualProblem,
     strawberry.union("SetSessionTermsPayload"),
 ]
 

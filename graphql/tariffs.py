@@ -46,12 +46,9 @@ from .problems import (
 from .problems import TryAgain as TryAgainProblem
 from .refusals import QueryRefused, invalid, problem_of
 from .scalars import Moment, Money, Quantity, Seq
+from .wording import DRY, EVENTS, KEY, NOTE, REPEATED
 
 VIEWS = ("tariffs",)
-_KEY = "Yours; sent again with the same input it changes nothing."
-_NOTE = "For the history. No personal data: it cannot be erased."
-_DRY = "Only tell what it would lead to."
-_REPEATED = "It had been done before under this key: the first answer again."
 
 
 # --- what is read -------------------------------------------------------------------------------
@@ -273,7 +270,7 @@ class DeckPast(Enum):
 
 @strawberry.input(description="A rate sheet, taken over as tariff versions: all of it, or nothing.")
 class ImportRateDeckInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     csv: str = strawberry.field(description="With a heading that names its columns.")
     layout: str | None = strawberry.field(
         default=None, description="How it is laid out, in TOML; else columns are found by usual names."
@@ -286,16 +283,16 @@ class ImportRateDeckInput:
     period: str | None = strawberry.field(
         default=None, description="Also tell what the usage of this period would have cost."
     )
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.type(description="The sheet holds as its versions say; or, for a dry run, would.")
 class ImportRateDeckDone:
     report: DeckReport = strawberry.field(description="Of what was repeated: what it would change now.")
     dry_run: bool
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
-    repeated: bool = strawberry.field(description=_REPEATED)
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
 ImportRateDeckPayload = Annotated[
@@ -438,26 +435,26 @@ def _moved(one: Moved) -> MoneyMoved:
 
 @strawberry.input(description="Let a customer's own rates hold from a day on, over whatever is the base.")
 class OverrideRatesInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     own_rates: str = strawberry.field(
         description="As JSON: valid_from, rates, discounts and zones; docs/decks.md explains each key."
     )
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="Let a version never hold: only before it does.")
 class WithdrawTariffInput:
-    idempotency_key: ID = strawberry.field(description=_KEY)
+    idempotency_key: ID = strawberry.field(description=KEY)
     version: int
-    note: str = strawberry.field(default="", description=_NOTE)
-    dry_run: bool = strawberry.field(default=False, description=_DRY)
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.type(description="The tariffs stand so, durably.")
 class TariffDone:
-    event_seqs: list[Seq] = strawberry.field(description="The events this led to.")
-    repeated: bool = strawberry.field(description=_REPEATED)
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
 TariffPayload = Annotated[

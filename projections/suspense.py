@@ -48,7 +48,6 @@ VERSION = 1
 DAY = 86_400_000_000
 AGES = (DAY, 7 * DAY, 30 * DAY)
 """Where one bucket of ages ends and the next begins: a day, a week, thirty days."""
-IDS_MAX = 10_000
 
 
 class Waiting(Struct):

@@ -1,43 +1,24 @@
 """`allotment contract ...`: what is agreed with an enterprise, and what the carrier changes of it."""
 
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
-from uuid import uuid4
+from typing import Any
 
 import msgspec
 import rich_click as click
 
 from ...domain.contract import EndContract, RenewContract
 from ...domain.granting import ChangeGrants, TopUp
-from ...domain.tenant import Command, Tenant
 from ...domain.terms import Grant
 from ...domain.usage_type import DefineUsageType
 from ...projections.contracts import Contract, Version, contracts
 from ...tenants.definition import DefinitionError
 from ...tenants.onboarding import ContractDefinition, contract_command, find_tenant
-from ..deciding import Answer
 from ..following import catch_up
-from ..running import Product, running
-from ..stopping import complete
+from ..running import running
+from .changing import carry_out, changing
 from .input import InputError
 from .options import JSON, TENANT
 from .output import amount, money, say, settings_for_command, table, tell_json
-
-ACTOR = "carrier:command-line"
-
-_NOTE = click.option("--note", default="", help="For the history. No personal data: it cannot be erased.")
-_KEY = click.option("--key", help="Carried out once under this key, however often it is sent.")
-_DRY = click.option("--dry-run", "dry", is_flag=True, help="Only tell what it would lead to.")
-
-F = TypeVar("F", bound=Callable[..., Any])
-
-
-def changing(command: F) -> F:
-    """The options of everything that changes something."""
-    for option in (JSON, _DRY, _KEY, _NOTE, TENANT):
-        command = option(command)
-    return command
 
 
 @click.group()
@@ -176,43 +157,6 @@ def _grant(text: str) -> Grant:
     if not equals or not quantity.isascii() or not quantity.isdigit() or len(quantity) > 20:
         raise InputError(f"{text!r} is no grant such as data=1000000: give TYPE=QUANTITY, a whole number")
     return Grant(usage_type, int(quantity))
-
-
-def carry_out(command: Command, slug: str, key: str | None, *, dry: bool, as_json: bool) -> None:
-    with running(settings_for_command()) as product:
-        answer, state = complete(_submit(product, slug, command, key or str(uuid4()), dry=dry))
-    say_events(answer, state, dry=dry, as_json=as_json)
-
-
-def say_events(answer: Answer, state: Tenant, *, dry: bool, as_json: bool) -> None:
-    """What a command has led to, or would."""
-    if not as_json:
-        for sentence in _sentences(answer, state):
-            say(f"{'Would be: ' if dry else ''}{sentence}")
-        return
-    events = [{"topic": event.topic, **msgspec.structs.asdict(event)} for event in answer.events]
-    seqs = [] if dry else [answer.first_seq, answer.last_seq]
-    tell_json({"dry_run": dry, "repeated": answer.repeated, "seqs": seqs, "events": events})
-
-
-async def _submit(
-    product: Product, slug: str, command: Command, key: str, *, dry: bool
-) -> tuple[Answer, Tenant]:
-    entry = find_tenant(product.isolation, slug)
-    async with product.engine() as engine:
-        answer = await engine.submit(entry.tenant_id, command, key, ACTOR, dry=dry)
-        return answer, await engine.state(entry.tenant_id)
-
-
-def _sentences(answer: Answer, state: Tenant) -> list[str]:
-    # Here, not above: GraphQL takes longer to load than most commands to run.
-    from ...graphql.asking import Reach  # noqa: PLC0415
-    from ...graphql.telling import Teller  # noqa: PLC0415
-    from ...tenants.identity import Principal  # noqa: PLC0415
-
-    principal = Principal("command-line", "command-line", None, frozenset({"carrier"}), (), 2**40)
-    teller = Teller(state, Reach(principal, state))
-    return [teller.sentence(event) for event in answer.events]
 
 
 # --- what is shown ---------------------------------------------------------------------------

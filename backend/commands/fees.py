@@ -9,7 +9,7 @@ import rich_click as click
 from ...domain.channels import SetChannels
 from ...domain.one_off import ChargeFee, UndoFee
 from ...tenants.onboarding import MONEY_TEXT
-from .contracting import carry_out, changing
+from .changing import carry_out, changing
 from .input import InputError
 from .output import MICRO
 

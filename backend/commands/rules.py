@@ -4,7 +4,6 @@ import time
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from uuid import UUID, uuid4
 
 import msgspec
 import rich_click as click
@@ -12,25 +11,24 @@ import rich_click as click
 from ...domain.limit import THRESHOLDS, SetAnyLimit
 from ...domain.policy import ApproveUsage, WithdrawPolicy
 from ...domain.raising import MayRaise, RaiseLimit
-from ...domain.tenant import Command, Tenant
+from ...domain.tenant import Tenant
 from ...domain.trying import Tally, Trial
 from ...domain.window import PERIOD
 from ...projections import members, rules
 from ...projections.balances import periods
 from ...tenants.definition import DefinitionError
-from ...tenants.onboarding import LimitDefinition, PolicyDefinition, TenantEntry, find_tenant
+from ...tenants.onboarding import LimitDefinition, PolicyDefinition, find_tenant
 from ...tenants.sealing import load_sealer
 from ..engine import wall_clock
 from ..following import catch_up
 from ..log import PostgresLog, replay
-from ..running import Product, running
-from ..stopping import complete
+from ..running import running
 from ..trying_out import limits_of, policy_of, rules_for, try_out
+from .changing import carry_out_in_brief
 from .input import InputError, opened
 from .options import JSON, TENANT
 from .output import end_progress, money, note, say, settings_for_command, table, tell_json
 
-ACTOR = "carrier:command-line"
 TELL_SECONDS = 1.0
 _KEY = click.option("--key", default="", help="Yours; the same key again changes nothing.")
 _NOTE = click.option("--note", "why", default="", help="Why; it stands in the log.")
@@ -99,7 +97,7 @@ def limit_set(
         (),
         why,
     )
-    _carried_out(slug, command, key, as_json)
+    carry_out_in_brief(slug, command, key, as_json)
 
 
 @limit.command(name="raise")
@@ -140,7 +138,7 @@ def limit_raise(
         (),
         why,
     )
-    _carried_out(slug, command, key, as_json)
+    carry_out_in_brief(slug, command, key, as_json)
 
 
 @limit.command(name="list")
@@ -197,7 +195,7 @@ def policy_set(slug: str, file: str, since: str, key: str, as_json: bool) -> Non
     allotment policy set night.json --tenant acme
     """
     wanted = _read(file).policy
-    _carried_out(slug, wanted.command(moment(since, "--from") if since else 0), key, as_json)
+    carry_out_in_brief(slug, wanted.command(moment(since, "--from") if since else 0), key, as_json)
 
 
 @policy.command()
@@ -214,7 +212,7 @@ def withdraw(slug: str, name: str, since: str, why: str, key: str, as_json: bool
     allotment policy withdraw night --tenant acme
     """
     command = WithdrawPolicy(name, moment(since, "--from") if since else 0, why)
-    _carried_out(slug, command, key, as_json)
+    carry_out_in_brief(slug, command, key, as_json)
 
 
 @policy.command()
@@ -231,7 +229,7 @@ def approve(slug: str, name: str, node: str, until: str, why: str, key: str, as_
     \b
     allotment policy approve roaming sales --until 2026-11-30T18:00+01:00 --tenant acme
     """
-    _carried_out(slug, ApproveUsage(name, node, moment(until, "--until"), (), why), key, as_json)
+    carry_out_in_brief(slug, ApproveUsage(name, node, moment(until, "--until"), (), why), key, as_json)
 
 
 @policy.command(name="list")
@@ -342,23 +340,6 @@ def _read(file: str) -> PolicyFile:
         return msgspec.json.decode(text, type=PolicyFile)
     except (msgspec.ValidationError, msgspec.DecodeError) as error:
         raise DefinitionError(f"the policy cannot be used: {error}") from error
-
-
-def _carried_out(slug: str, command: Command, key: str, as_json: bool) -> None:
-    with running(settings_for_command()) as product:
-        entry = find_tenant(product.isolation, slug)
-        events = complete(_submit(product, entry, command, key or str(uuid4())))
-    if as_json:
-        told = [{"topic": event.topic, **msgspec.structs.asdict(event)} for event in events]
-        tell_json({"tenant": entry.slug, "events": told})
-    else:
-        say(f"Done: {', '.join(event.topic for event in events)}.")
-
-
-async def _submit(product: Product, entry: TenantEntry, command: Command, key: str) -> tuple[Any, ...]:
-    async with product.engine() as engine:
-        tenant: UUID = entry.tenant_id
-        return (await engine.submit(tenant, command, f"command-line:{key}", ACTOR)).events
 
 
 def _raiser(text: str) -> MayRaise:

@@ -1,23 +1,20 @@
 """`allotment session ...`: what runs now, and what is laid down for sessions."""
 
 from typing import Any
-from uuid import UUID, uuid4
 
 import msgspec
 import rich_click as click
 
 from ...domain.session_terms import ACTIONS, SessionTerms, SetSessionTerms
-from ...domain.tenant import Command
 from ...projections import rules
 from ...projections.sessions import STATUSES, sessions_page
-from ...tenants.onboarding import TenantEntry, find_tenant
+from ...tenants.onboarding import find_tenant
 from ..following import catch_up
-from ..running import Product, running
-from ..stopping import complete
+from ..running import running
+from .changing import carry_out_in_brief
 from .options import JSON, TENANT
 from .output import note, say, settings_for_command, table, tell_json
 
-ACTOR = "carrier:command-line"
 LISTED_MAX = 1_000
 
 
@@ -94,7 +91,7 @@ def terms_set(
     allotment session terms set sales --type data --final REDIRECT --address https://top-up.example -t acme
     """
     command = SetSessionTerms(node, usage_type, SessionTerms(**laid_down), why)
-    _carried_out(slug, command, key, as_json)
+    carry_out_in_brief(slug, command, key, as_json)
 
 
 @session_terms.command(name="clear")
@@ -110,7 +107,7 @@ def terms_clear(slug: str, node: str, usage_type: str, why: str, key: str, as_js
     \b
     allotment session terms clear sales --type data --tenant acme
     """
-    _carried_out(slug, SetSessionTerms(node, usage_type, None, why), key, as_json)
+    carry_out_in_brief(slug, SetSessionTerms(node, usage_type, None, why), key, as_json)
 
 
 @session_terms.command(name="list")
@@ -142,20 +139,3 @@ def _terms_text(terms: Any) -> str:
     return ", ".join(
         f"{name} {value}" for name, value in zip(SessionTerms.__struct_fields__, terms, strict=True) if value
     )
-
-
-def _carried_out(slug: str, command: Command, key: str, as_json: bool) -> None:
-    with running(settings_for_command()) as product:
-        entry = find_tenant(product.isolation, slug)
-        events = complete(_submit(product, entry, command, key or str(uuid4())))
-    if as_json:
-        told = [{"topic": event.topic, **msgspec.structs.asdict(event)} for event in events]
-        tell_json({"tenant": entry.slug, "events": told})
-    else:
-        say(f"Done: {', '.join(event.topic for event in events)}.")
-
-
-async def _submit(product: Product, entry: TenantEntry, command: Command, key: str) -> tuple[Any, ...]:
-    async with product.engine() as engine:
-        tenant: UUID = entry.tenant_id
-        return (await engine.submit(tenant, command, f"command-line:{key}", ACTOR)).events

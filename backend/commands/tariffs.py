@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -10,29 +9,22 @@ import rich_click as click
 
 from ...domain.decks.importing import differences
 from ...domain.rating.amending import WithdrawTariff
-from ...domain.rating.overriding import OverrideRates
 from ...domain.tenant import Tenant
 from ...projections.tariffs import TariffVersion, versions_page
 from ...tenants.definition import DefinitionError
 from ...tenants.onboarding import find_tenant
 from ...tenants.own_rates_file import own_rates_command, parse_own_rates
-from ..deciding import Answer
 from ..engine import moment
 from ..following import catch_up
 from ..running import Product, running
 from ..stopping import complete
-from .contracting import say_events
+from .changing import carry_out, carry_out_with, changing
 from .deck_telling import say_changes, zone_told
 from .input import InputError
 from .options import JSON, TENANT
 from .output import say, settings_for_command, table, tell_json
 
-ACTOR = "carrier:command-line"
 VERSIONS_SHOWN = 1_000
-
-_NOTE = click.option("--note", default="", help="For the history. No personal data: it cannot be erased.")
-_KEY = click.option("--key", help="Carried out once under this key, however often it is sent.")
-_DRY = click.option("--dry-run", "dry", is_flag=True, help="Only tell what it would lead to.")
 
 
 @click.group()
@@ -109,11 +101,7 @@ async def _state(product: Product, slug: str) -> Tenant:
 
 @tariff.command()
 @click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
-@TENANT
-@_NOTE
-@_KEY
-@_DRY
-@JSON
+@changing
 def override(file: Path, slug: str, note: str, key: str | None, dry: bool, as_json: bool) -> None:
     """Let the own rates in FILE hold over the tenant's tariff, whatever that is from then on.
 
@@ -128,43 +116,16 @@ def override(file: Path, slug: str, note: str, key: str | None, dry: bool, as_js
     with running(settings) as product:
         entry = find_tenant(product.isolation, slug)
         command = own_rates_command(told, ZoneInfo(entry.time_zone), note)
-        _carry_out(product, command, slug, key, dry=dry, as_json=as_json)
+        carry_out_with(product, command, slug, key, dry=dry, as_json=as_json)
 
 
 @tariff.command()
 @click.argument("version", type=int)
-@TENANT
-@_NOTE
-@_KEY
-@_DRY
-@JSON
+@changing
 def withdraw(version: int, slug: str, note: str, key: str | None, dry: bool, as_json: bool) -> None:
     """Let VERSION never hold: only before it does.
 
     \b
     allotment tariff withdraw 4 --tenant acme --note "a wrong sheet"
     """
-    with running(settings_for_command()) as product:
-        _carry_out(product, WithdrawTariff(version, note), slug, key, dry=dry, as_json=as_json)
-
-
-def _carry_out(
-    product: Product,
-    command: WithdrawTariff | OverrideRates,
-    slug: str,
-    key: str | None,
-    *,
-    dry: bool,
-    as_json: bool,
-) -> None:
-    answer, state = complete(_submit(product, slug, command, key or str(uuid4()), dry=dry))
-    say_events(answer, state, dry=dry, as_json=as_json)
-
-
-async def _submit(
-    product: Product, slug: str, command: WithdrawTariff | OverrideRates, key: str, *, dry: bool
-) -> tuple[Answer, Tenant]:
-    entry = find_tenant(product.isolation, slug)
-    async with product.engine() as engine:
-        answer = await engine.submit(entry.tenant_id, command, key, ACTOR, dry=dry)
-        return answer, await engine.state(entry.tenant_id)
+    carry_out(WithdrawTariff(version, note), slug, key, dry=dry, as_json=as_json)

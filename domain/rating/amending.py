@@ -27,10 +27,6 @@ class Amendment(Struct, frozen=True, array_like=True):
     zones: tuple[Zone, ...] = ()
     """In addition, or in place of those of the same name."""
 
-    @property
-    def is_nothing(self) -> bool:
-        return not (self.dropped or self.rates or self.zones_dropped or self.zones)
-
 
 class TariffAmended(Struct, frozen=True, array_like=True):
     """A tariff version holds for usage from a moment on: another one with these changes."""

@@ -45,15 +45,6 @@ class Presence(Struct, frozen=True):
     """Members, or channels of them."""
 
 
-class Force(Struct, frozen=True):
-    """A tariff version's fees, while it holds: [since, until)."""
-
-    version: int
-    since: int
-    until: int
-    fees: tuple[Fee, ...]
-
-
 class Ruler:
     """Measures parts of one stretch."""
 

@@ -1,12 +1,13 @@
 """Charges as they stand in the log, for those who make them again: read in parts, beside the writer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from ..domain.charging import UsageCharged
 from ..domain.events import Recorded
 from ..domain.hierarchy import Path
 from ..domain.rating_job import Scope
+from ..domain.remaking import counting_of
 from ..domain.rerated import Again, UsageCorrected, UsageRerated
 from ..domain.tenant import Tenant
 from ..domain.usage import unpack_personal
@@ -46,7 +47,16 @@ def state_at(log: PostgresLog, snapshots: Snapshots, upto: int) -> Tenant:
 class Charges:
     """The charges of a scope that hold, in the order of the log."""
 
-    def __init__(self, log: PostgresLog, sealer: Sealer, state: Tenant, scope: Scope) -> None:
+    def __init__(
+        self,
+        log: PostgresLog,
+        sealer: Sealer,
+        state: Tenant,
+        scope: Scope,
+        tell: Callable[[Recorded], None] | None = None,
+    ) -> None:
+        """`tell`: who is to know of every charge, of the scope or not."""
+        self._tell = tell
         self._log = log
         self._sealer = sealer
         self._state = state
@@ -54,27 +64,52 @@ class Charges:
         self.looked_at = 0
         """The seq that was reached."""
 
-    def read(self, upto: int) -> Iterator[list[Again]]:
-        """Those in the log up to a seq, in parts; what takes their place meanwhile is left out. Blocks."""
+    def read(self, upto: int, *, beside: bool = False) -> Iterator[list[Again]]:
+        """Those in the log up to a seq, in parts; what takes their place meanwhile is left out. Blocks.
+
+        `beside`: with others of the scope's period that count in a plan, whose rates are kept.
+        """
         while self.looked_at < upto:
             rows = self._log.read(self.looked_at, READ_MAX, upto)
             if not rows:
                 return
             self.looked_at = rows[-1].seq
             told = [recorded(row) for row in rows if row.topic in TOPICS]
-            found = self._still_held([one for one in told if self._is_wanted(one)])
+            if self._tell is not None:
+                for one in told:
+                    self._tell(one)
+            wanted = [one for one in told if self._is_wanted(one)]
+            found = self._opened(self._still_held(wanted)) if wanted else []
+            if beside:
+                found += map(_kept, self._still_held([one for one in told if self._is_beside(one)]))
             if found:
-                yield self._opened(found)
+                yield found
 
     def _is_wanted(self, told: Recorded) -> bool:
         held = held_in(told)
         return held is not None and self._scope.takes(held[1], self._state.hierarchy, self._state.tariffs)
+
+    def _is_beside(self, told: Recorded) -> bool:
+        held = held_in(told)
+        return (
+            held is not None
+            and held[1].period == self._scope.period
+            and counting_of(held[1]) is not None
+            and not self._is_wanted(told)
+        )
 
     def _still_held(self, told: Sequence[Recorded]) -> list[Recorded]:
         """Without those that others were made in place of."""
         keys = [(one, replacing_key(one.seq, _charge(one).started_at)) for one in told]
         replaced = stored(self._log, [key for _, key in keys])
         return [one for one, key in keys if key not in replaced]
+
+    def at(self, seqs: Sequence[int], upto: int) -> list[Again]:
+        """The charges of these events, in their order; those of the scope, up to a seq, to be rated anew."""
+        stored = {one.seq: one for one in events_at(self._log, list(seqs))}
+        anew = [stored[seq] for seq in seqs if stored[seq].seq <= upto and self._is_wanted(stored[seq])]
+        opened = {one.seq: one for one in self._opened(anew)}
+        return [opened.get(seq) or _kept(stored[seq]) for seq in seqs]
 
     def _opened(self, told: Sequence[Recorded]) -> list[Again]:
         """With the other party's number, where somebody can still read it."""
@@ -106,6 +141,12 @@ class Charges:
             if plain is not None:
                 return unpack_personal(plain)[1]
         return None
+
+
+def _kept(told: Recorded) -> Again:
+    held = held_in(told)
+    assert held is not None
+    return Again(told.seq, *held, kept=True)
 
 
 def _charge(told: Recorded) -> UsageCharged:

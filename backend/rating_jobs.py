@@ -16,6 +16,7 @@ from ..domain.difference import Difference
 from ..domain.rating_job import FinishRating, RatingJob, Scope
 from ..domain.refusals import Refused
 from ..domain.rerated import RerateCharges
+from ..domain.tenant import Tenant
 from .charges import state_at
 from .deciding import Answer, Order
 from .log import LogUnavailable
@@ -125,7 +126,11 @@ class RatingJobs:
             end = reading.head().seq
             upto = begun_with[0].seq if begun_with else end
             state = state_at(reading, reading.snapshots, end)
-            return Plan(reading, sealer, state, begun(job), upto, now, end)
+            return Plan(reading, sealer, state, begun(job), upto, now, end, look)
+
+        def look() -> tuple[int, Tenant]:
+            end = reading.head().seq
+            return end, state_at(reading, reading.snapshots, end)
 
         return await self._engine.in_thread(folded)
 

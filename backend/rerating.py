@@ -4,6 +4,9 @@ What would change is found on a state of the job's own, by the code that decides
 A job goes on and gives each part to the writer, which decides it again on the state as it is, for usage
 goes on meanwhile; where that gives something else, it is counted. Each charge is replaced once, by its
 key in the log: so a job may be broken off anywhere, and begun again from the start of the log.
+
+Where a charge counts in a plan, all of its counter are counted again, in the order of use. What came
+meanwhile was charged where the counter stood by then: it is counted again at the end, until nothing changes.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
@@ -16,22 +19,34 @@ from ..domain.correcting import CorrectMove, begun_by
 from ..domain.difference import Difference
 from ..domain.ordering import Ordering, Tracks
 from ..domain.ordering import parts as in_parts
+from ..domain.planned import Counting
 from ..domain.rating_job import FinishRating, RatingJob, RatingStarted, Scope, StartRating
 from ..domain.refusals import Refused
+from ..domain.remaking import counting_of
+from ..domain.replanning import Replanning
 from ..domain.rerated import Again, Made, RerateCharges, UsageCorrected, UsageRerated, UsageTakenBack
 from ..domain.tenant import Tenant
 from ..tenants.sealing import Sealer
-from .charges import Charges
+from .charges import READ_MAX, TOPICS, Charges
+from .counted_charges import CountedCharges, Run
 from .deciding import Answer, command_key
-from .log import PostgresLog
+from .log import PostgresLog, recorded
 from .reading_log import chunks
+from .rerated_chain import events_at
 
 PART_MAX = 200
 """Charges handed to the writer in one command: it decides them in some twenty milliseconds."""
+WALK_MAX = 500
+"""Charges that are read at once to be counted again."""
 PREVIEW = "preview"
 IN_ORDER_MAX = 500_000
 """Charges of a period that can be put in order: they are held in memory meanwhile, a kilobyte each."""
 
+ROUNDS_MAX = 50
+"""How often what came meanwhile is counted again: each time that is what came while the last was."""
+
+Look = Callable[[], tuple[int, Tenant]]
+"""The log's end by now, and a state of one's own as of there. Blocks."""
 Submit = Callable[[RerateCharges | FinishRating, bytes], Awaitable[Answer]]
 InThread = Callable[[Callable[[], "Part | None"]], Awaitable["Part | None"]]
 Progress = Callable[[int, int], None]
@@ -56,8 +71,12 @@ class Plan:
         upto: int,
         now: int,
         end: int = 0,
+        look: Look | None = None,
     ) -> None:
-        """Of the charges up to a seq. `state` is that of the log's end, and the plan's own from here on."""
+        """Of the charges up to a seq. `state` is that of the log's end, and the plan's own from here on.
+
+        `look`: by which the plan follows what comes meanwhile, where it is carried out.
+        """
         self.difference = Difference()
         self.upto = upto
         self._end = end or upto
@@ -65,28 +84,104 @@ class Plan:
         self._now = now
         self._job = started.job
         self._log = log
+        self._sealer = sealer
         self._scope = started.scope
-        self._charges = Charges(log, sealer, state, started.scope)
+        self._look = look
         if started.job not in state.rerating.jobs:
             for event in state.rerating.decide(started, now):
                 state.apply(event)
+        has_plans = any(tariff.published.plans for tariff in state.tariffs.versions)
+        self._counted = CountedCharges(started.scope.period) if has_plans else None
+        self._counting = set(self._job_as_it_is.counting)
+        """The counters that are counted again."""
+        tell = self._counted.tell if self._counted is not None else None
+        self._charges = Charges(log, sealer, state, started.scope, tell)
+        self._told_upto = 0
+        """How far the charges that count were told."""
 
     @property
     def reached(self) -> int:
         return self._charges.looked_at
 
+    @property
+    def _job_as_it_is(self) -> RatingJob:
+        return self._state.rerating.jobs[self._job]
+
     def parts(self) -> Iterator[Part]:
-        """In the order of the log, or as they were used. Blocks."""
-        yield from self._parts_in_order() if self._scope.in_order else self._parts_of_log()
+        """In the order of the log, or as they were used; then what came meanwhile. Blocks."""
+        if self._scope.in_order:
+            yield from self._parts_in_order()
+        else:
+            yield from self._parts_of_log()
+            yield from self._parts_of_plans()
+        yield from self._parts_meanwhile()
         self.difference.trim()
+
+    # --- plans --------------------------------------------------------------------------------
+
+    def _parts_of_plans(self) -> Iterator[Part]:
+        """Counters that any charge of the scope is to leave, to enter, or to change, all of each."""
+        if self._counted is not None and self._counting:
+            self._follow(self._counted)
+            yield from self._parts_of(self._counted.all_of(self._counting))
+
+    def _parts_meanwhile(self) -> Iterator[Part]:
+        """What was charged where a counter stood while it was counted again, and whoever comes after it."""
+        if self._counted is None or self._look is None:
+            return
+        self._counting.update(self._job_as_it_is.counting)
+        for _ in range(ROUNDS_MAX):
+            if not self._counting or self._job not in self._state.rerating.jobs:
+                return
+            self._end, self._state = self._look()
+            if self._job not in self._state.rerating.jobs:
+                return
+            self._follow(self._counted)
+            for told in events_at(self._log, self._counted.not_come()):
+                self._counted.tell(told)
+            run = self._counted.since_changed(self._counting)
+            if not run.seqs:
+                return
+            self._charges = Charges(self._log, self._sealer, self._state, self._scope)
+            yield from self._parts_of(run)
+        self.difference.leave(["counted_meanwhile"])
+
+    def _follow(self, counted: CountedCharges) -> None:
+        """Tell of what was charged, and made again, up to where the state is."""
+        while self._told_upto < self._end:
+            rows = self._log.read(self._told_upto, READ_MAX, self._end)
+            self._told_upto = rows[-1].seq if rows else self._end
+            for row in rows:
+                if row.topic in TOPICS:
+                    counted.tell(recorded(row))
+
+    def _parts_of(self, run: Run) -> Iterator[Part]:
+        waiting: list[Again] = []
+        replanning = self._replanning(run)
+        for first in range(0, len(run.seqs), WALK_MAX):
+            for again in self._charges.at(run.seqs[first : first + WALK_MAX], self.upto):
+                waiting += replanning.told([again])
+                if len(waiting) == PART_MAX:
+                    yield from self._part(waiting)
+                    # The state has changed by it.
+                    waiting, replanning = [], self._replanning(run)
+        yield from self._part(waiting)
+
+    def _replanning(self, run: Run) -> Replanning:
+        return Replanning(self._state.rerating.parts, self._job_as_it_is.started, self._now, run.positions)
+
+    # --- allowance in order ---------------------------------------------------------------------
 
     def _parts_in_order(self) -> Iterator[Part]:
         """What each shall have is found first, for all of them: that needs them in memory."""
         charges: list[Again] = []
-        for found in self._charges.read(self.upto):
+        for found in self._charges.read(self.upto, beside=True):
             charges += found
             if len(charges) > IN_ORDER_MAX:
                 raise Refused("too_many_records", count=len(charges), count_max=IN_ORDER_MAX)
+        self._told_upto = self.upto
+        counted = {counting_of(again.charge) for again in charges if not again.kept}
+        charges = [again for again in charges if not again.kept or counting_of(again.charge) in counted]
         self.difference.looked_at = len(charges)
         rerating = self._state.rerating
         ordering = Ordering(
@@ -114,14 +209,32 @@ class Plan:
                 while len(waiting) >= PART_MAX:
                     yield from self._part(waiting[:PART_MAX])
                     del waiting[:PART_MAX]
+        self._told_upto = self.upto
         yield from self._part(waiting)
 
     def _changing(self, charges: list[Again]) -> list[Again]:
-        """Of these: those that anything becomes of, as things are."""
+        """Of these: those that become another, as things are. Who counts in a plan has its turn later."""
         events, left = self._made(charges)
         self.difference.leave(left.values())
-        seqs = {event.seq for event in events if isinstance(event, UsageRerated | UsageCorrected)}
-        return [again for again in charges if again.seq in seqs]
+        after = {
+            event.seq: event.charge for event in events if isinstance(event, UsageRerated | UsageCorrected)
+        }
+        return [
+            again
+            for again in charges
+            if again.seq in after and not self._counts(again, counting_of(after[again.seq]))
+        ]
+
+    def _counts(self, again: Again, after: Counting | None) -> bool:
+        """Whether a charge that changes is to be counted again among others."""
+        found = {one for one in (counting_of(again.charge), after) if one is not None}
+        if not found:
+            return False
+        assert self._counted is not None
+        self._counting |= found
+        if counting_of(again.charge) is None:
+            self._counted.enter(again.first)
+        return True
 
     def _part(self, charges: list[Again]) -> Iterator[Part]:
         events, _ = self._made(charges)
@@ -130,6 +243,10 @@ class Plan:
         for event in events:
             self._state.apply(event)
         self.difference.add(events)
+        if self._counted is not None:
+            for event in events:
+                if isinstance(event, UsageRerated | UsageCorrected):
+                    self._counted.expect(event.first, event.charge)
         yield Part(tuple(charges), tuple(events))
 
     def _made(self, charges: list[Again]) -> tuple[list[Made], dict[int, str]]:

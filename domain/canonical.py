@@ -101,8 +101,12 @@ def _tariffs(tariffs: Tariffs) -> Iterator[dict[str, Any]]:
 def _rerating(rerating: Rerating) -> Iterator[dict[str, Any]]:
     for name in sorted(rerating.jobs):
         job = rerating.jobs[name]
-        told = {"changed": job.changed, "amount": job.amount, "corrected": job.corrected}
+        told: dict[str, Any] = {"changed": job.changed, "amount": job.amount, "corrected": job.corrected}
+        if job.counting:
+            told["counting"] = msgspec.to_builtins(job.counting)
         yield {"is": "rating job", "job": name, "scope": _builtins(job.started.scope), **told}
+    if rerating.unsettled:
+        yield {"is": "plans half counted", "counting": msgspec.to_builtins(rerating.unsettled)}
     if rerating.changed:
         yield {"is": "rerated", "amount": rerating.changed}
     for period in sorted(rerating.corrected):

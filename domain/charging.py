@@ -387,10 +387,11 @@ class Charging:
         if self.limits.gauges and event.payer == CORPORATE:
             self.count_windows(event.usage_type, event.path, event.started_at, event.billed, event.amount)
 
-    def count_use(self, event: UsageCharged, sign: int = 1) -> None:
+    def count_use(self, event: UsageCharged, sign: int = 1, *, again: bool = False) -> None:
         """All that a charge adds to its period and takes from its buckets; with a minus, taken back as given.
 
-        But for what it counts towards caps and in windows other than the period.
+        But for what it counts towards caps and in windows other than the period. `again`: it is made in
+        place of another, so its place in a plan is not where the plan's counter stands.
         """
         family = self._families[event.usage_type, event.period]
         taken = family.settle(event.drawn, sign)
@@ -404,9 +405,10 @@ class Charging:
                 raise InvariantBroken("the enterprise's allowance pays for nobody else", payer=event.payer)
             return
         if event.basis is not None and event.basis.counted is not None:
-            if sign < 0:
-                raise InvariantBroken("what counts in a plan is not taken back", record=event.record_id)
-            self.plans.count(event.period, event.basis.counted)
+            if sign < 0 or again:
+                self.plans.recount(event.period, event.basis.counted, sign)
+            else:
+                self.plans.count(event.period, event.basis.counted)
         if event.billed:
             family.count(event.path, sign * event.billed)
         if event.amount:
@@ -612,11 +614,11 @@ def charged(
         sealed,
         credit,
         ruling,
-        rate.basis if rate.plain else _told(rate, rated, payer, ruling),
+        rate.basis if rate.plain else told_of(rate, rated, payer, ruling),
     )
 
 
-def _told(rate: CompiledRate, rated: Rated, payer: str, ruling: Ruling | None) -> Basis | None:
+def told_of(rate: CompiledRate, rated: Rated, payer: str, ruling: Ruling | None) -> Basis | None:
     """What is kept of how a rate was applied. A call for help is free, and under no plan."""
     if payer == EMERGENCY:
         return rate.basis

@@ -16,8 +16,10 @@ from .events import Recorded
 from .granting import GrantChanged, ToppedUp
 from .hierarchy import Path
 from .ledger import Ledger
+from .planned import Counter, Counting
 from .rating_job import RatingStarted
 from .remaking import Making, Parts
+from .replanning import Positions
 from .rerated import CHARGES_MAX, Again
 from .rollover import RolledOver
 from .session import SessionEvent
@@ -83,9 +85,11 @@ class Ordering(Making):
     def __init__(self, of: Parts, job: RatingStarted, now: int, tracks: Tracks) -> None:
         super().__init__(of, job, now)
         self._tracks = tracks
+        self._positions = Positions()
+        self._stood: Counter | None = None
 
     def told(self, charges: Iterable[Again]) -> Iterator[Again]:
-        """Those that change, each with the allowance that is its own."""
+        """Those that change, each with the allowance that is its own, and its place in a plan."""
         for again in sorted(charges, key=lambda one: (one.charge.started_at, one.first)):
             found = self._ordered(again)
             if found is not None:
@@ -93,22 +97,31 @@ class Ordering(Making):
 
     def _ordered(self, again: Again) -> Again | None:
         before = again.charge
-        assert before.payer == CORPORATE
+        assert before.payer == CORPORATE or again.kept
         for key in ((before.usage_type, before.period), (MONEY, before.period)):
             ledger = self._ledger_of(*key)
             assert isinstance(ledger, _InOrder)
             ledger.seq = again.first
-        self._late.add(again.seq)
+        self._stood = None
         rate, _ = self._rate(again)
-        problem, after = self._again(replace(again, drawn=(), credit=()), rate, closed=False)
+        if again.kept:
+            problem, after = self._again(again, rate, closed=False)
+        else:
+            self._late.add(again.seq)
+            problem, after = self._again(replace(again, drawn=(), credit=()), rate, closed=False)
         if problem:
             self.left[again.seq] = problem
         settled = before if after is None else after
         self._ledger(settled).take(settled.path, settled.drawn)
         self._money(settled).take(settled.path, settled.credit)
+        self._positions.pass_charge(settled)
         if after is None:
             return None
-        return replace(again, drawn=after.drawn, credit=after.credit)
+        return replace(again, drawn=after.drawn, credit=after.credit, place=self._stood)
+
+    def _place(self, again: Again, counting: Counting) -> Counter:
+        self._stood = self._positions.of(counting)
+        return self._stood
 
     def _ledger_of(self, usage_type: str, period: str) -> Ledger:
         key = (usage_type, period)

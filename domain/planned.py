@@ -1,8 +1,11 @@
 """Plans at work: what each has counted, per period and whoever counts for itself.
 
 A charge under a plan is rated with its counter as it stands and says so; whoever counts it finds the
-counter just there. What somebody else pays for is priced where the counter stands and not counted.
+counter just there. A charge that is made again says where it stands among those used before it. What
+somebody else pays for is priced where the counter stands and not counted.
 """
+
+from msgspec import Struct
 
 from .hierarchy import Hierarchy, Path
 from .rating.plan import CompiledPlan
@@ -14,6 +17,21 @@ from .refusals import InvariantBroken
 Counter = tuple[int, int]
 """Units, and what they were charged in micro-units."""
 NOTHING_YET: Counter = (0, 0)
+
+
+class Counting(Struct, frozen=True, array_like=True, order=True):
+    """Whose counter of which plan, in which period."""
+
+    plan: str
+    period: str
+    of: int
+    """An ordinal."""
+
+
+def united(some: tuple[Counting, ...], others: tuple[Counting, ...]) -> tuple[Counting, ...]:
+    known = set(some)
+    new = [one for one in others if one not in known]
+    return tuple(sorted((*some, *new))) if new else some
 
 
 class Plans:
@@ -34,11 +52,15 @@ class Plans:
 
     def standing(self, plan: CompiledPlan, period: str, path: Path) -> Standing:
         """Where a use on this path would be counted, and how far that is."""
-        of = self._whose(plan, path)
+        of = self.whose(plan, path)
         counters = self.counters.get((plan.plan.plan, period))
         return Standing(plan, of, *(counters.get(of, NOTHING_YET) if counters else NOTHING_YET))
 
-    def _whose(self, plan: CompiledPlan, path: Path) -> int:
+    def counter(self, counting: Counting) -> Counter:
+        counters = self.counters.get((counting.plan, counting.period))
+        return counters.get(counting.of, NOTHING_YET) if counters else NOTHING_YET
+
+    def whose(self, plan: CompiledPlan, path: Path) -> int:
         """The narrowest of its kind on the path; the enterprise, where there is none."""
         scope, kind, members = plan.plan.scope, plan.plan.of_kind, self._hierarchy.members
         if scope == "enterprise":
@@ -56,6 +78,17 @@ class Plans:
         if counted.units < 0 or counted.spent < 0:
             raise InvariantBroken("a plan only counts up", plan=counted.plan, member=counted.of)
         counters[counted.of] = units + counted.units, spent + counted.spent
+
+    def recount(self, period: str, counted: Counted, sign: int) -> None:
+        """Take off what a charge has added, or add what it adds instead: wherever among others it stands."""
+        counters = self.counters.setdefault((counted.plan, period), {})
+        units, spent = counters.get(counted.of, NOTHING_YET)
+        units, spent = units + sign * counted.units, spent + sign * counted.spent
+        if units < 0 or spent < 0:
+            raise InvariantBroken(
+                "no more comes off a plan than it counts", plan=counted.plan, member=counted.of, units=units
+            )
+        counters[counted.of] = units, spent
 
     def spent(self, period: str) -> int:
         """What was charged under plans in a period."""

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from .charging import CORPORATE, UsageCharged
 from .hierarchy import Hierarchy
+from .planned import Counting
 from .refusals import Refused, check_text
 from .tariff import Tariffs
 
@@ -112,6 +113,8 @@ class RatingJob(Struct, array_like=True):
     changed: int = 0
     amount: int = 0
     corrected: int = 0
+    counting: tuple[Counting, ...] = ()
+    """The counters of plans that it has begun to count again."""
 
 
 def check_cause(command: StartRating) -> None:

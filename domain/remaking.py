@@ -2,7 +2,8 @@
 
 What was ruled of usage, and who pays for it, stays as it was; so does allowance that was given, unless
 the job is to give it in order. Limits stop no correction. In a period that is closed nothing moves: the
-difference of the amount is owed in the one that runs.
+difference of the amount is owed in the one that runs. What counts in a plan is rated at the place that the
+command tells for it; where it tells none, at the place that it was rated at before.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,12 +12,15 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from .bucket import Drawn, Family
-from .charging import CORPORATE, UsageCharged, rated_again
+from .charging import CORPORATE, UsageCharged, rated_again, told_of
 from .contract import Contracts
 from .hierarchy import Path
 from .ledger import Ledger, trimmed
 from .limit import Limits
+from .planned import Counter, Counting, Plans
 from .rating.basis import NO_BASIS
+from .rating.planned_rate import PlannedRate
+from .rating.standing import Counted, Standing
 from .rating_job import RatingStarted
 from .recounting import Recount, count_of
 from .refusals import Refused
@@ -36,6 +40,7 @@ class Parts(NamedTuple):
     limits: Limits
     families: Families
     rollovers: RollOvers
+    plans: Plans
 
 
 class Making:
@@ -47,7 +52,7 @@ class Making:
         self._now = now
         self._ledgers: dict[tuple[str, str], Ledger] = {}
         self._made: list[tuple[Again, UsageCharged, bool]] = []
-        self._corrected: list[UsageCorrected] = []
+        self._corrected: list[tuple[Again, UsageCorrected]] = []
         self.left: dict[int, str] = {}
         self._late: set[int] = set()
         """Who cannot have the allowance that was told: by the event that the charge stands in."""
@@ -100,9 +105,7 @@ class Making:
         if rate is None:
             return "no_rate", None
         before = again.charge
-        if _counts_in_a_plan(before, rate):
-            # Others were rated by where it left the plan's counter.
-            return "counts_in_a_plan", None
+        rate = self._placed(again, rate)
         if closed and before.payer != CORPORATE:
             return "paid_by_others", None
         after = self._rated(again, rate, closed=closed)
@@ -139,7 +142,8 @@ class Making:
             ruling=ruling,
         )
         rated = rated_again(rate, after)
-        after = replace(after, amount=rated.amount, exact=rated.exact, credit=())
+        basis = rate.basis if rate.plain else told_of(rate, rated, after.payer, ruling)
+        after = replace(after, amount=rated.amount, exact=rated.exact, basis=basis, credit=())
         if after.payer != CORPORATE:
             return after
         if closed:
@@ -147,6 +151,22 @@ class Making:
         given = self._given(again, again.credit, before.credit)
         payable = self._creditable(again, path, rated.amount)
         return replace(after, credit=self._money(before).again(path, payable, given))
+
+    def _placed(self, again: Again, rate: CompiledRate) -> CompiledRate:
+        """A rate under its plan, at the charge's place in it; any other as it is."""
+        if rate.plan is None or rate.price is not None:
+            return rate
+        path = again.path or again.charge.path
+        counting = Counting(rate.plan.plan.plan, again.charge.period, self._of.plans.whose(rate.plan, path))
+        return PlannedRate(rate, Standing(rate.plan, counting.of, *self._place(again, counting)))
+
+    def _place(self, again: Again, counting: Counting) -> Counter:
+        if again.place is not None:
+            return again.place
+        counted = counted_in(again.charge)
+        if counted is not None and counting_of(again.charge) == counting:
+            return counted.before, counted.spent_before
+        return self._of.plans.counter(counting)
 
     def _given(self, again: Again, told: Drawn | None, before: Drawn) -> Drawn:
         """What is free for it because it gave that back, or because it was told to have it."""
@@ -179,6 +199,11 @@ class Making:
     def _rate(self, again: Again) -> tuple[CompiledRate | None, bool]:
         """The rate that holds now for when it was used; by the stored prefix where no number is known."""
         charge, of = again.charge, self._of
+        if again.kept:
+            found = (
+                of.tariffs.versions[charge.tariff - 1].rates[charge.rate].again(charge.prefix, charge.basis)
+            )
+            return of.contracts.rate_of(of.contracts.periods[charge.period], charge.usage_type, found), False
         tariff = of.tariffs.at(charge.started_at)
         if tariff is None:
             return None, False
@@ -199,12 +224,11 @@ class Making:
         if running is None:
             self.left[again.seq] = "no_open_period"
             return
-        self._corrected.append(
-            UsageCorrected(
-                *(again.seq, again.first, self._job.job, self._job.cause, running.period),
-                *(after.amount - again.charge.amount, was(again.charge), after, by_zone),
-            )
+        corrected = UsageCorrected(
+            *(again.seq, again.first, self._job.job, self._job.cause, running.period),
+            *(after.amount - again.charge.amount, was(again.charge), after, by_zone),
         )
+        self._corrected.append((again, corrected))
 
     def _give_back(self, charge: UsageCharged) -> None:
         self._ledger(charge).give_back(charge.path, charge.drawn)
@@ -221,6 +245,14 @@ class Making:
         if key not in self._ledgers:
             self._ledgers[key] = Ledger(self._of.families[key])
         return self._ledgers[key]
+
+    def _counting(self) -> tuple[Counting, ...]:
+        changed = [
+            *((again.charge, after) for again, after, _ in self._made),
+            *((again.charge, told.charge) for again, told in self._corrected),
+        ]
+        found = {counting_of(charge) for both in changed for charge in both}
+        return tuple(sorted(one for one in found if one is not None))
 
     def events(self) -> list[Made]:
         """What is taken back, all of it; then each made again; what they reach; and corrections."""
@@ -239,25 +271,38 @@ class Making:
         )
         back = tuple(TakenBack(again.seq, again.first, again.charge) for again, _, _ in self._made)
         return [
-            UsageTakenBack(job.job, back, caps, recount.windows()),
+            UsageTakenBack(job.job, back, caps, recount.windows(), self._counting()),
             *(
                 UsageRerated(*(again.seq, again.first, job.job, job.cause, was(again.charge), after, by_zone))
                 for again, after, by_zone in self._made
             ),
             *recount.crossings(),
-            *self._corrected,
+            *(corrected for _, corrected in self._corrected),
         ]
 
 
-def _counts_in_a_plan(before: UsageCharged, rate: CompiledRate) -> bool:
-    counted = before.basis is not None and before.basis.counted is not None
-    return counted or (rate.plan is not None and rate.price is None)
+def counted_in(charge: UsageCharged) -> Counted | None:
+    """What it adds to a plan, and where; None where it is under none, or is free."""
+    return charge.basis.counted if charge.basis is not None else None
+
+
+def counting_of(charge: UsageCharged) -> Counting | None:
+    counted = counted_in(charge)
+    return None if counted is None else Counting(counted.plan, charge.period, counted.of)
 
 
 def _same(before: UsageCharged, after: UsageCharged) -> bool:
-    """Whether nothing has changed that anybody pays, or reads on a bill."""
+    """Whether nothing has changed that anybody pays, or reads on a bill, or that a plan counts.
+
+    Another place in a plan is no change by itself: it costs the same there.
+    """
     found_by = {"tariff": before.tariff, "rate": before.rate, "prefix": before.prefix, "basis": before.basis}
-    return replace(after, **found_by) == before
+    return replace(after, **found_by) == before and _adds(before) == _adds(after)
+
+
+def _adds(charge: UsageCharged) -> tuple[Counting | None, int, int]:
+    counted = counted_in(charge)
+    return counting_of(charge), *((counted.units, counted.spent) if counted is not None else (0, 0))
 
 
 def _sum(drawn: Drawn) -> int:

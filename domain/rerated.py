@@ -9,6 +9,7 @@ from .bucket import Drawn
 from .charging import UsageCharged
 from .hierarchy import Path
 from .limit import ThresholdCrossed
+from .planned import Counter, Counting
 from .rating_job import FinishRating, RatingFinished, RatingStarted, StartRating
 from .recounting import WindowCorrected
 
@@ -58,6 +59,8 @@ class UsageTakenBack(Struct, frozen=True, array_like=True):
     """What becomes of caps by all of it, the new charges included ..."""
     windows: tuple[WindowCorrected, ...] = ()
     """... and of limits per day, week or rolling window."""
+    counting: tuple[Counting, ...] = ()
+    """The counters of plans that any of it was, or is, counted in."""
 
 
 class UsageRerated(Struct, frozen=True, array_like=True, gc=False):
@@ -105,6 +108,10 @@ class Again(Struct, frozen=True, gc=False):
     credit: Drawn | None = None
     path: Path | None = None
     """Where its resource stood, where that is corrected."""
+    place: Counter | None = None
+    """Where its plan's counter stood when it was used; None where it stood when it was charged."""
+    kept: bool = False
+    """Only its place is another: it is rated by the rate that it was rated by."""
 
 
 class RerateCharges(Struct, frozen=True, gc=False):

@@ -11,6 +11,7 @@ from .charging import CORPORATE, Charging
 from .contract import Contracts
 from .hierarchy import Hierarchy
 from .limit import Limits
+from .planned import Counting, united
 from .rating_job import (
     JOBS_MAX,
     FinishRating,
@@ -62,6 +63,8 @@ class Rerating:
         """By period: what is owed there for others that are closed, or credited."""
         self.changed = 0
         """By how much the enterprise was charged more since, in periods that are open, or less."""
+        self.unsettled: tuple[Counting, ...] = ()
+        """Counters of plans that a job had begun to count again when it was stopped: the next goes on."""
         self.waiting: dict[int, int] = {}
         """Charges that were taken back and are not made again yet, by the event they stood in."""
 
@@ -159,9 +162,11 @@ class Rerating:
     def apply(self, event: RatingEvent) -> None:
         match event:
             case RatingStarted():
-                self.jobs[event.job] = RatingJob(event)
+                self._begin(event)
             case RatingFinished():
-                del self.jobs[event.job]
+                job = self.jobs.pop(event.job)
+                if event.stopped:
+                    self.unsettled = united(self.unsettled, job.counting)
             case UsageTakenBack():
                 self._take_back(event)
             case UsageRerated():
@@ -172,9 +177,18 @@ class Rerating:
                 job.corrected += event.difference
                 self.corrected[event.period] = self.corrected.get(event.period, 0) + event.difference
 
+    def _begin(self, event: RatingStarted) -> None:
+        """With what an earlier job has left half counted, where it is of the periods of this one."""
+        period = event.scope.period
+        mine = tuple(one for one in self.unsettled if not period or one.period == period)
+        self.unsettled = tuple(one for one in self.unsettled if one not in mine)
+        self.jobs[event.job] = RatingJob(event, counting=mine)
+
     def _take_back(self, event: UsageTakenBack) -> None:
+        job = self.jobs[event.job]
+        job.counting = united(job.counting, event.counting)
         for taken in event.charges:
-            self.charging.count_use(taken.charge, -1)
+            self.charging.count_use(taken.charge, -1, again=True)
             if taken.seq in self.waiting:
                 raise InvariantBroken("a charge is taken back once", seq=taken.seq)
             self.waiting[taken.seq] = taken.charge.amount
@@ -192,7 +206,7 @@ class Rerating:
         if charge.payer == CORPORATE:
             self.families[charge.usage_type, charge.period].make_room(charge.path, charge.billed)
             self.families[MONEY, charge.period].make_room(charge.path, charge.amount)
-        self.charging.count_use(charge)
+        self.charging.count_use(charge, again=True)
         difference = charge.amount - self.waiting.pop(event.seq)
         job.changed += 1
         job.amount += difference
@@ -201,7 +215,8 @@ class Rerating:
 
     @property
     def parts(self) -> Parts:
-        return Parts(self.contracts, self.tariffs, self.limits, self.families, self.rollovers)
+        plans = self.charging.plans
+        return Parts(self.contracts, self.tariffs, self.limits, self.families, self.rollovers, plans)
 
     def check_settled(self) -> None:
         """At the end of a log, and wherever a command may be decided."""

@@ -26,6 +26,7 @@ from .kept_life import KeptLife, keep_life, restore_life
 from .limit import LimitSet, ThresholdCrossed
 from .notice import RecipientSet, Webhook
 from .one_off import FeeCharged, FeeCredited
+from .planned import Counting
 from .policy import PolicySet, PolicyWithdrawn, UsageApproved
 from .raising import LimitRaised
 from .rating.amending import TariffAmended, TariffWithdrawn
@@ -146,6 +147,7 @@ class Counters(Struct, array_like=True):
     digests: list[str] = []
     plans: list[tuple[str, str, dict[int, tuple[int, int]]]] = []
     """Plan, period, and of each ordinal what it has counted."""
+    unsettled: tuple[Counting, ...] = ()
 
 
 class KeptMember(Struct, array_like=True, gc=False):
@@ -239,6 +241,7 @@ def copy_counters(tenant: Tenant) -> CountersCopy:
         list(tenant.receiving.open.values()),
         sorted(tenant.receiving.digests),
         [(*of, counters.copy()) for of, counters in tenant.plans.counters.items()],
+        tenant.rerating.unsettled,
     )
     return CountersCopy(told, [_copy_family(family) for family in tenant.families.values()])
 
@@ -253,7 +256,7 @@ def encode_counters(copied: CountersCopy) -> bytes:
             *(told.sessions, told.expired, told.turns, told.trading, told.next_at, told.told, told.gauges),
             *(told.jobs, told.corrected, told.taken_back, told.rerated),
             *(told.waiting, told.settled, told.imports, told.digests),
-            told.plans,
+            *(told.plans, told.unsettled),
         ]
     )
 
@@ -346,7 +349,7 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     restore_trading(tenant.trading, counted.trading)
     tenant.rerating.jobs = {job.started.job: job for job in counted.jobs}
     tenant.rerating.corrected, tenant.rerating.waiting = counted.corrected, counted.taken_back
-    tenant.rerating.changed = counted.rerated
+    tenant.rerating.changed, tenant.rerating.unsettled = counted.rerated, counted.unsettled
     tenant.suspense.waiting = dict(counted.waiting)
     tenant.suspense.settled.update(counted.settled)
     tenant.receiving.open = {begun.id: begun for begun in counted.imports}

@@ -6,6 +6,7 @@ of it costs at the price of the tier that was reached. A minimum is owed as far 
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import chain
 
 from msgspec import Struct
 
@@ -64,12 +65,13 @@ class PlanLine(Struct, frozen=True):
 
 def apply(chunk: Chunk, db: Connection) -> None:
     sums: dict[tuple[str, str, int], list[int]] = {}
-    for charge in chunk.charges.events:
+    charged = ((charge, 1) for charge in chunk.charges.events)
+    for charge, sign in chain(charged, chunk.corrections):
         counted = charge.basis.counted if charge.basis is not None else None
         if counted is not None and charge.payer == CORPORATE:
             row = sums.setdefault((charge.period, counted.plan, counted.of), [0, 0, 0])
             for place, much in enumerate((1, counted.units, counted.spent)):
-                row[place] += much
+                row[place] += sign * much
     COUNTERS.add(db, sums)
 
 

@@ -49,11 +49,19 @@ class Product:
         upto = self.store.log.head().seq
         return preview(self.store.log, self.store.load_sealer(), self.state(), scope, now, upto=upto)
 
+    def look(self):
+        return self.store.log.head().seq, self.state()
+
+    def upto(self, job):
+        """Where a job begins."""
+        return self.store.log.find([start_key(job.job)])[0].seq
+
     async def begin(self, job=JOB):
         await self.writer.carry_out(Order(job, start_key(job.job)), "carrier:u-1")
 
     async def run(self, job=JOB, *, killed_after=None, now=NOON):
-        plan = Plan(self.store.log, self.store.load_sealer(), self.state(), job, self.writer.seq, now)
+        about = (self.store.log, self.store.load_sealer(), self.state(), job)
+        plan = Plan(*about, self.upto(job), now, self.store.log.head().seq, self.look)
 
         async def handed(command, key):
             if killed_after is not None and self.commands >= killed_after:

@@ -88,19 +88,16 @@ def test_a_tariff_that_costs_the_same_changes_nothing(acme):
     assert again(acme) == "nothing_to_rerate"
 
 
-def test_what_counts_in_a_plan_is_left_for_others_were_rated_by_it(acme):
+def test_a_charge_whose_place_nobody_tells_stays_at_the_one_it_had(acme):
     acme.use(1200)
     plans = (PricePlan("minutes", "graduated", (Tier(100, "0.10"), Tier(0, "0.05"))),)
     rates = (Rate("voice", "national", "0", prefix="+49", plan="minutes"),)
     acme.do(PublishTariff("planned", 0, "EUR", rates, plans=plans))
-    assert again(acme) == "nothing_to_rerate"
     acme.use(60)
-    publish(acme, "0.12")
-    planned = [one for one in charges(acme) if one.charge.basis is not None]
-    assert len(planned) == 1
-    assert again(acme, planned) == "nothing_to_rerate"
-    assert rerate(acme)[0].charges[0].charge.basis is None
-    acme.tenant.check_whole()
+    _, entered = rerate(acme)
+    # By then the counter stood at the 60 of the other.
+    assert (entered.charge.basis.counted.before, entered.charge.overage) == (60, 200)
+    assert again(acme) == "nothing_to_rerate"
 
 
 @pytest.mark.parametrize(

@@ -73,6 +73,7 @@ from allotment.domain.notice import (
 )
 from allotment.domain.offer import NOTHING_ASKED, Ask, OfferAccepted, OfferClosed, OfferMade
 from allotment.domain.one_off import FeeCharged, FeeCredited
+from allotment.domain.planned import Counting
 from allotment.domain.policy import Group as PrefixGroup
 from allotment.domain.policy import (
     PolicySet,
@@ -643,6 +644,13 @@ SAMPLES |= {
             (WindowCorrected("money", 2, "last_7_days", NOON, -33_333),),
         ),
         UsageTakenBack("all", ()),
+    ],
+    "usage.taken_back/v2": [
+        UsageTakenBack(
+            "fix-4711",
+            (TakenBack(812, 77, REMADE),),
+            counting=(Counting("minutes", "2026-11", 2), Counting("minutes", "2026-11", 4)),
+        ),
     ],
     "usage.rerated/v1": [
         UsageRerated(812, 77, "fix-4711", "tariff_corrected", WAS, REMADE),

@@ -24,6 +24,7 @@ WEBHOOKS_MAX = 100
 TOPICS_MAX = 50
 PERCENT_MAX = 1_000
 OVERLAP_SECONDS_MAX = 7 * 86_400
+SEQ_MAX = 2**62
 URGENT_PERCENT = 100
 BULK = frozenset(
     {"usage.charged", "session.reserved", "session.updated", "session.released", "session.expired"}
@@ -120,6 +121,17 @@ class WebhookEnabled(Struct, frozen=True, array_like=True):
     note: str
 
 
+class WebhookReplayed(Struct, frozen=True, array_like=True):
+    """A program is told again of all that it wants to know between an event and this one."""
+
+    topic: ClassVar[str] = "notice.webhook_replayed"
+    webhook: str
+    node: str
+    after: int
+    """The seq that it begins after; 0 for all."""
+    note: str
+
+
 class SetRecipient(Struct, frozen=True, array_like=True):
     """Let a role at a node be told by e-mail; the same recipient again: from now on so."""
 
@@ -165,11 +177,31 @@ class EnableWebhook(Struct, frozen=True, array_like=True):
     note: str = ""
 
 
+class ReplayWebhook(Struct, frozen=True, array_like=True):
+    """Tell a program again, under the same ids, of what it wants to know after an event."""
+
+    webhook: str
+    after: int = 0
+    note: str = ""
+
+
 NoticeEvent = (
-    RecipientSet | RecipientRemoved | WebhookCreated | WebhookSecretRotated | WebhookDisabled | WebhookEnabled
+    RecipientSet
+    | RecipientRemoved
+    | WebhookCreated
+    | WebhookSecretRotated
+    | WebhookDisabled
+    | WebhookEnabled
+    | WebhookReplayed
 )
 NoticeCommand = (
-    SetRecipient | RemoveRecipient | CreateWebhook | RotateWebhookSecret | DisableWebhook | EnableWebhook
+    SetRecipient
+    | RemoveRecipient
+    | CreateWebhook
+    | RotateWebhookSecret
+    | DisableWebhook
+    | EnableWebhook
+    | ReplayWebhook
 )
 
 
@@ -242,6 +274,8 @@ class Notices:
                 if not held.disabled:
                     raise Refused("webhook_not_disabled", webhook=webhook)
                 return [WebhookEnabled(webhook, held.created.node, _checked(note))]
+            case ReplayWebhook(webhook, after, note):
+                return [self._replay(webhook, after, note)]
 
     def _set(
         self, command: SetRecipient, hierarchy: Hierarchy, types: UsageTypes, topics: Collection[str]
@@ -297,6 +331,14 @@ class Notices:
             command.webhook, held.created.node, command.secret, until, _checked(command.note)
         )
 
+    def _replay(self, webhook: str, after: int, note: str) -> WebhookReplayed:
+        held = self._webhook(webhook)
+        if held.disabled:
+            raise Refused("webhook_disabled", webhook=webhook, reason=held.disabled)
+        if not 0 <= after <= SEQ_MAX:
+            raise Refused("bad_after", after=after, after_max=SEQ_MAX)
+        return WebhookReplayed(webhook, held.created.node, after, _checked(note))
+
     def _recipient(self, ident: str) -> RecipientSet:
         if ident not in self.recipients:
             raise Refused("unknown_recipient", recipient=ident)
@@ -324,6 +366,8 @@ class Notices:
                 self._disable(webhook, reason)
             case WebhookEnabled(webhook):
                 self._disable(webhook, "")
+            case WebhookReplayed():
+                """Whoever sends notices does that, when it comes to this event."""
 
     def _disable(self, webhook: str, reason: str) -> None:
         held = self.webhooks[webhook]

@@ -124,10 +124,6 @@ class Outlets(Protocol):
         """What one place was told, the newest event first."""
         ...
 
-    async def replay(self, webhook: str, after: int) -> int:
-        """Tell it again what comes after a seq; up to which one."""
-        ...
-
     async def try_at_once(self, webhook: str) -> None:
         """However long it was to rest."""
         ...

@@ -114,6 +114,7 @@ class LabelInput:
     idempotency_key: ID
     id: ID
     label: str = strawberry.field(description='"" takes it away.')
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="A new node.")
@@ -123,6 +124,7 @@ class AddNodeInput:
     parent: ID
     name: str
     kind: str = strawberry.field(description="division, cost_centre or group.")
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="A new resource.")
@@ -133,11 +135,13 @@ class AddResourceInput:
     kind: str = strawberry.field(description="msisdn, sip, extension, imsi or softphone.")
     lines: list[str] = strawberry.field(description="As the network knows it; stored sealed.")
     since: Moment | None = strawberry.field(default=None, description="Else now.")
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 async def add_node(info: Info, input: AddNodeInput) -> LifePayload:
     command = AddNode(input.id, input.parent, input.name, input.kind)
-    return await _change(info.context, input.idempotency_key, input.id, command, {"parent": input.parent})
+    nodes = {"parent": input.parent}
+    return await _change(info.context, input.idempotency_key, input.id, command, nodes, dry_run=input.dry_run)
 
 
 async def add_resource(info: Info, input: AddResourceInput) -> LifePayload:
@@ -146,7 +150,8 @@ async def add_resource(info: Info, input: AddResourceInput) -> LifePayload:
     if len(input.lines) > LINES_MAX:
         return invalid("lines", f"give at most {LINES_MAX} lines")
     command = Enrol(input.id, input.node, input.kind, since, tuple(input.lines))
-    return await _change(context, input.idempotency_key, input.id, command, {"node": input.node})
+    nodes = {"node": input.node}
+    return await _change(context, input.idempotency_key, input.id, command, nodes, dry_run=input.dry_run)
 
 
 async def rename_node(info: Info, input: RenameInput) -> LifePayload:
@@ -217,7 +222,8 @@ async def change_lines(info: Info, input: ChangeLinesInput) -> LifePayload:
 
 
 async def label_resource(info: Info, input: LabelInput) -> LifePayload:
-    return await _change(info.context, input.idempotency_key, input.id, LabelAs(input.id, input.label), {})
+    command, nodes = LabelAs(input.id, input.label), {"id": input.id}
+    return await _change(info.context, input.idempotency_key, input.id, command, nodes, dry_run=input.dry_run)
 
 
 # --- carried out --------------------------------------------------------------------------------

@@ -5,7 +5,8 @@ No answer holds an address or a secret, but for the one that a webhook has just 
 
 import re
 from enum import Enum
-from typing import Annotated
+from functools import partial
+from typing import Annotated, cast
 
 import strawberry
 from strawberry import ID
@@ -18,18 +19,22 @@ from ..domain.notice import (
     EnableWebhook,
     Filter,
     NoticeCommand,
+    NoticeEvent,
+    Notices,
     RecipientSet,
     RemoveRecipient,
+    ReplayWebhook,
     RotateWebhookSecret,
     SetRecipient,
     Webhook,
 )
 from ..domain.quiet import QuietHours
 from ..domain.refusals import Refused
+from ..projections import notices as views
 from ..tenants.access import NotPermitted, require
-from .asking import PAGE_USUAL, PageInfo, page_size, permit, reach_of, seq_before
+from .asking import PAGE_USUAL, AsOf, PageInfo, looking, page_size, permit, reach_of, seq_before
 from .changing import DryRun, change, seqs_of
-from .context import Answer, BadAddress, Context, Info, TryAgain
+from .context import Answer, BadAddress, Context, Info
 from .problems import (
     IdempotencyMismatch,
     InsufficientAllowance,
@@ -42,6 +47,7 @@ from .problems import NotPermitted as NotPermittedProblem
 from .problems import TryAgain as TryAgainProblem
 from .refusals import QueryRefused, invalid, problem_of, unknown_node
 from .scalars import Moment, Seq
+from .wording import DRY, EVENTS, KEY, NOTE, REPEATED
 
 EMAIL = re.compile(r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9](?:[A-Za-z0-9.-]{0,188}[A-Za-z0-9])?")
 CLOCK = re.compile(r"([01][0-9]|2[0-3]):([0-5][0-9])")
@@ -99,6 +105,7 @@ class SetRecipientInput:
         default=True, description="What stops usage waits for neither digest nor morning."
     )
     note: str = ""
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input
@@ -106,6 +113,7 @@ class RemoveRecipientInput:
     idempotency_key: ID
     recipient: ID
     note: str = ""
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input(description="A program that is told by HTTP, signed as Standard Webhooks says.")
@@ -114,6 +122,7 @@ class CreateWebhookInput:
     url: str = strawberry.field(description="Begins with https://; kept beside the log, sealed.")
     filter: NoticeFilterInput
     note: str = ""
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input
@@ -124,6 +133,7 @@ class RotateWebhookSecretInput:
         default=86_400, description=f"How long the old secret signs as well: 0 to {OVERLAP_SECONDS_MAX}."
     )
     note: str = ""
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input
@@ -131,12 +141,16 @@ class WebhookInput:
     idempotency_key: ID
     webhook: ID
     note: str = ""
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.input
 class ReplayWebhookInput:
+    idempotency_key: ID = strawberry.field(description=KEY)
     webhook: ID
     after_seq: Seq = strawberry.field(description="Everything it wants to know after this event; 0 for all.")
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 # --- what is answered --------------------------------------------------------------------------------
@@ -225,18 +239,22 @@ class WebhookDone:
 class ReplayDone:
     webhook: ID
     upto_seq: Seq
+    event_seqs: list[Seq] = strawberry.field(description=EVENTS)
+    repeated: bool = strawberry.field(description=REPEATED)
 
 
+NoticeProblem = InvalidInput | UnknownNode | NotPermittedProblem | IdempotencyMismatch | TryAgainProblem
 SetRecipientPayload = Annotated[
-    RecipientDone | InvalidInput | UnknownNode | NotPermittedProblem | IdempotencyMismatch | TryAgainProblem,
+    RecipientDone | DryRun | NoticeProblem,
     strawberry.union("SetRecipientPayload"),
 ]
 WebhookPayload = Annotated[
-    WebhookDone | InvalidInput | UnknownNode | NotPermittedProblem | IdempotencyMismatch | TryAgainProblem,
+    WebhookDone | DryRun | NoticeProblem,
     strawberry.union("WebhookPayload"),
 ]
 ReplayPayload = Annotated[
-    ReplayDone | InvalidInput | NotPermittedProblem | TryAgainProblem, strawberry.union("ReplayPayload")
+    ReplayDone | DryRun | NoticeProblem,
+    strawberry.union("ReplayPayload"),
 ]
 
 
@@ -265,11 +283,11 @@ async def set_recipient(info: Info, input: SetRecipientInput) -> SetRecipientPay
     if before is not None and not (await reach_of(context)).sees_id(before.node):
         # Somebody else's has this id: it is neither told nor touched.
         return invalid("recipient", "this id cannot be used: choose another one", "recipient_exists")
-    if await _would_do(context, command):
+    if not input.dry_run and await _would_do(context, command):
         await context.outlets.keep(input.email)
-    answer = await _changed(context, command, input.idempotency_key, {"node": str(input.filter.node)})
-    if isinstance(answer, ProblemType):
-        return _narrow(answer)
+    answer = await _changed(context, command, input, {"node": str(input.filter.node)})
+    if isinstance(answer, DryRun | NoticeProblem):
+        return answer
     await _forget_unused(context, before)
     return _recipient_done(command.recipient, answer)
 
@@ -281,9 +299,9 @@ async def remove_recipient(info: Info, input: RemoveRecipientInput) -> SetRecipi
     if held is not None and not reach.sees_id(held.node):
         return _narrow(problem_of(Refused("unknown_recipient", recipient=str(input.recipient))))
     command = RemoveRecipient(str(input.recipient), input.note)
-    answer = await _changed(context, command, input.idempotency_key, {})
-    if isinstance(answer, ProblemType):
-        return _narrow(answer)
+    answer = await _changed(context, command, input, {})
+    if isinstance(answer, DryRun | NoticeProblem):
+        return answer
     await _forget_unused(context, held)
     return _recipient_done(command.recipient, answer)
 
@@ -306,11 +324,11 @@ async def create_webhook(info: Info, input: CreateWebhookInput) -> WebhookPayloa
         _filter(input.filter),
         input.note,
     )
-    if await _would_do(context, command):
+    if not input.dry_run and await _would_do(context, command):
         await context.outlets.keep(input.url)
-    answer = await _changed(context, command, input.idempotency_key, {"node": str(input.filter.node)})
-    if isinstance(answer, ProblemType):
-        return _narrow(answer)
+    answer = await _changed(context, command, input, {"node": str(input.filter.node)})
+    if isinstance(answer, DryRun | NoticeProblem):
+        return answer
     return await _webhook_done(context, command.webhook, answer, command.secret)
 
 
@@ -318,62 +336,76 @@ async def rotate_webhook_secret(info: Info, input: RotateWebhookSecretInput) -> 
     context = info.context
     secret = await context.outlets.name(f"secret {input.idempotency_key}")
     command = RotateWebhookSecret(str(input.webhook), secret, input.overlap_seconds, input.note)
-    return await _change_webhook(context, command, input.idempotency_key, secret)
+    return await _change_webhook(context, command, input, secret)
 
 
 async def disable_webhook(info: Info, input: WebhookInput) -> WebhookPayload:
     command = DisableWebhook(str(input.webhook), "asked", input.note)
-    return await _change_webhook(info.context, command, input.idempotency_key)
+    return await _change_webhook(info.context, command, input)
 
 
 async def enable_webhook(info: Info, input: WebhookInput) -> WebhookPayload:
     command = EnableWebhook(str(input.webhook), input.note)
-    done = await _change_webhook(info.context, command, input.idempotency_key)
+    done = await _change_webhook(info.context, command, input)
     if isinstance(done, WebhookDone):
         await info.context.outlets.try_at_once(command.webhook)
     return done
 
 
 async def replay_webhook(info: Info, input: ReplayWebhookInput) -> ReplayPayload:
-    context = info.context
-    try:
-        require(context.principal, "set_notice")
-        webhook = await _webhook_in_reach(context, str(input.webhook))
-        if webhook.disabled:
-            raise Refused("webhook_disabled", webhook=webhook.id, reason=webhook.disabled)
-        if input.after_seq < 0:
-            return invalid("afterSeq", "begin after an event of the log, or with 0", "unknown_seq")
-        upto = await context.outlets.replay(webhook.id, input.after_seq)
-    except (NotPermitted, Refused, TryAgain) as refusal:
-        problem = problem_of(refusal)
-        assert isinstance(problem, InvalidInput | NotPermittedProblem | TryAgainProblem)
-        return problem
-    return ReplayDone(webhook=ID(webhook.id), upto_seq=Seq(upto))
+    command = ReplayWebhook(str(input.webhook), input.after_seq, input.note)
+    answer = await _of_webhook(info.context, command, input)
+    if isinstance(answer, DryRun | NoticeProblem):
+        return answer
+    return ReplayDone(
+        webhook=input.webhook,
+        upto_seq=Seq(answer.last_seq - 1),
+        event_seqs=seqs_of(answer),
+        repeated=answer.repeated,
+    )
+
+
+NoticeInput = (
+    SetRecipientInput
+    | RemoveRecipientInput
+    | CreateWebhookInput
+    | RotateWebhookSecretInput
+    | WebhookInput
+    | ReplayWebhookInput
+)
 
 
 async def _changed(
-    context: Context, command: NoticeCommand, key: ID, nodes: dict[str, str]
-) -> Answer | ProblemType:
-    answer = await change(context, "set_notice", command, key, nodes)
-    assert not isinstance(answer, DryRun)
-    return answer
+    context: Context, command: NoticeCommand, input: NoticeInput, nodes: dict[str, str]
+) -> Answer | DryRun | NoticeProblem:
+    answer = await change(context, "set_notice", command, input.idempotency_key, nodes, dry_run=input.dry_run)
+    return _narrow(answer) if isinstance(answer, ProblemType) else answer
 
 
 async def _change_webhook(
     context: Context,
     command: RotateWebhookSecret | DisableWebhook | EnableWebhook,
-    key: ID,
+    input: RotateWebhookSecretInput | WebhookInput,
     secret: bytes | None = None,
 ) -> WebhookPayload:
+    answer = await _of_webhook(context, command, input)
+    if isinstance(answer, DryRun | NoticeProblem):
+        return answer
+    return await _webhook_done(context, command.webhook, answer, secret)
+
+
+async def _of_webhook(
+    context: Context,
+    command: RotateWebhookSecret | DisableWebhook | EnableWebhook | ReplayWebhook,
+    input: NoticeInput,
+) -> Answer | DryRun | NoticeProblem:
+    """Of one that is in reach; else there is none."""
     try:
         require(context.principal, "set_notice")
         await _webhook_in_reach(context, command.webhook)
     except (NotPermitted, Refused) as refusal:
         return _narrow(problem_of(refusal))
-    answer = await _changed(context, command, key, {})
-    if isinstance(answer, ProblemType):
-        return _narrow(answer)
-    return await _webhook_done(context, command.webhook, answer, secret)
+    return await _changed(context, command, input, {})
 
 
 async def _webhook_in_reach(context: Context, ident: str) -> Webhook:
@@ -409,9 +441,7 @@ async def _forget_unused(context: Context, before: RecipientSet | None) -> None:
         await context.outlets.forget(before.address)
 
 
-def _narrow(
-    problem: ProblemType,
-) -> InvalidInput | UnknownNode | NotPermittedProblem | IdempotencyMismatch | TryAgainProblem:
+def _narrow(problem: ProblemType) -> NoticeProblem:
     assert not isinstance(problem, InsufficientAllowance | OfAllocation)
     return problem
 
@@ -447,21 +477,25 @@ def _hours(given: QuietHoursInput) -> QuietHours | None:
 # --- reading -----------------------------------------------------------------------------------------
 
 
-async def recipients(info: Info, first: int = PAGE_USUAL, after: str | None = None) -> RecipientConnection:
+async def recipients(
+    info: Info, first: int = PAGE_USUAL, after: str | None = None, as_of: AsOf | None = None
+) -> RecipientConnection:
     context = info.context
     permit(context, "read")
     reach = await reach_of(context)
-    held = (await context.state()).notices.recipients
+    held = (await _notices(context, as_of)).recipients
     seen = {ident: one for ident, one in held.items() if reach.sees_id(one.node)}
     page, info_of_page = _page(seen, first, after)
     return RecipientConnection(nodes=[_recipient(seen[ident]) for ident in page], page_info=info_of_page)
 
 
-async def webhooks(info: Info, first: int = PAGE_USUAL, after: str | None = None) -> WebhookConnection:
+async def webhooks(
+    info: Info, first: int = PAGE_USUAL, after: str | None = None, as_of: AsOf | None = None
+) -> WebhookConnection:
     context = info.context
     permit(context, "read")
     reach = await reach_of(context)
-    held = (await context.state()).notices.webhooks
+    held = (await _notices(context, as_of)).webhooks
     seen = {ident: one for ident, one in held.items() if reach.sees_id(one.created.node)}
     page, info_of_page = _page(seen, first, after)
     return WebhookConnection(nodes=[_webhook(seen[ident]) for ident in page], page_info=info_of_page)
@@ -509,6 +543,18 @@ async def deliveries(
         ],
         page_info=PageInfo(has_next_page=len(rows) > size, end_cursor=end),
     )
+
+
+async def _notices(context: Context, as_of: AsOf | None) -> Notices:
+    """Who is told, or was: what was ever said of it is folded again, as far as is asked for."""
+    if as_of is None:
+        return (await context.state()).notices
+    from_where, past = await looking(context, as_of), Notices()
+    assert from_where.seq is not None
+    _, seqs = await context.read(partial(views.notice_events, upto=from_where.seq), ("notices",))
+    for told in await context.events(seqs):
+        past.apply(cast("NoticeEvent", told.event))
+    return past
 
 
 def _page(

@@ -168,6 +168,7 @@ TOLD: dict[str, Told] = {
     "unknown_webhook": Told("webhook", "there is no webhook {webhook}"),
     "webhook_exists": Told("webhook", "the webhook {webhook} exists already: take another key"),
     "webhook_disabled": Told("webhook", "the webhook {webhook} is disabled already"),
+    "bad_after": Told("afterSeq", "begin after an event of the log, or with 0, not after {after}"),
     "webhook_not_disabled": Told("webhook", "the webhook {webhook} is not disabled"),
     "too_many_recipients": Told("recipient", "at most {recipients_max} recipients: remove some"),
     "too_many_webhooks": Told("webhook", "at most {webhooks_max} webhooks, disabled ones among them"),

@@ -24,6 +24,7 @@ from ..domain.notice import (
     WebhookCreated,
     WebhookDisabled,
     WebhookEnabled,
+    WebhookReplayed,
     WebhookSecretRotated,
 )
 from ..domain.offer import OfferMade
@@ -248,6 +249,7 @@ class Teller:
                 | WebhookSecretRotated()
                 | WebhookDisabled()
                 | WebhookEnabled()
+                | WebhookReplayed()
             ):
                 return self._notice(event)
             case _:
@@ -433,6 +435,8 @@ class Teller:
                 return f"The webhook {webhook} of {where} was disabled: {_DISABLED.get(reason, reason)}."
             case WebhookEnabled(webhook=webhook):
                 return f"The webhook {webhook} of {where} was enabled again."
+            case WebhookReplayed(webhook=webhook, after=after):
+                return f"The webhook {webhook} of {where} is told again what came after event {after}."
 
 
 _FINAL = {

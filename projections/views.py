@@ -19,6 +19,7 @@ from . import (
     invoices,
     limits,
     members,
+    notices,
     offers,
     plans,
     presence,
@@ -72,6 +73,7 @@ VIEWS = (
     View("sessions", sessions.VERSION, sessions.TABLES, sessions.apply, ("members",)),
     View("rules", rules.VERSION, rules.TABLES, rules.apply, ("members", "balances")),
     View("rating_jobs", rating_jobs.VERSION, rating_jobs.TABLES, rating_jobs.apply),
+    View("notices", notices.VERSION, notices.TABLES, notices.apply),
     View("offers", offers.VERSION, offers.TABLES, offers.apply, ("members",)),
     View("approvals", approvals.VERSION, approvals.TABLES, approvals.apply, ("members",)),
     View(

@@ -9,6 +9,7 @@ mutation($input: {kind}!) {{
       member {{ id name parentId since until
         life {{ closedAt successorId suspendedAt resumedAt plan {{ act to at }} }} }}
     }}
+    ... on DryRun {{ events {{ topic sentence }} }}
     ... on Problem {{ code message path }}
     ... on VersionConflict {{ node changes }}
     ... on InvalidInput {{ field }}

@@ -20,8 +20,8 @@ from ...tenants.onboarding import TenantEntry, find_tenant
 from ..deciding import Answer
 from ..engine import wall_clock
 from ..following import catch_up
-from ..running import Product, running
-from ..stopping import complete
+from ..running import running
+from .changing import carried_out
 from .input import InputError, check_readable, opened
 from .options import JSON, TENANT
 from .output import note, say, settings_for_command, tell_json
@@ -62,7 +62,7 @@ def allocation_import(
         with running(settings) as product:
             entry = find_tenant(product.isolation, slug)
             idempotency_key = f"sheet:{key or sha256(f'{period} {about} {text}'.encode()).hexdigest()}"
-            answer = complete(_carry_out(product, entry, command, idempotency_key, dry=dry_run))
+            answer = carried_out(product, entry, command, idempotency_key, dry=dry_run, actor=ACTOR).answer
     except Refused as refusal:
         _tell_refusal(refusal, as_json=as_json)
         raise Exit(1) from None
@@ -75,13 +75,6 @@ def _text(file: str) -> str:
             return stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{file}: byte {error.start} is no UTF-8: save the sheet as UTF-8") from error
-
-
-async def _carry_out(
-    product: Product, entry: TenantEntry, command: TransferMany, key: str, *, dry: bool
-) -> Answer:
-    async with product.engine(following=not dry) as engine:
-        return await engine.submit(entry.tenant_id, command, key, ACTOR, dry=dry)
 
 
 def _tell(entry: TenantEntry, answer: Answer, *, as_json: bool) -> None:

@@ -6,10 +6,12 @@ from uuid import uuid4
 
 import msgspec
 import rich_click as click
+from msgspec import Struct
 
 from ...domain.tenant import Command, Tenant
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..deciding import Answer
+from ..engine import Engine
 from ..running import Product, running
 from ..stopping import complete
 from .options import JSON, TENANT
@@ -22,6 +24,17 @@ _KEY = click.option("--key", help="Carried out once under this key, however ofte
 _DRY = click.option("--dry-run", "dry", is_flag=True, help="Only tell what it would lead to.")
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Carried(Struct, frozen=True):
+    """What a command has led to, or would, and the state in which it is told."""
+
+    answer: Answer
+    state: Tenant
+
+    @property
+    def sentences(self) -> list[str]:
+        return _sentences(self.answer, self.state)
 
 
 def changing(command: F) -> F:
@@ -41,8 +54,8 @@ def carry_out_with(
 ) -> None:
     """The same where the product was needed to make the command."""
     entry = find_tenant(product.isolation, slug)
-    answer, state = complete(_submit(product, entry, command, key or str(uuid4()), dry=dry))
-    _say_events(answer, state, dry=dry, as_json=as_json)
+    carried = carried_out(product, entry, command, key or str(uuid4()), dry=dry)
+    _say_events(carried, dry=dry, as_json=as_json)
 
 
 def carry_out_in_brief(slug: str, command: Command, key: str, as_json: bool) -> None:
@@ -50,25 +63,44 @@ def carry_out_in_brief(slug: str, command: Command, key: str, as_json: bool) -> 
     with running(settings_for_command()) as product:
         entry = find_tenant(product.isolation, slug)
         key = f"command-line:{key or uuid4()}"
-        answer, _ = complete(_submit(product, entry, command, key, dry=False))
+        answer = carried_out(product, entry, command, key).answer
     if as_json:
         tell_json({"tenant": entry.slug, "events": _told(answer)})
     else:
         say(f"Done: {', '.join(event.topic for event in answer.events)}.")
 
 
-async def _submit(
-    product: Product, entry: TenantEntry, command: Command, key: str, *, dry: bool
-) -> tuple[Answer, Tenant]:
-    async with product.engine() as engine:
-        answer = await engine.submit(entry.tenant_id, command, key, ACTOR, dry=dry)
-        return answer, await engine.state(entry.tenant_id)
+def carried_out(
+    product: Product,
+    entry: TenantEntry,
+    command: Command,
+    key: str,
+    *,
+    dry: bool = False,
+    actor: str = ACTOR,
+) -> Carried:
+    """The one place where commands of the command line are carried out; each tells it in its own way."""
+
+    async def submit() -> Carried:
+        async with product.engine(following=not dry) as engine:
+            return await carried_out_by(engine, entry, command, key, dry=dry, actor=actor)
+
+    return complete(submit())
 
 
-def _say_events(answer: Answer, state: Tenant, *, dry: bool, as_json: bool) -> None:
+async def carried_out_by(
+    engine: Engine, entry: TenantEntry, command: Command, key: str, *, dry: bool = False, actor: str = ACTOR
+) -> Carried:
+    """The same where the engine was needed to make the command."""
+    answer = await engine.submit(entry.tenant_id, command, key, actor, dry=dry)
+    return Carried(answer, await engine.state(entry.tenant_id))
+
+
+def _say_events(carried: Carried, *, dry: bool, as_json: bool) -> None:
     """What a command has led to, or would."""
+    answer = carried.answer
     if not as_json:
-        for sentence in _sentences(answer, state):
+        for sentence in carried.sentences:
             say(f"{'Would be: ' if dry else ''}{sentence}")
         return
     seqs = [] if dry else [answer.first_seq, answer.last_seq]

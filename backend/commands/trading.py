@@ -2,30 +2,24 @@
 
 from collections.abc import Callable
 from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import rich_click as click
 
 from ...domain.approval import ApproveTransfer, DeclineTransfer, TransferProposed
 from ...domain.offer import NOTHING_ASKED, AcceptOffer, Ask, OfferMade, OfferTrade, WithdrawOffer
 from ...domain.tenant import Command
-from ...graphql.asking import Reach
 from ...graphql.scalars import moment_text
-from ...graphql.telling import Teller
 from ...projections.approvals import STATES as PROPOSAL_STATES
 from ...projections.approvals import proposals_page
 from ...projections.offers import STATES, Offer, board
-from ...tenants.identity import Principal
 from ...tenants.onboarding import find_tenant
-from ..deciding import Answer
-from ..engine import Engine
 from ..following import catch_up
-from ..running import Product, running
-from ..stopping import complete
+from ..running import running
+from .changing import carried_out
 from .options import JSON, TENANT
 from .output import amount, note, say, settings_for_command, table, tell_json
 
-ACTOR = "carrier:command-line"
 SHOWN_MAX = 100
 
 _NOTE = click.option("--note", "why", default="", help="For the history.")
@@ -172,9 +166,8 @@ def _change(command: Command, *, slug: str, why: str, key: str, dry_run: bool, a
     """Carry it out as the carrier's staff, who reach the whole enterprise, and tell what happened."""
     with running(settings_for_command()) as product:
         entry = find_tenant(product.isolation, slug)
-        answer, sentences = complete(
-            _carried_out(product, entry.tenant_id, command, f"trade:{key or uuid4().hex}", dry=dry_run)
-        )
+        carried = carried_out(product, entry, command, f"trade:{key or uuid4().hex}", dry=dry_run)
+        answer, sentences = carried.answer, carried.sentences
     idents = [one.offer for one in answer.events if isinstance(one, OfferMade)]
     idents += [one.proposal for one in answer.events if isinstance(one, TransferProposed)]
     if as_json:
@@ -185,21 +178,6 @@ def _change(command: Command, *, slug: str, why: str, key: str, dry_run: bool, a
         say(f"{'Would happen: ' if answer.dry else ''}{sentence}")
     for ident in idents:
         say(f"Its id: {ident}")
-
-
-async def _carried_out(
-    product: Product, tenant: UUID, command: Command, key: str, *, dry: bool
-) -> tuple[Answer, list[str]]:
-    async with product.engine() as engine:
-        answer = await engine.submit(tenant, command, key, ACTOR, dry=dry)
-        return answer, await _sentences(engine, tenant, answer)
-
-
-async def _sentences(engine: Engine, tenant: UUID, answer: Answer) -> list[str]:
-    whole = Principal("command-line", "", tenant, frozenset({"carrier"}), nodes=(), expires_at=0)
-    state = await engine.state(tenant)
-    teller = Teller(state, Reach(whole, state))
-    return [teller.sentence(event) for event in answer.events]
 
 
 def _offer_told(one: Offer) -> dict[str, Any]:

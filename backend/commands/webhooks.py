@@ -3,33 +3,31 @@
 import asyncio
 import sys
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Mapping
 from typing import Any
 from uuid import uuid4
 
 import msgspec
 import rich_click as click
 from standardwebhooks import Webhook as Signer
-from standardwebhooks import WebhookVerificationError
 
-from ...domain.notice import USUAL, CreateWebhook, Filter, Webhook
+from ...domain.notice import USUAL, CreateWebhook, Filter, ReplayWebhook, Webhook, WebhookCreated
 from ...graphql.context import BadAddress
 from ...graphql.scalars import moment_text
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..engine import wall_clock
 from ..notifying import matching
 from ..notifying.guarding import Unreachable, target_of
+from ..notifying.listening import receiving
 from ..notifying.telling import TYPE_PREFIX
 from ..notifying.webhooks import Tried, WebhookClient
 from ..running import Product, running
 from ..stopping import complete
 from ..web.outlets import TenantOutlets
+from .changing import Carried, carried_out_by, carry_out, changing
 from .input import InputError
 from .options import JSON, TENANT
 from .output import note, say, settings_for_command, table, tell_json
-
-ACTOR = "carrier:command-line"
-BODY_BYTES_MAX = 256 * 1024
 
 
 @click.group(name="webhook")
@@ -61,15 +59,26 @@ def list_(slug: str, as_json: bool) -> None:
 
 @webhook.command()
 @click.argument("url")
-@TENANT
 @click.option("--node", default="", help="Of this node and what is below it; else of the enterprise.")
 @click.option("--kind", "kinds", multiple=True, help=f"A kind of event; repeatable. Else {USUAL[0]}.")
 @click.option(
     "--percent-min", type=click.IntRange(0, 1000), default=0, help="Of thresholds: from this one on."
 )
-@JSON
-def create(url: str, slug: str, node: str, kinds: tuple[str, ...], percent_min: int, as_json: bool) -> None:
+@changing
+def create(
+    url: str,
+    slug: str,
+    node: str,
+    kinds: tuple[str, ...],
+    percent_min: int,
+    note: str,
+    key: str | None,
+    dry: bool,
+    as_json: bool,
+) -> None:
     """Let the program at URL be told, and print its secret: this once, and never again.
+
+    The same command again creates nothing; another webhook at the same URL has another --key.
 
     \b
     allotment webhook create https://hooks.example.com/allotment --tenant acme
@@ -78,15 +87,15 @@ def create(url: str, slug: str, node: str, kinds: tuple[str, ...], percent_min: 
     with running(settings_for_command()) as product:
         entry = find_tenant(product.isolation, slug)
         wants = Filter(node or _enterprise(product, entry), kinds or USUAL, (), percent_min)
-        ident, secret = complete(_create(product, entry, url, wants))
-    if as_json:
-        tell_json({"webhook": ident, "secret": secret})
-    else:
-        say(f"Created {ident}.")
-        say(f"Its secret, which is not shown again: {secret}")
+        key = key or f"{url} {wants}"
+        made, secret = complete(_create(product, entry, url, wants, note, key, dry=dry))
+    _tell_created(made, secret, as_json=as_json)
 
 
-async def _create(product: Product, entry: TenantEntry, url: str, wants: Filter) -> tuple[str, str]:
+async def _create(
+    product: Product, entry: TenantEntry, url: str, wants: Filter, note: str, key: str, *, dry: bool
+) -> tuple[Carried, str | None]:
+    """The id and the secret follow from the key. A secret that was told before is not told again."""
     async with product.engine(following=False) as engine:
         private = product.settings.private_webhooks
         outlets = TenantOutlets(engine, entry.tenant_id, engine.in_thread, private=private)
@@ -94,34 +103,44 @@ async def _create(product: Product, entry: TenantEntry, url: str, wants: Filter)
             origin = await outlets.checked(url)
         except BadAddress as error:
             raise InputError(f"url: {error}") from None
-        ident, secret = f"wh_{uuid4().hex}", uuid4().bytes
-        command = CreateWebhook(ident, origin, await outlets.name(url), secret, wants)
-        (await engine.state(entry.tenant_id)).decide(command, engine.clock())
-        await outlets.keep(url)
-        await engine.submit(entry.tenant_id, command, f"cli:{ident}", ACTOR)
-        return ident, await outlets.secret(secret)
+        ident = f"wh_{(await outlets.name(f'command-line {key}')).hex()}"
+        secret = await outlets.name(f"secret of command-line {key}")
+        command = CreateWebhook(ident, origin, await outlets.name(url), secret, wants, note)
+        state = await engine.state(entry.tenant_id)
+        if not dry and ident not in state.notices.webhooks:
+            state.decide(command, engine.clock())
+            await outlets.keep(url)
+        made = await carried_out_by(engine, entry, command, f"cli:{ident}", dry=dry)
+        told = not dry and not made.answer.repeated
+        return made, await outlets.secret(secret) if told else None
+
+
+def _tell_created(made: Carried, secret: str | None, *, as_json: bool) -> None:
+    (event,) = made.answer.events
+    assert isinstance(event, WebhookCreated)
+    if as_json:
+        about = {"dry_run": made.answer.dry, "repeated": made.answer.repeated}
+        tell_json({"webhook": event.webhook, "secret": secret, **about})
+    elif made.answer.dry:
+        say(f"Would be: {made.sentences[0]}")
+    elif made.answer.repeated:
+        say(f"{event.webhook} had been created before; its secret is not shown again.")
+    else:
+        say(f"Created {event.webhook}.")
+        say(f"Its secret, which is not shown again: {secret}")
 
 
 @webhook.command()
 @click.argument("ident", metavar="WEBHOOK")
-@TENANT
 @click.option("--after", type=click.IntRange(min=0), default=0, help="Events after this seq; else all.")
-@JSON
-def replay(ident: str, slug: str, after: int, as_json: bool) -> None:
+@changing
+def replay(ident: str, slug: str, after: int, note: str, key: str | None, dry: bool, as_json: bool) -> None:
     """Tell a webhook again what it wants to know, under the same ids.
 
     \b
     allotment webhook replay wh_0123 --tenant acme --after 1000
     """
-    with running(settings_for_command()) as product:
-        entry = find_tenant(product.isolation, slug)
-        _known(product, entry, ident)
-        with product.isolation.transaction(entry.tenant_id) as db:
-            upto = matching.ask_for_replay(db, ident, after)
-    if as_json:
-        tell_json({"webhook": ident, "after": after, "upto": upto})
-    else:
-        say(f"{ident} is told again what comes after {after}, up to {upto}, wherever notices are sent.")
+    carry_out(ReplayWebhook(ident, after, note), slug, key, dry=dry, as_json=as_json)
 
 
 @webhook.command()
@@ -179,60 +198,25 @@ def listen(port: int, secrets: tuple[str, ...], count: int) -> None:
     """
     for secret in secrets:
         _check_secret(secret)
-    came = threading.Semaphore(0)
-    server = ThreadingHTTPServer(("127.0.0.1", port), _receiver(secrets, came))
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    note(f"Listening on http://127.0.0.1:{server.server_port}/")
-    try:
-        number = 0
-        while not count or number < count:
-            came.acquire()
-            number += 1
-    except KeyboardInterrupt:
-        note("Stopped.")
-    finally:
-        server.shutdown()
-        server.server_close()
+    verified = threading.Semaphore(0)
 
+    def came(signed: bool, headers: Mapping[str, str], body: bytes) -> None:
+        if not signed:
+            note(f"NOT signed with a secret that was given: {headers.get('webhook-id', 'no id')}")
+            return
+        sys.stdout.write(body.decode() + "\n")
+        sys.stdout.flush()
+        verified.release()
 
-def _receiver(secrets: tuple[str, ...], came: threading.Semaphore) -> type[BaseHTTPRequestHandler]:
-    class Receiver(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            length = self.headers.get("content-length", "")
-            if not length.isdigit() or int(length) > BODY_BYTES_MAX:
-                self._answer(413)
-                return
-            body = self.rfile.read(int(length))
-            verified = any(_is_signed(secret, body, dict(self.headers.items())) for secret in secrets)
-            if verified:
-                sys.stdout.write(body.decode() + "\n")
-                sys.stdout.flush()
-            else:
-                note(f"NOT signed with a secret that was given: {self.headers.get('webhook-id', 'no id')}")
-            self._answer(204 if verified else 401)
-            if verified:
-                came.release()
-
-        def _answer(self, status: int) -> None:
-            self.send_response(status)
-            self.send_header("content-length", "0")
-            self.end_headers()
-
-        def log_message(self, *_: Any) -> None:
-            """What came is printed; nothing else is."""
-
-    return Receiver
-
-
-def _is_signed(secret: str, body: bytes, headers: dict[str, str]) -> bool:
-    try:
-        Signer(secret).verify(body, headers, json_parse=False)
-    except (WebhookVerificationError, ValueError, UnicodeDecodeError):
-        return False
-    return True
+    with receiving(secrets, came, port) as address:
+        note(f"Listening on {address}")
+        try:
+            number = 0
+            while not count or number < count:
+                verified.acquire()
+                number += 1
+        except KeyboardInterrupt:
+            note("Stopped.")
 
 
 def _check_secret(secret: str) -> None:
@@ -246,11 +230,6 @@ def _check_secret(secret: str) -> None:
 
 def _webhooks(product: Product, entry: TenantEntry) -> dict[str, Webhook]:
     return matching.state_now(product.isolation, entry.tenant_id).notices.webhooks
-
-
-def _known(product: Product, entry: TenantEntry, ident: str) -> None:
-    if ident not in _webhooks(product, entry):
-        raise InputError(f"there is no webhook {ident!r}: `allotment webhook list` shows those there are")
 
 
 def _enterprise(product: Product, entry: TenantEntry) -> str:

@@ -4,6 +4,7 @@ What is told was read back from the log or the state, and each chapter says whet
 as the story has it.
 """
 
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid4
@@ -19,18 +20,29 @@ from ..log import PostgresLog, replay
 from ..running import Product
 from . import traffic
 from .enterprises import GB, LENDER, POOL, POOL_BYTES
+from .hearing import listening
 from .looking import look_at_the_month, size_the_next_contract
 from .managing import divide, move_a_crew, rule_calls, trade_with_approval
 from .stage import Chapter, Stage, Tell, charge, pool_left
 
 MANAGER = "telecoms_manager:demo"
+Telling = Callable[[Product, Engine, Stage], Awaitable[Chapter]]
 
 
 async def play(product: Product, engine: Engine, stage: Stage, tell: Tell) -> None:
     """From a full pool to a verified log."""
     managing = (divide, trade_with_approval, rule_calls, move_a_crew)
     looking = (look_at_the_month, size_the_next_contract)
-    for chapter in (_burn_down, _threshold, _trade, _limit, _suspense, _explanation, *managing, *looking):
+    async with listening(product, engine, stage) as listeners:
+        warned = (_burn_down, _threshold, listeners.crossing_told)
+        await _play(product, engine, stage, tell, warned)
+    await _play(product, engine, stage, tell, (_trade, _limit, _suspense, _explanation, *managing, *looking))
+
+
+async def _play(
+    product: Product, engine: Engine, stage: Stage, tell: Tell, chapters: Sequence[Telling]
+) -> None:
+    for chapter in chapters:
         told = await chapter(product, engine, stage)
         stage.chapters.append(told)
         tell(told.told)

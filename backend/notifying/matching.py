@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from ...domain.events import Recorded
 from ...domain.limit import ThresholdCrossed
-from ...domain.notice import RecipientSet, WebhookCreated, WebhookDisabled, is_urgent
+from ...domain.notice import RecipientSet, WebhookCreated, WebhookDisabled, WebhookReplayed, is_urgent
 from ...domain.quiet import told_at
 from ...domain.tenant import Tenant
 from ...tenants.isolation import Connection, Isolation
@@ -91,8 +91,13 @@ def step(isolation: Isolation, known: Known, now: int) -> tuple[set[Place], bool
             return set(), False
         start, end = held[0], min(head[0], held[0] + CHUNK)
         known.advance(db, head[0])
-        wanted = _wanted(known, _events(db, start, end, _topics(known.state))) if end > start else []
+        events = _events(db, start, end, _topics(known.state)) if end > start else []
+        wanted = _wanted(known, events)
         queue.add(db, wanted, now)
+        for one in events:
+            if isinstance(one.event, WebhookReplayed):
+                # With the position: whoever asked under one key is told again once.
+                _ask_for_replay(db, one.event, one.seq - 1)
         if end > start:
             db.execute("UPDATE notice_positions SET seq = %s", (end,))
         again, more = _replay(db, known, now)
@@ -105,7 +110,8 @@ def _topics(state: Tenant) -> list[str]:
     notices = state.notices
     asked = [one.wants for one in notices.recipients.values()]
     asked += [one.wants for one in notices.webhooks.values()]
-    return sorted({*ANNOUNCED, *(topic for wants in asked for topic in wants.topics)})
+    named = (topic for wants in asked for topic in wants.topics)
+    return sorted({*ANNOUNCED, WebhookReplayed.topic, *named})
 
 
 def _events(db: Connection, after: int, upto: int, topics: list[str]) -> list[Recorded]:
@@ -147,17 +153,13 @@ def _due(recipient: RecipientSet, told: Recorded, zone: ZoneInfo) -> int:
 # --- replays ---------------------------------------------------------------------------------------
 
 
-def ask_for_replay(db: Connection, webhook: str, after: int) -> int:
-    """Let a webhook be told again of all it wants to know after a seq; up to which one."""
-    head = db.execute("SELECT seq FROM log_heads").fetchone()
-    upto = int(head[0]) if head else 0
+def _ask_for_replay(db: Connection, asked: WebhookReplayed, upto: int) -> None:
     db.execute(
         "INSERT INTO outlets AS held (channel, endpoint, replay_after, replay_upto) "
         "VALUES ('webhook', %s, %s, %s) ON CONFLICT (tenant_id, channel, endpoint) DO UPDATE SET "
         "replay_after = least(excluded.replay_after, held.replay_after), replay_upto = excluded.replay_upto",
-        (webhook, after, upto),
+        (asked.webhook, asked.after, upto),
     )
-    return upto
 
 
 def _replay(db: Connection, known: Known, now: int) -> tuple[list[Wanted], bool]:

@@ -59,8 +59,11 @@ class Notifying:
         clock: Callable[[], int] = wall_clock,
         look_seconds: float = LOOK_SECONDS,
         claim_seconds: float | None = None,
+        only: UUID | None = None,
     ) -> None:
+        """`only` one tenant's notices are looked for, where a process speaks for no other."""
         self._isolation = isolation
+        self._only = only
         self._clock = clock
         self._look_seconds = look_seconds
         self._executor = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="notifying")
@@ -147,8 +150,9 @@ class Notifying:
         """Begin with whatever nobody told us of."""
         behind = partial(matching.behind, self._isolation, BEHIND_MAX)
         for tenant in await self._tenants.in_thread(behind):
-            self.heard(tenant)
-        await self.sender.look()
+            if self._only in (None, tenant):
+                self.heard(tenant)
+        await self.sender.look(self._only)
 
     def _stumbled(self, error: Exception) -> None:
         """Say it once, not at every attempt."""

@@ -153,11 +153,12 @@ class Sender:
             task = asyncio.create_task(self._work(place, wake), name=f"notices-{place.channel}")
             self._at_work[place] = wake, task
 
-    async def look(self) -> None:
-        """Begin wherever something is due."""
+    async def look(self, only: UUID | None = None) -> None:
+        """Begin wherever something is due, of one tenant if only that is asked for."""
         work = partial(queue.places_due, self._tenants.isolation, self._clock(), self.channels)
         for place in await self._tenants.in_thread(work):
-            self.begin(place)
+            if only in (None, place.tenant):
+                self.begin(place)
 
     async def _work(self, place: Place, wake: asyncio.Event) -> None:
         try:

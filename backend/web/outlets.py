@@ -60,9 +60,6 @@ class TenantOutlets:
         by = cast("Channel", channel)
         return await self._transaction(lambda db: queue.logged(db, by, endpoint, status, first, before))
 
-    async def replay(self, webhook: str, after: int) -> int:
-        return await self._transaction(lambda db: matching.ask_for_replay(db, webhook, after))
-
     async def try_at_once(self, webhook: str) -> None:
         place = Place(self._tenant, "webhook", webhook)
         await self._transaction(lambda db: queue.rest_over(db, place))

@@ -648,6 +648,20 @@ def test_an_offer_is_made_taken_and_seen_on_the_board(allotment, tmp_path):
     assert (seen["offer"], seen["state"], seen["remaining"]) == ("o-mine", "open", "200")
 
 
+def test_a_webhook_is_created_once_however_often_it_is_asked_for(allotment, acme):
+    command = ("webhook", "create", f"https://{'8.8.8.8'}/hook?token=1", "--tenant", acme)
+    assert allotment.json(*command, "--dry-run")["secret"] is None
+    first, again, other = (allotment.json(*command, *more) for more in ((), (), ("--key", "another")))
+    assert first["secret"].startswith("whsec_")
+    assert (again["webhook"], again["secret"], again["repeated"]) == (first["webhook"], None, True)
+    assert other["webhook"] != first["webhook"]
+    assert len(allotment.json("webhook", "list", "--tenant", acme)) == 2
+    replay = ("webhook", "replay", first["webhook"], "--tenant", acme, "--key", "r")
+    told = [allotment.json(*replay)["repeated"] for _ in range(2)]
+    assert told == [False, True]
+    assert "unknown_webhook" in allotment("webhook", "replay", "wh_0", "--tenant", acme).stderr
+
+
 # --- the inventory --------------------------------------------------------------------------------
 
 

@@ -10,11 +10,13 @@ from allotment.domain.limit import LimitSet, ThresholdCrossed
 from allotment.domain.notice import (
     OVERLAP_SECONDS_MAX,
     RECIPIENTS_MAX,
+    SEQ_MAX,
     CreateWebhook,
     DisableWebhook,
     EnableWebhook,
     Filter,
     RemoveRecipient,
+    ReplayWebhook,
     RotateWebhookSecret,
     SetRecipient,
     is_urgent,
@@ -127,6 +129,10 @@ def test_who_asked_at_a_node_is_told_of_it_and_of_what_is_below(acme, asked, eve
         ([hook(), DisableWebhook("w")], DisableWebhook("w"), "webhook_disabled"),
         ([], EnableWebhook("w"), "unknown_webhook"),
         ([hook()], EnableWebhook("w"), "webhook_not_disabled"),
+        ([], ReplayWebhook("w"), "unknown_webhook"),
+        ([hook()], ReplayWebhook("w", -1), "bad_after"),
+        ([hook()], ReplayWebhook("w", SEQ_MAX + 1), "bad_after"),
+        ([hook(), DisableWebhook("w")], ReplayWebhook("w"), "webhook_disabled"),
     ],
 )
 def test_what_cannot_be_is_refused(acme, before, command, code):

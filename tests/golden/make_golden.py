@@ -69,6 +69,7 @@ from allotment.domain.notice import (
     WebhookCreated,
     WebhookDisabled,
     WebhookEnabled,
+    WebhookReplayed,
     WebhookSecretRotated,
 )
 from allotment.domain.offer import NOTHING_ASKED, Ask, OfferAccepted, OfferClosed, OfferMade
@@ -413,6 +414,7 @@ SAMPLES: dict[str, list[Event]] = {
     "notice.webhook_secret_rotated/v1": [WebhookSecretRotated("wh-1", "acme", b"secret 2", NOON, "leaked")],
     "notice.webhook_disabled/v1": [WebhookDisabled("wh-1", "acme", "failing", "404")],
     "notice.webhook_enabled/v1": [WebhookEnabled("wh-1", "acme", "")],
+    "notice.webhook_replayed/v1": [WebhookReplayed("wh-1", "acme", 1_000, "it was down")],
     "contract.signed/v3": [
         ContractSigned(
             *("frame", 4, "2026-01-01", (Grant("voice", BIG),), True),

@@ -94,3 +94,26 @@ def test_only_who_organises_may_and_only_in_reach(company):
     assert change(company, "renameNode", "apac", name="X", **bound)["code"] == "unknown_node"
     assert change(company, "moveNode", "sales", to="apac", **bound)["code"] == "unknown_node"
     assert change(company, "renameNode", "sales", name="Mine", **bound)["member"]["name"] == "Mine"
+
+
+@pytest.mark.parametrize(
+    ("verb", "ident", "more", "topic"),
+    [
+        ("addNode", "team", {"parent": "sales", "name": "Team", "kind": "group"}, "hierarchy.node_added"),
+        (
+            "addResource",
+            "phone",
+            {"node": "sales", "kind": "msisdn", "lines": ["+4930555"]},
+            "hierarchy.resource_added",
+        ),
+        ("labelResource", "anna", {"label": "Anna K."}, "hierarchy.resource_labelled"),
+    ],
+)
+def test_what_a_new_member_or_label_would_lead_to_is_told_first(company, verb, ident, more, topic):
+    foreseen = change(company, verb, ident, dryRun=True, **more)
+    assert [event["topic"] for event in foreseen["events"]] == [topic]
+    assert change(company, verb, ident, **more)["__typename"] == "LifeDone"
+
+
+def test_a_resource_beyond_reach_is_not_labelled(company):
+    assert change(company, "labelResource", "anna", nodes=("apac",), label="x")["code"] == "unknown_node"

@@ -39,8 +39,7 @@ DELIVERIES = """query($to: ID!, $first: Int! = 25, $after: String, $status: Deli
 
 def ask(company, query, *roles, nodes=(), key="k", **given):
     filled = query.replace("%s", PROBLEM, 1).replace("%s", WEBHOOK, 1)
-    if "Replay" not in query:
-        given["idempotencyKey"] = key
+    given["idempotencyKey"] = key
     (answer,) = company.ask(filled, *roles, nodes=nodes, input=given).values()
     return answer
 
@@ -109,9 +108,9 @@ def test_a_secret_is_told_once(company):
 def test_a_webhook_is_disabled_and_enabled(company):
     ident = webhook(company)["webhook"]["id"]
     assert ask(company, DISABLE, webhook=ident, key="2")["webhook"]["disabled"] == "asked"
-    assert ask(company, REPLAY, webhook=ident, afterSeq="0")["code"] == "webhook_disabled"
+    assert ask(company, REPLAY, webhook=ident, afterSeq="0", key="r")["code"] == "webhook_disabled"
     assert ask(company, ENABLE, webhook=ident, key="3")["webhook"]["disabled"] is None
-    assert int(ask(company, REPLAY, webhook=ident, afterSeq="0")["uptoSeq"]) > 0
+    assert int(ask(company, REPLAY, webhook=ident, afterSeq="0", key="r")["uptoSeq"]) > 0
 
 
 @pytest.mark.parametrize(
@@ -246,3 +245,53 @@ def test_what_is_told_of_notices_hides_addresses(company):
     assert "anna@" not in text
     assert "s3cret" not in text
     assert '"address"' not in text
+
+
+def test_what_a_change_of_notices_would_lead_to_is_told_and_nothing_is_kept(company):
+    foreseen = "... on DryRun { events { topic sentence } }"
+    quietly = [query.replace("__typename", f"__typename {foreseen}", 1) for query in (RECIPIENT, CREATE)]
+    given = {"recipient": "r", "role": "auditor", "email": "a@example.com", "filter": {"node": "sales"}}
+    first = ask(company, quietly[0], dryRun=True, **given)
+    second = ask(company, quietly[1], dryRun=True, url=PUBLIC, filter={"node": "acme"})
+    topics = [one["topic"] for told in (first, second) for one in told["events"]]
+    assert topics == ["notice.recipient_set", "notice.webhook_created"]
+    with company.portal.engine.isolation.transaction(company.id) as db:
+        assert db.execute("SELECT FROM notice_addresses").fetchone() is None
+    ident = webhook(company)["webhook"]["id"]
+    for query, more in ((ROTATE, {}), (DISABLE, {}), (REPLAY, {"afterSeq": "0"})):
+        told = query.replace("__typename", f"__typename {foreseen}", 1)
+        (event,) = ask(company, told, webhook=ident, key="k2", dryRun=True, **more)["events"]
+        assert event["topic"].startswith("notice.webhook_")
+    assert company.ask(WEBHOOKS)["webhooks"]["nodes"][0]["disabled"] is None
+
+
+def test_a_replay_is_asked_for_once_under_its_key(company):
+    ident = webhook(company)["webhook"]["id"]
+    first = ask(company, REPLAY, webhook=ident, afterSeq="0", key="r")
+    assert ask(company, REPLAY, webhook=ident, afterSeq="0", key="r") == first
+    assert ask(company, REPLAY, webhook=ident, afterSeq="1", key="r")["code"] == "idempotency_mismatch"
+    assert ask(company, REPLAY, webhook=ident, afterSeq="-1", key="s")["code"] == "bad_after"
+
+
+def test_who_was_told_is_shown_as_of_a_moment(company):
+    def shown(seq):
+        told = company.ask(
+            "query($at: AsOf) { recipients(asOf: $at) { nodes { id role } } webhooks(asOf: $at) "
+            "{ nodes { id disabled } } }",
+            at={"seq": seq} if seq else None,
+        )
+        return told["recipients"]["nodes"], told["webhooks"]["nodes"]
+
+    made = webhook(company)
+    ident, first = made["webhook"]["id"], made["eventSeqs"][-1]
+    recipient(company, key="2")
+    ask(company, DISABLE, webhook=ident, key="3")
+    last = ask(company, ENABLE, webhook=ident, key="4")["eventSeqs"][-1]
+    ask(company, REMOVE, recipient="r", key="5")
+    assert shown(first) == ([], [{"id": ident, "disabled": None}])
+    assert shown(str(int(last) - 1)) == (
+        [{"id": "r", "role": "cost centre manager"}],
+        [{"id": ident, "disabled": "asked"}],
+    )
+    assert shown(last)[1] == [{"id": ident, "disabled": None}]
+    assert shown(None) == ([], [{"id": ident, "disabled": None}])

@@ -21,6 +21,7 @@ COMMAND = [sys.executable, "-W", "error", "-c", "from allotment.backend.cli impo
 STORY = [
     "pool_burns_down",
     "threshold_fires_once",
+    "crossing_delivered",
     "trade_moves_quantity",
     "limit_refuses",
     "record_in_suspense",
@@ -71,6 +72,11 @@ def test_from_nothing_to_an_explained_and_verified_bill():
     assert all(usage[name] > 0 for name in ("charged", "duplicate", "suspended", "rejected"))
     assert [one["chapter"] for one in told["story"]] == STORY
     assert all(one["ok"] for one in told["story"]), told["story"]
+    told_of = next(one for one in told["story"] if one["chapter"] == "crossing_delivered")
+    assert told_of["signature"] == "verified"
+    assert told_of["received"] == 1
+    assert (told_of["type"], told_of["node"]) == ("allotment.limit.threshold_crossed", "crew-1")
+    assert "crew-1" in told_of["email"]
 
 
 @pytest.mark.soak

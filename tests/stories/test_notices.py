@@ -23,7 +23,8 @@ WEBHOOK = """mutation($url: String!) { createWebhook(input: {idempotencyKey: "w"
 ROTATE = """mutation($id: ID!) { rotateWebhookSecret(input: {idempotencyKey: "o", webhook: $id,
   overlapSeconds: 0}) {
   ... on WebhookDone { secret } } }"""
-REPLAY = """mutation($id: ID!) { replayWebhook(input: {webhook: $id, afterSeq: "0"}) { __typename } }"""
+REPLAY = """mutation($id: ID!) { replayWebhook(
+  input: {idempotencyKey: "again", webhook: $id, afterSeq: "0"}) { __typename } }"""
 LOG = """query($id: ID!) { deliveries(to: $id) { nodes { status attempts replays detail } } }"""
 
 

@@ -10,7 +10,7 @@ from fixtures_notices import Receiver, until
 from allotment.backend.notifying import matching, queue
 from allotment.backend.notifying.queue import Place, notice_id
 from allotment.domain.limit import ThresholdCrossed
-from allotment.domain.notice import DisableWebhook, RotateWebhookSecret
+from allotment.domain.notice import DisableWebhook, ReplayWebhook, RotateWebhookSecret
 from allotment.domain.quiet import QuietHours
 from allotment.tenants.address_book import erase_addresses
 
@@ -199,8 +199,8 @@ async def test_what_was_told_can_be_told_again_from_any_point(told, receiver, no
         await until(lambda: len(receiver.came) == 4)
         await until(lambda: {line.status for line in log_of(told)} == {"delivered"})
         second = sorted(crossings(told))[1]
-        with told.isolation.transaction(told.tenant) as db:
-            matching.ask_for_replay(db, "w", second)
+        told.do(ReplayWebhook("w", second))
+        told.commit()
         await until(lambda: len(receiver.came) == 6)
         await asyncio.sleep(0.3)
     assert sorted(receiver.ids[4:]) == sorted(notice_id(told.tenant, seq) for seq in crossings(told)[2:])
@@ -214,8 +214,8 @@ async def test_a_replay_tells_what_happened_before_the_webhook_was_there(told, r
     async with notifying():
         await asyncio.sleep(0.2)
         assert not receiver.came
-        with told.isolation.transaction(told.tenant) as db:
-            matching.ask_for_replay(db, "w", 0)
+        told.do(ReplayWebhook("w"))
+        told.commit()
         await until(lambda: len(receiver.came) == 3)
 
 

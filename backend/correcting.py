@@ -22,11 +22,20 @@ class RecycleRecord(Struct, frozen=True):
     record: UsageRecord
     position: str = ""
     note: str = ""
+    came_at: int | None = None
+    """When it first came: see `RecycleUsage`."""
+    accept_late: bool = False
 
     def sealed_by(self, sealer: Sealer, key: bytes, *, taken: bool) -> RecycleUsage:
         """Sealed for the charge to come, under whose key it opens."""
         charge = _sealed(self.record, sealer, key, self.position)
-        return RecycleUsage(self.waiting, self.revision, charge, taken, self.note)
+        more = (taken, self.note, self.came_at, self.accept_late)
+        return RecycleUsage(self.waiting, self.revision, charge, *more)
+
+    def first_form(self) -> dict[str, object]:
+        """What was asked, without what is only known on the way in, as it was told before there was more."""
+        left_out = {"came_at"} if self.accept_late else {"came_at", "accept_late"}
+        return {name: getattr(self, name) for name in self.__struct_fields__ if name not in left_out}
 
 
 class AmendRecord(Struct, frozen=True):

@@ -29,11 +29,12 @@ from ..domain.refusals import InvariantBroken, Refused
 from ..domain.rerated import RatingCommand, RerateCharges, UsageCorrected, UsageRerated
 from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, UpdateSession
 from ..domain.snapshot import COUNTED
-from ..domain.suspense import DismissUsage, RecycleUsage
+from ..domain.suspense import RecycleUsage
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trading import TradingCommand
 from ..domain.usage import UnreadableRecord, UsageRecord, pack_personal
 from ..domain.window import PERIOD
+from ..domain.writing_off import DismissUsage, KeepUsage
 from ..tenants.lines import Unsealed
 from ..tenants.sealing import DIGEST_BYTES, Sealer
 from .authorising import (
@@ -163,7 +164,7 @@ COUNTING = (
     *(Allocate, Return, Trade, StartSession, AskUnits, UpdateSession, ReleaseSession, ExpireSession),
     *get_args(TradingCommand),
     *get_args(RatingCommand),
-    *(*get_args(InClear), DismissUsage, *get_args(ReceivingCommand)),
+    *(*get_args(InClear), DismissUsage, KeepUsage, *get_args(ReceivingCommand)),
 )
 """Commands that change counters, and never the structure that a snapshot keeps apart."""
 
@@ -686,7 +687,9 @@ def content_of(item: Usage | Order) -> bytes:
     if type(item) is UsageRecord:
         return _pack(item)
     if isinstance(item, Order):
-        return _pack([type(item.command).__name__, first_form(item.command)])
+        asked = item.command
+        form = asked.first_form() if isinstance(asked, DismissUsage | RecycleRecord) else first_form(asked)
+        return _pack([type(asked).__name__, form])
     return _raw(item)
 
 

@@ -16,8 +16,9 @@ from msgspec.structs import replace
 
 from ..domain.events import Recorded
 from ..domain.refusals import Refused
-from ..domain.suspense import AMENDABLE, DismissUsage, UsageRecycled
+from ..domain.suspense import AMENDABLE, UsageRecycled
 from ..domain.usage import UnreadableRecord, UsageRecord
+from ..domain.writing_off import DismissUsage, KeepUsage, UsageDismissalAsked
 from ..projections.suspense import EVERYTHING, SuspenseFilter, Waiting, waited, waiting_after, waiting_count
 from ..tenants.isolation import Connection
 from ..tenants.sealing import Sealer, load_sealer
@@ -51,7 +52,8 @@ class Outcome(Struct, frozen=True):
     source: str
     record_id: str
     status: str
-    """charged, rejected, dismissed, amended; suspended: it waits on; passed_over: nothing was done."""
+    """charged, rejected, dismissed, amended; asked: another person must write it off as well; kept;
+    suspended: it waits on; passed_over: nothing was done."""
     reason: str = ""
     detail: str = ""
     amount: int = 0
@@ -68,6 +70,8 @@ class BulkReport(Struct):
     suspended: int = 0
     amended: int = 0
     dismissed: int = 0
+    asked: int = 0
+    kept: int = 0
     passed_over: int = 0
     amount: int = 0
     """What was charged."""
@@ -111,15 +115,32 @@ class Recycling:
         self._dry = dry
 
     async def recycle(
-        self, selection: Selection, *, after: int = 0, most: int = 0, progress: Progress | None = None
+        self,
+        selection: Selection,
+        *,
+        after: int = 0,
+        most: int = 0,
+        accept_late: bool = False,
+        progress: Progress | None = None,
     ) -> BulkReport:
-        """Decide them again, oldest first; `most` of them, or all."""
-        return await self._all(selection, self._recycled, after, most, progress)
+        """Decide them again, oldest first; `most` of them, or all. `accept_late`: whatever their age."""
+
+        def act(page: "_Page", row: Waiting) -> Order | Outcome:
+            return self._recycled(page, row, accept_late=accept_late)
+
+        return await self._all(selection, act, after, most, progress)
 
     async def dismiss(
         self, selection: Selection, *, after: int = 0, most: int = 0, progress: Progress | None = None
     ) -> BulkReport:
+        """Write them off, or ask for it where that takes two."""
         return await self._all(selection, self._dismissed, after, most, progress)
+
+    async def keep(
+        self, selection: Selection, *, after: int = 0, most: int = 0, progress: Progress | None = None
+    ) -> BulkReport:
+        """Decline, or withdraw, what somebody asked to write off."""
+        return await self._all(selection, self._kept, after, most, progress)
 
     async def reread(
         self,
@@ -149,16 +170,21 @@ class Recycling:
 
     # --- one record ---------------------------------------------------------------------------
 
-    def _recycled(self, page: "_Page", row: Waiting) -> "Order | Outcome":
+    def _recycled(self, page: "_Page", row: Waiting, *, accept_late: bool) -> "Order | Outcome":
         record = page.record(row)
         if record is None:
             return _passed_over(row, row.reason, row.detail)
-        command = RecycleRecord(row.waiting, row.revision, record, row.position, self._note)
+        more = (row.position, self._note, row.recorded_at, accept_late)
+        command = RecycleRecord(row.waiting, row.revision, record, *more)
         return self._order("recycle", row, command)
 
     def _dismissed(self, page: "_Page", row: Waiting) -> "Order | Outcome":
-        command = DismissUsage(row.waiting, row.revision, row.source, row.record_id, self._note)
-        return self._order("dismiss", row, command)
+        about = (row.waiting, row.revision, row.source, row.record_id, self._note)
+        return self._order("dismiss", row, DismissUsage(*about, row.value))
+
+    def _kept(self, page: "_Page", row: Waiting) -> "Order | Outcome":
+        about = (row.waiting, row.revision, row.source, row.record_id, self._note)
+        return self._order("keep", row, KeepUsage(*about))
 
     def _reread(self, page: "_Page", row: Waiting, format: Format, time_zone: str) -> "Order | Outcome":
         raw = page.raw(row)
@@ -291,6 +317,9 @@ def _outcome(row: Waiting, answer: Answer) -> Outcome:
     if isinstance(told, UsageRecycled):
         amount = (told.value or 0) if told.outcome == "charged" else 0
         return Outcome(*about, told.outcome, told.reason, told.detail, amount, answer.last_seq)
+    if isinstance(told, UsageDismissalAsked):
+        detail = "another person must write it off as well"
+        return Outcome(*about, "asked", "takes_two", detail, seq=answer.last_seq)
     return Outcome(*about, told.topic.removeprefix("usage."), seq=answer.last_seq)
 
 

@@ -85,10 +85,24 @@ def _suspense(tenant: Tenant) -> Iterator[dict[str, Any]]:
         yield {"is": "suspense", "waiting": len(suspense.waiting), **suspense.settled}
     for waiting, revision in sorted(suspense.waiting.items()):
         yield {"is": "waiting", "record": waiting.hex(), "revision": revision}
+    yield from _writing_off(tenant)
     for ident in sorted(tenant.receiving.open):
         yield {"is": "import", **msgspec.structs.asdict(tenant.receiving.open[ident])}
     for digest in sorted(tenant.receiving.digests):
         yield {"is": "imported", "digest": digest}
+
+
+def _writing_off(tenant: Tenant) -> Iterator[dict[str, Any]]:
+    """And what is held for its age."""
+    for source in sorted(tenant.charging.late.by_source):
+        yield {"is": "late rule", **msgspec.structs.asdict(tenant.charging.late.by_source[source])}
+    writing_off = tenant.suspense.writing_off
+    if writing_off.rule is not None:
+        yield {"is": "dismissal rule", **msgspec.structs.asdict(writing_off.rule)}
+    for waiting, by in sorted(writing_off.asked.items()):
+        yield {"is": "dismissal asked", "record": waiting.hex(), "by": by}
+    for person, (day, much) in sorted(writing_off.alone.items()):
+        yield {"is": "written off alone", "person": person, "day": day, "value": much}
 
 
 def _tariffs(tariffs: Tariffs) -> Iterator[dict[str, Any]]:

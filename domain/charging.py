@@ -18,6 +18,7 @@ from .contract import Contracts
 from .emergency import is_emergency
 from .freeze import frozen_on
 from .hierarchy import Hierarchy, Path
+from .lateness import TOO_LATE, LateRules
 from .limit import Limits, Stop, ThresholdCrossed
 from .planned import Plans
 from .policy import EMERGENCY, PERSONAL, Asked, Ruling, priced_above
@@ -105,6 +106,8 @@ class UsageRejected(Struct, frozen=True, array_like=True, gc=False):
     window: str = "period"
     """What the limit counts in."""
     ruling: Ruling | None = None
+    attributes: tuple[tuple[str, str], ...] = ()
+    """What the record said besides: it can be decided again as it was."""
 
 
 class UsageSuspended(Struct, frozen=True, array_like=True, gc=False):
@@ -182,6 +185,7 @@ class Charging:
         plans: Plans | None = None,
     ) -> None:
         self.plans = plans or Plans(hierarchy)
+        self.late = LateRules()
         self._hierarchy = hierarchy
         self._contracts = contracts
         self._tariffs = tariffs
@@ -192,6 +196,12 @@ class Charging:
 
     def decide(self, command: ChargeUsage, now: int) -> list[Charged]:
         """Always an event: charged, rejected or suspended, then the thresholds and caps it reached."""
+        if self.late.holds(command.record, now):
+            return [replace(_suspended(command, TOO_LATE), value=self.worth(command.record))]
+        return self.decide_in_time(command, now)
+
+    def decide_in_time(self, command: ChargeUsage, now: int) -> list[Charged]:
+        """The same whatever the age of the record: it came in time, or is accepted although it is late."""
         events = self._decide(command, now)
         told = events[0]
         if isinstance(told, UsageCharged | UsageRejected):
@@ -501,6 +511,10 @@ SUSPENSE = {
         "it would cost or count more than anything can: check its unit and the tariff",
     ),
     "in_the_future": ("started_at", "the record lies in the future: check its clock and time zone"),
+    TOO_LATE: (
+        "started_at",
+        "it came later than is charged unasked: recycle it and accept that it is late, or write it off",
+    ),
     "no_contract": ("started_at", "no contract covers that day: sign one that does"),
     "unknown_usage_type": ("usage_type", "the tenant has no such usage type: define it, or correct this"),
     "no_value": (
@@ -557,6 +571,7 @@ def _rejected(use: Use, stop: Stop, ruling: Ruling | None = None) -> UsageReject
         use.command.sealed,
         stop.window,
         ruling,
+        record.attributes,
     )
 
 

@@ -3,7 +3,7 @@
 It gives what `Charging.decide` gives and leaves what `Charging.count` leaves, at a fifth of the cost:
 period, tariff and family of a moment are put together when configuration changes, and the path is
 walked once. Whatever is not plain is left to them, and then nothing has changed: so is every use of a
-type that is limited by day, week or in a rolling window.
+type that is limited by day, week or in a rolling window, and what is so old that it may be held.
 """
 
 from .bucket import Drawn, Family
@@ -56,6 +56,7 @@ class PlainCharges:
         self._tariffs = tariffs
         self._families = families
         self._charging = charging
+        self._late = charging.late.by_source
         self._window: _Window | None = None
         """The one last used, of those compiled."""
         self._windows: list[_Window] = []
@@ -77,7 +78,8 @@ class PlainCharges:
             frozen = self._frozen and not self._frozen.keys().isdisjoint(path or ())
             if window is None or not path or at > now + FUTURE_MAX or frozen:
                 return None
-            if suspended and path[0] in suspended:
+            too_old = self._late and now - at > self._charging.late.least
+            if too_old or (suspended and path[0] in suspended):
                 return None
             lane = window.lanes.get(record.usage_type + record.direction)
             rate = lane.deck.find(record.counterpart) if lane is not None else None

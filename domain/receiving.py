@@ -36,7 +36,7 @@ class SourceCounts(Struct, frozen=True, array_like=True):
 
 
 class ImportBegun(Struct, frozen=True, array_like=True):
-    """Somebody began to import a file, or went on with it. Until it is finished, it is not."""
+    """Somebody began to import a file, or went on with it. It is under way until it is told how it ended."""
 
     topic: ClassVar[str] = "import.begun"
     id: str
@@ -61,6 +61,20 @@ class ImportFinished(Struct, frozen=True, array_like=True):
     sources: tuple[SourceCounts, ...]
     again: bool = False
     """Whether a file with this very content had been imported before."""
+
+
+class ImportRefused(Struct, frozen=True, array_like=True):
+    """A file cannot be read, and nothing more of it will be: what is put right comes as another file."""
+
+    topic: ClassVar[str] = "import.refused"
+    id: str
+    name: str
+    format: str
+    digest: str
+    problem: str
+    """What is wrong with it."""
+    sources: tuple[SourceCounts, ...]
+    """What was received of it before that showed, as far as it had been counted."""
 
 
 class DuplicatesCounted(Struct, frozen=True, array_like=True):
@@ -94,6 +108,14 @@ class FinishImport(Struct, frozen=True, array_like=True):
     digest: str = ""
 
 
+class RefuseImport(Struct, frozen=True, array_like=True):
+    """Say that a file cannot be read, or not to its end."""
+
+    id: str
+    problem: str
+    sources: tuple[SourceCounts, ...] = ()
+
+
 class CountDuplicates(Struct, frozen=True, array_like=True):
     """Say what a stream brought that left no event."""
 
@@ -103,8 +125,8 @@ class CountDuplicates(Struct, frozen=True, array_like=True):
     ignored: int = 0
 
 
-ReceivingCommand = BeginImport | FinishImport | CountDuplicates
-ReceivingEvent = ImportBegun | ImportFinished | DuplicatesCounted
+ReceivingCommand = BeginImport | FinishImport | RefuseImport | CountDuplicates
+ReceivingEvent = ImportBegun | ImportFinished | ImportRefused | DuplicatesCounted
 
 
 class Receiving:
@@ -123,14 +145,29 @@ class Receiving:
                 return ImportBegun(ident, name, format, digest)
             case FinishImport():
                 return self._finish(command)
+            case RefuseImport():
+                return self._refuse(command)
             case CountDuplicates(door, sources, merged, ignored):
                 _check_counts(min((merged, ignored, *(count for _, count in sources))), len(sources))
                 return DuplicatesCounted(door, sources, merged, ignored)
 
-    def _finish(self, command: FinishImport) -> ImportFinished:
-        begun = self.open.get(command.id)
+    def _begun(self, ident: str) -> ImportBegun:
+        begun = self.open.get(ident)
         if begun is None:
-            raise Refused("unknown_import", id=command.id)
+            raise Refused("unknown_import", id=ident)
+        return begun
+
+    def _refuse(self, command: RefuseImport) -> ImportRefused:
+        begun = self._begun(command.id)
+        check_text("problem", command.problem)
+        _check_counts(0, len(command.sources))
+        for counts in command.sources:
+            _check_adds_up(counts)
+        about = (begun.id, begun.name, begun.format, begun.digest)
+        return ImportRefused(*about, command.problem, command.sources)
+
+    def _finish(self, command: FinishImport) -> ImportFinished:
+        begun = self._begun(command.id)
         _check_counts(min(command.merged, command.ignored), len(command.sources))
         for counts in command.sources:
             _check_adds_up(counts)
@@ -151,6 +188,8 @@ class Receiving:
                 self.open.pop(event.id, None)
                 if event.digest:
                     self.digests.add(event.digest)
+            case ImportRefused():
+                self.open.pop(event.id, None)
 
 
 def adds_up(counts: SourceCounts) -> bool:

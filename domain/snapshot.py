@@ -23,6 +23,7 @@ from .gauge import Gauge, Told
 from .granting import GrantChanged, ToppedUp
 from .hierarchy import Identity, Member, NodeFrozen, Path
 from .kept_life import KeptLife, keep_life, restore_life
+from .lateness import LateRuleSet
 from .limit import LimitSet, ThresholdCrossed
 from .notice import RecipientSet, Webhook
 from .one_off import FeeCharged, FeeCredited
@@ -55,6 +56,7 @@ from .trading_kept import NO_TRADING, KeptTrading, keep_trading, restore_trading
 from .usage import MONEY
 from .usage_type import UsageTypeDefined
 from .window import window_of
+from .writing_off import DismissalRuleSet
 
 BLOCK = 2_000
 """Members, or limits, encoded in one call: others get their turn in between."""
@@ -148,6 +150,10 @@ class Counters(Struct, array_like=True):
     plans: list[tuple[str, str, dict[int, tuple[int, int]]]] = []
     """Plan, period, and of each ordinal what it has counted."""
     unsettled: tuple[Counting, ...] = ()
+    dismissals: list[tuple[bytes, str]] = []
+    """Records that somebody wants to write off, and who."""
+    written_off: list[tuple[str, int, int]] = []
+    """Person, day, and how much was written off alone."""
 
 
 class KeptMember(Struct, array_like=True, gc=False):
@@ -196,6 +202,8 @@ class Structure(Struct, array_like=True):
     fees: list[FeeCharged] = []
     credits: list[FeeCredited] = []
     channels: list[ChannelsSet] = []
+    late_rules: list[LateRuleSet] = []
+    dismissal_rule: DismissalRuleSet | None = None
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -242,6 +250,8 @@ def copy_counters(tenant: Tenant) -> CountersCopy:
         sorted(tenant.receiving.digests),
         [(*of, counters.copy()) for of, counters in tenant.plans.counters.items()],
         tenant.rerating.unsettled,
+        list(tenant.suspense.writing_off.asked.items()),
+        [(person, *of_day) for person, of_day in tenant.suspense.writing_off.alone.items()],
     )
     return CountersCopy(told, [_copy_family(family) for family in tenant.families.values()])
 
@@ -257,6 +267,7 @@ def encode_counters(copied: CountersCopy) -> bytes:
             *(told.jobs, told.corrected, told.taken_back, told.rerated),
             *(told.waiting, told.settled, told.imports, told.digests),
             *(told.plans, told.unsettled),
+            *(told.dismissals, told.written_off),
         ]
     )
 
@@ -301,6 +312,8 @@ def encode_structure(tenant: Tenant) -> bytes:
             fees=list(tenant.fees.charged.values()),
             credits=list(tenant.fees.credited.values()),
             channels=list(tenant.channels.last.values()),
+            late_rules=list(tenant.charging.late.by_source.values()),
+            dismissal_rule=tenant.suspense.writing_off.rule,
         )
     )
 
@@ -354,6 +367,11 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     tenant.suspense.settled.update(counted.settled)
     tenant.receiving.open = {begun.id: begun for begun in counted.imports}
     tenant.receiving.digests = set(counted.digests)
+    for rule in kept.late_rules:
+        tenant.charging.late.apply(rule)
+    writing_off = tenant.suspense.writing_off
+    writing_off.rule, writing_off.asked = kept.dismissal_rule, dict(counted.dismissals)
+    writing_off.alone = {person: (day, much) for person, day, much in counted.written_off}
     return tenant
 
 

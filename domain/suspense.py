@@ -11,8 +11,10 @@ from typing import ClassVar, Literal
 
 from msgspec import Struct
 
+from . import lateness
 from .charging import (
     CONFLICTING,
+    SUSPENSE,
     Charged,
     ChargeUsage,
     Charging,
@@ -20,7 +22,16 @@ from .charging import (
     UsageRejected,
     UsageSuspended,
 )
+from .contract import Contracts
 from .refusals import InvariantBroken, Refused, check_text
+from .writing_off import (
+    DismissUsage,
+    KeepUsage,
+    UsageDismissalAsked,
+    UsageDismissed,
+    UsageKept,
+    WritingOff,
+)
 
 ID_BYTES = 12
 SETTLED = ("charged", "rejected", "dismissed")
@@ -51,6 +62,8 @@ class UsageRecycled(Struct, frozen=True, array_like=True, gc=False):
     value: int | None = None
     """What was charged for it; where it waits on, what it would cost, if this can be told."""
     note: str = ""
+    late: bool = False
+    """Whether it came too late to be charged unasked, and was accepted on purpose."""
 
 
 class UsageAmended(Struct, frozen=True, array_like=True, gc=False):
@@ -75,16 +88,6 @@ class UsageAmended(Struct, frozen=True, array_like=True, gc=False):
     note: str = ""
 
 
-class UsageDismissed(Struct, frozen=True, array_like=True, gc=False):
-    """A record that waited was written off: nobody will be charged for it."""
-
-    topic: ClassVar[str] = "usage.dismissed"
-    waiting: bytes
-    source: str
-    record_id: str
-    note: str
-
-
 class RecycleUsage(Struct, frozen=True, gc=False):
     """Decide a record that waits again, on the state as it is now, at the time of its usage."""
 
@@ -95,6 +98,10 @@ class RecycleUsage(Struct, frozen=True, gc=False):
     taken: bool = False
     """Whether a record of this identity was charged or rejected before; known on the way in."""
     note: str = ""
+    came_at: int | None = None
+    """When it first came, known on the way in; None where it comes now."""
+    accept_late: bool = False
+    """Charge it whatever its age."""
 
 
 class AmendUsage(Struct, frozen=True, gc=False):
@@ -107,18 +114,12 @@ class AmendUsage(Struct, frozen=True, gc=False):
     note: str
 
 
-class DismissUsage(Struct, frozen=True, gc=False):
-    """Write a record off that waits."""
-
-    waiting: bytes
-    revision: int
-    source: str
-    record_id: str
-    note: str
+SuspenseCommand = RecycleUsage | AmendUsage | DismissUsage | KeepUsage
+SuspenseEvent = UsageRecycled | UsageAmended | UsageDismissed | UsageDismissalAsked | UsageKept
 
 
-SuspenseCommand = RecycleUsage | AmendUsage | DismissUsage
-SuspenseEvent = UsageRecycled | UsageAmended | UsageDismissed
+TOO_LATE = (lateness.TOO_LATE, *SUSPENSE[lateness.TOO_LATE])
+"""Of a record that came late and was not accepted: reason, field and remedy."""
 
 
 def waiting_id(told: UsageSuspended) -> bytes:
@@ -130,13 +131,14 @@ def waiting_id(told: UsageSuspended) -> bytes:
 class Suspense:
     """Which records wait, and how often each was touched."""
 
-    def __init__(self, charging: Charging) -> None:
+    def __init__(self, charging: Charging, contracts: Contracts) -> None:
         self._charging = charging
+        self.writing_off = WritingOff(contracts)
         self.waiting: dict[bytes, int] = {}
         """Record -> its revision, in the order in which they came."""
         self.settled = dict.fromkeys(SETTLED, 0)
 
-    def decide(self, command: SuspenseCommand, now: int) -> list[SuspenseEvent | Charged]:
+    def decide(self, command: SuspenseCommand, now: int, by: str = "") -> list[SuspenseEvent | Charged]:
         match command:
             case RecycleUsage(charge=ChargeUsage(record)):
                 self._check(command, record.record_id)
@@ -149,7 +151,11 @@ class Suspense:
             case DismissUsage():
                 self._check(command, command.record_id)
                 check_text("note", command.note)
-                return [UsageDismissed(command.waiting, command.source, command.record_id, command.note)]
+                return [self.writing_off.dismissed(command, by, now)]
+            case KeepUsage():
+                self._check(command, command.record_id)
+                check_text("note", command.note, empty=True)
+                return [self.writing_off.kept(command)]
 
     def _check(self, command: SuspenseCommand, record_id: str) -> None:
         revision = self.waiting.get(command.waiting)
@@ -161,15 +167,19 @@ class Suspense:
     def _recycle(self, command: RecycleUsage, now: int) -> list[SuspenseEvent | Charged]:
         if command.taken:
             return [_recycled(command, "suspended", CONFLICTING)]
-        events = self._charging.decide(command.charge, now)
+        charge, came_at = command.charge, now if command.came_at is None else command.came_at
+        late = self._charging.late.holds(charge.record, came_at)
+        if late and not command.accept_late:
+            return [_recycled(command, "suspended", TOO_LATE, self._charging.worth(charge.record))]
+        events = self._charging.decide_in_time(charge, now)
         match events[0]:
             case UsageSuspended() as told:
                 why = (told.reason, told.field, told.detail)
                 return [_recycled(command, "suspended", why, told.value)]
             case UsageRejected(reason=reason):
-                return [_recycled(command, "rejected", (reason, "", "")), *events]
+                return [_recycled(command, "rejected", (reason, "", ""), late=late), *events]
             case UsageCharged(amount=amount):
-                return [_recycled(command, "charged", ("", "", ""), amount), *events]
+                return [_recycled(command, "charged", ("", "", ""), amount, late=late), *events]
         raise AssertionError(events)
 
     def _amend(self, command: AmendUsage) -> UsageAmended:
@@ -198,10 +208,15 @@ class Suspense:
                 self.waiting[waiting_id(event)] = 0
             case UsageAmended(waiting) | UsageRecycled(waiting, outcome="suspended"):
                 self.waiting[waiting] += 1
+                self.writing_off.forget(waiting)
             case UsageRecycled(waiting, outcome=outcome):
                 self._settle(waiting, outcome)
+                self.writing_off.forget(waiting)
             case UsageDismissed(waiting):
                 self._settle(waiting, "dismissed")
+                self.writing_off.apply(event)
+            case UsageDismissalAsked() | UsageKept():
+                self.writing_off.apply(event)
 
     def _settle(self, waiting: bytes, how: str) -> None:
         if self.waiting.pop(waiting, None) is None:
@@ -209,6 +224,7 @@ class Suspense:
         self.settled[how] += 1
 
     def check_whole(self) -> None:
+        self.writing_off.check_whole(self.waiting)
         ever, settled = self._charging.counts["suspended"], sum(self.settled.values())
         if ever != len(self.waiting) + settled:
             raise InvariantBroken(
@@ -224,10 +240,12 @@ def _recycled(
     outcome: Literal["charged", "rejected", "suspended"],
     why: tuple[str, str, str],
     value: int | None = None,
+    *,
+    late: bool = False,
 ) -> UsageRecycled:
     record, attempt = command.charge.record, command.revision + 1
     about = (command.waiting, record.source, record.record_id)
-    return UsageRecycled(*about, outcome, *why, attempt, record.usage_type, value, command.note)
+    return UsageRecycled(*about, outcome, *why, attempt, record.usage_type, value, command.note, late)
 
 
 def follows(told: UsageRecycled, event: UsageCharged | UsageRejected) -> bool:

@@ -55,6 +55,7 @@ from .hierarchy import (
     ResourceMoved,
 )
 from .inventory import ChangeInventory, decide_inventory
+from .lateness import LateRuleSet, SetLateRule
 from .life import LifeCommand, LifeEvent
 from .limit import Limits, LimitSet, SetAnyLimit, SetLimit, ThresholdCrossed, check_limit
 from .living import Life
@@ -73,9 +74,11 @@ from .receiving import (
     FinishImport,
     ImportBegun,
     ImportFinished,
+    ImportRefused,
     Receiving,
     ReceivingCommand,
     ReceivingEvent,
+    RefuseImport,
 )
 from .refusals import InvariantBroken, Refused, check_text
 from .rerated import RatingCommand, RatingEvent
@@ -97,17 +100,7 @@ from .session import (
     UpdateSession,
 )
 from .session_terms import SessionTermsSet, SetSessionTerms
-from .suspense import (
-    AmendUsage,
-    DismissUsage,
-    RecycleUsage,
-    Suspense,
-    SuspenseCommand,
-    SuspenseEvent,
-    UsageAmended,
-    UsageDismissed,
-    UsageRecycled,
-)
+from .suspense import Suspense, SuspenseCommand, SuspenseEvent
 from .tariff import PublishTariff, TariffPublished, Tariffs
 from .template import ApplyTemplate, DefineTemplate, TemplateDefined, Templates
 from .trading import Trading, TradingCommand, TradingEvent
@@ -115,6 +108,7 @@ from .usage import MONEY
 from .usage_type import DefineUsageType, UsageTypeDefined, UsageTypes
 from .versioning import About, check_versions, decide_versions
 from .window import PERIOD
+from .writing_off import DismissalRuleSet, SetDismissalRule
 
 TIME_ZONE = re.compile(r"UTC|[A-Z][A-Za-z_]+(?:/[A-Za-z0-9_+-]+){1,2}")
 CURRENCY = re.compile(r"[A-Z]{3}")
@@ -139,6 +133,7 @@ class OpenTenant(Struct, frozen=True, array_like=True):
     carrier: str
 
 
+SuspenseRule = LateRuleSet | DismissalRuleSet
 AllocationEvent = CapSet | CapReached | NodeFrozen | NodeThawed | TemplateDefined | ScheduleEvent
 
 Event = (
@@ -185,6 +180,7 @@ Event = (
     | ReceivingEvent
     | FeeEvent
     | ChannelsSet
+    | SuspenseRule
 )
 
 AgreementCommand = (
@@ -202,6 +198,8 @@ AgreementCommand = (
     | OverrideRates
     | FeeCommand
     | SetChannels
+    | SetLateRule
+    | SetDismissalRule
 )
 
 HierarchyCommand = (
@@ -281,7 +279,7 @@ class Tenant:
         self.fees = Fees(self.hierarchy, self.contracts)
         self.channels = Channels(self.hierarchy)
         self.charging = Charging(*parts, self.plans)
-        self.suspense = Suspense(self.charging)
+        self.suspense = Suspense(self.charging, self.contracts)
         self.receiving = Receiving()
         self.sessions = Sessions(*parts, self.plans)
         self.rollovers = RollOvers(self.hierarchy, self.contracts, self.families)
@@ -337,9 +335,9 @@ class Tenant:
                 return self._rule(command, now)
             case SuspendUsage():
                 return [suspended_unreadable(command)]
-            case RecycleUsage() | AmendUsage() | DismissUsage():
-                return self.suspense.decide(command, now)
-            case BeginImport() | FinishImport() | CountDuplicates():
+            case _ if isinstance(command, SuspenseCommand):
+                return self.suspense.decide(command, now, by)
+            case BeginImport() | FinishImport() | RefuseImport() | CountDuplicates():
                 return [self.receiving.decide(command)]
             case OpenTenant():
                 return [self._open(command)]
@@ -364,6 +362,10 @@ class Tenant:
                 return [self.types.decide(command)]
             case SetChannels():
                 return [self.channels.decide(command, now)]
+            case SetLateRule():
+                return [self.charging.late.decide(command)]
+            case SetDismissalRule():
+                return [self.suspense.writing_off.rule_set(command)]
             case _:
                 return [self.fees.decide(command, now)]
 
@@ -497,7 +499,7 @@ class Tenant:
             case TariffPublished() | TariffAmended() | TariffWithdrawn() | RatesOverridden():
                 self.tariffs.apply(event)
                 self.plain.forget()
-            case UsageRejected() | UsageSuspended() | UsageRecycled() | UsageAmended() | UsageDismissed():
+            case _ if isinstance(event, UsageRejected | UsageSuspended | SuspenseEvent | SuspenseRule):
                 self._apply_not_charged(event)
             case (
                 SessionReserved()
@@ -508,12 +510,20 @@ class Tenant:
                 | SessionTermsSet()
             ):
                 self.sessions.apply(event)
-            case ImportBegun() | ImportFinished() | DuplicatesCounted():
+            case ImportBegun() | ImportFinished() | ImportRefused() | DuplicatesCounted():
                 self.receiving.apply(event)
             case _:
                 self._apply_allocation(event)
 
-    def _apply_not_charged(self, event: UsageRejected | UsageSuspended | SuspenseEvent) -> None:
+    def _apply_not_charged(
+        self, event: UsageRejected | UsageSuspended | SuspenseEvent | SuspenseRule
+    ) -> None:
+        if isinstance(event, LateRuleSet):
+            self.charging.late.apply(event)
+            return
+        if isinstance(event, DismissalRuleSet):
+            self.suspense.writing_off.apply(event)
+            return
         if isinstance(event, UsageRejected | UsageSuspended):
             self.charging.apply(event)
         if not isinstance(event, UsageRejected):

@@ -1,6 +1,7 @@
 """Accuracy: what was received by day and source, what became of it, and what each file brought."""
 
 import functools
+from enum import Enum
 from typing import Any
 
 import strawberry
@@ -42,17 +43,29 @@ class AccuracyDay:
     dismissed: Quantity
 
 
+@strawberry.enum
+class ImportState(Enum):
+    UNFINISHED = strawberry.enum_value("unfinished", description="Under way, or left off: import it again.")
+    FINISHED = "finished"
+    AGAIN = strawberry.enum_value(
+        "again", description="Finished; this very content had been imported before."
+    )
+    REFUSED = strawberry.enum_value("refused", description="It cannot be read: see `problem`.")
+
+
 @strawberry.type(description="A file, and what it brought: 0 of everything while it is not finished.")
 class Import:
     id: ID
     name: str
     format: str
     digest: str | None = strawberry.field(description="SHA-256; null of what could be read only once.")
+    state: ImportState
+    problem: str | None = strawberry.field(description="Why it was refused.")
     finished: bool
     again: bool = strawberry.field(description="A file with this very content had been imported before.")
     attempts: int
     began_at: Moment
-    finished_at: Moment | None
+    finished_at: Moment | None = strawberry.field(description="Or refused.")
     began_seq: Seq
     read: Quantity = strawberry.field(description="Rows: received + merged + ignored.")
     received: Quantity
@@ -96,14 +109,20 @@ async def accuracy(
 
 
 async def imports(
-    info: Info, first: int = PAGE_USUAL, after: str | None = None, unfinished: bool = False
+    info: Info,
+    first: int = PAGE_USUAL,
+    after: str | None = None,
+    unfinished: bool = False,
+    refused: bool = False,
 ) -> ImportConnection:
-    """Newest first."""
+    """Newest first; those that were left off only, or those that were refused."""
     permit(info.context, "read")
     size, before = page_size(first), seq_before(after)
     if not (await reach_of(info.context)).whole:
         return ImportConnection(nodes=[], page_info=PageInfo(has_next_page=False, end_cursor=None))
-    query = functools.partial(views.imports_page, first=size + 1, before=before, unfinished=unfinished)
+    query = functools.partial(
+        views.imports_page, first=size + 1, before=before, unfinished=unfinished, refused=refused
+    )
     _, rows = await info.context.read(query, ("accuracy",))
     page, about = paged(rows, size, [row.began_seq for row in rows])
     return ImportConnection(nodes=[_import(row) for row in page], page_info=about)
@@ -138,6 +157,8 @@ def _import(row: views.Import) -> Import:
         name=row.name,
         format=row.format,
         digest=row.digest or None,
+        state=ImportState(row.state),
+        problem=row.problem or None,
         finished=row.finished_seq > 0,
         again=row.again,
         attempts=row.attempts,

@@ -155,6 +155,8 @@ class BulkReport(Protocol):
     suspended: int
     amended: int
     dismissed: int
+    asked: int
+    kept: int
     passed_over: int
     amount: int
     after: int
@@ -179,7 +181,7 @@ class Corrections(Protocol):
 
     async def bulk(
         self,
-        act: Literal["recycle", "dismiss", "reread"],
+        act: Literal["recycle", "dismiss", "keep", "reread"],
         wanted: SuspenseFilter,
         usage_ids: Sequence[bytes],
         idempotency_key: str,
@@ -189,6 +191,7 @@ class Corrections(Protocol):
         most: int,
         dry: bool,
         format: str = "",
+        accept_late: bool = False,
     ) -> BulkReport:
         """So many of those that wait, oldest first after a seq. `format`: a name, or a declaration.
 

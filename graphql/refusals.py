@@ -227,6 +227,12 @@ TOLD: dict[str, Told] = {
     "not_waiting": Told("id", "{record} does not wait: {remedy}"),
     "record_changed": Told("id", "{record} has changed since: {remedy}"),
     "nothing_amended": Told("id", "{record} says this already: correct something, or recycle it"),
+    "dismissal_asked": Told("id", "{record} waits for another person to write it off as well"),
+    "dismissal_not_asked": Told("id", "nobody asked to write off {record}"),
+    "no_dismissal_rule": Told("above", "one person may write off anything: there is no rule to lift"),
+    "no_late_rule": Told("source", "there is no rule of its own for late usage of {source}"),
+    "hours_out_of_range": Told("afterHours", "the age must be 1 to {hours_max} hours"),
+    "too_many_late_rules": Told("source", "at most {rules_max} sources may have a rule of their own"),
     "bad_record": Told("", "{field} of {record} cannot be that: {remedy}"),
     # what was received
     "unknown_import": Told("id", "no import {id} is under way: begin it"),

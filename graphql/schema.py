@@ -100,11 +100,13 @@ from .sizing import sizing
 from .suspense import (
     amend_usage,
     dismiss_usage,
+    keep_usage,
     recycle_usage,
     reread_usage,
     suspense_ageing,
     waiting_records,
 )
+from .suspense_rules import set_dismissal_rule, set_late_rule, suspense_rules
 from .tariffs import import_rate_deck, override_rates, tariff_changes, tariffs, withdraw_tariff
 from .tenant import me, periods, tenant
 from .trying import try_policy
@@ -152,6 +154,10 @@ class Query:
     suspense = strawberry.field(suspense, description="Records that wait to be corrected.")
     waiting_records = strawberry.field(
         waiting_records, description="Records that wait, as they are now: with reason, attempts and value."
+    )
+    suspense_rules = strawberry.field(
+        suspense_rules,
+        description="From which age on usage is held, and what one person may write off alone.",
     )
     suspense_ageing = strawberry.field(
         suspense_ageing, description="What waits, for how long, and the money at stake."
@@ -285,6 +291,13 @@ class Mutation:
         reread_usage, description="Read records again, by another format, that could not be read."
     )
     dismiss_usage = strawberry.mutation(dismiss_usage, description="Write off records that wait.")
+    keep_usage = strawberry.mutation(
+        keep_usage, description="Let records wait on that somebody asked to write off."
+    )
+    set_late_rule = strawberry.mutation(set_late_rule, description="Hold usage that comes too late.")
+    set_dismissal_rule = strawberry.mutation(
+        set_dismissal_rule, description="Let writing off take two persons."
+    )
     set_cap = strawberry.mutation(set_cap, description="Limit what a member draws from buckets above it.")
     bulk_transfer = strawberry.mutation(bulk_transfer, description="Carry out many lines, all or none.")
     define_template = strawberry.mutation(define_template, description="Keep a rule under a name.")

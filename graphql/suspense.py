@@ -45,6 +45,9 @@ class SuspenseFilter:
     )
     usage_type: str | None = None
     line: str | None = None
+    write_off_asked: bool | None = strawberry.field(
+        default=None, description="Whether somebody wants to write it off, and needs another person for that."
+    )
 
 
 @strawberry.type(description="A record that waits, as it is now.")
@@ -69,6 +72,9 @@ class WaitingRecord:
         description="What it would cost by the tariff of its time, all of it as overage; null where unknown."
     )
     waits_since: Moment
+    write_off_asked_by: str | None = strawberry.field(
+        description="Who wants to write it off, and needs another person for that: role and opaque id."
+    )
 
 
 @strawberry.type
@@ -121,6 +127,8 @@ class BulkDone:
     suspended: int = strawberry.field(description="They wait on.")
     amended: int
     dismissed: int
+    asked: int = strawberry.field(description="Another person must write them off as well; they wait on.")
+    kept: int
     passed_over: int = strawberry.field(description="Nothing was done about them: see `problems`.")
     amount: Money = strawberry.field(description="What was charged.")
     left: int = strawberry.field(description="How many are still to be looked at.")
@@ -139,12 +147,28 @@ class RecycleUsageInput:
     dry_run: bool = strawberry.field(
         default=False, description="Each is tried by itself, as things are now; nothing is stored."
     )
+    accept_late: bool = strawberry.field(
+        default=False, description="Charge also what came too late to be charged unasked."
+    )
 
 
-@strawberry.input
+@strawberry.input(
+    description="Where the tenant's rule asks for two persons, the first one asks, and the second writes off."
+)
 class DismissUsageInput:
     idempotency_key: ID
     note: str = strawberry.field(description="Why, for the history.")
+    ids: list[ID] | None = None
+    filter: SuspenseFilter | None = None
+    first: int = MOST_USUAL
+    after: str | None = None
+    dry_run: bool = False
+
+
+@strawberry.input(description="Which of the records that somebody wants to write off are to wait on.")
+class KeepUsageInput:
+    idempotency_key: ID
+    note: str = ""
     ids: list[ID] | None = None
     filter: SuspenseFilter | None = None
     first: int = MOST_USUAL
@@ -215,7 +239,7 @@ async def suspense_ageing(info: Info, filter: SuspenseFilter | None = None) -> l
 
 async def recycle_usage(info: Info, input: RecycleUsageInput) -> BulkDone | ProblemType:
     """Decide records again that wait, as things are now."""
-    return await _bulk(info.context, "write_usage", "recycle", input)
+    return await _bulk(info.context, "write_usage", "recycle", input, accept_late=input.accept_late)
 
 
 async def reread_usage(info: Info, input: RereadUsageInput) -> BulkDone | ProblemType:
@@ -226,6 +250,14 @@ async def dismiss_usage(info: Info, input: DismissUsageInput) -> BulkDone | Prob
     if not input.ids and (input.filter is None or not any(vars(input.filter).values())):
         return invalid("filter", "say which records: all that waits is not written off at once")
     return await _bulk(info.context, "configure", "dismiss", input)
+
+
+async def keep_usage(info: Info, input: KeepUsageInput) -> BulkDone | ProblemType:
+    """Decline, or withdraw, what somebody asked to write off."""
+    if not input.ids:
+        input.filter = input.filter or SuspenseFilter()
+        input.filter.write_off_asked = True
+    return await _bulk(info.context, "configure", "keep", input)
 
 
 async def amend_usage(info: Info, input: AmendUsageInput) -> AmendUsageDone | DryRun | ProblemType:
@@ -252,7 +284,7 @@ _AMENDABLE = ("line", "counterpart", "usage_type", "quantity", "started_at", "di
 
 
 async def _bulk(
-    context: Context, verb: Verb, act: Any, input: Any, *, format: str = ""
+    context: Context, verb: Verb, act: Any, input: Any, *, format: str = "", accept_late: bool = False
 ) -> BulkDone | ProblemType:
     if not 1 <= input.first <= MOST_MAX:
         return invalid("first", f"ask for 1 to {MOST_MAX}")
@@ -273,6 +305,7 @@ async def _bulk(
             most=input.first,
             dry=input.dry_run,
             format=format,
+            accept_late=accept_late,
         )
     except (NotPermitted, Refused, TryAgain) as refusal:
         return problem_of(refusal)
@@ -302,7 +335,8 @@ async def _wanted(context: Context, asked: SuspenseFilter | None) -> views.Suspe
         day = day_number(asked.day)
         from_at, until_at = start_of(day, zone), start_of(day + 1, zone)
     return views.SuspenseFilter(
-        asked.reason, asked.source, asked.file, asked.usage_type, subject, from_at, until_at
+        *(asked.reason, asked.source, asked.file, asked.usage_type, subject, from_at, until_at),
+        asked=asked.write_off_asked,
     )
 
 
@@ -334,6 +368,7 @@ def _told(row: views.Waiting) -> WaitingRecord:
         amended=row.revision > row.attempts,
         value=Money(row.value) if row.value is not None else None,
         waits_since=Moment(row.recorded_at),
+        write_off_asked_by=row.asked_by or None,
     )
 
 
@@ -362,6 +397,8 @@ def _done(report: BulkReport, *, dry: bool) -> BulkDone:
         suspended=report.suspended,
         amended=report.amended,
         dismissed=report.dismissed,
+        asked=report.asked,
+        kept=report.kept,
         passed_over=report.passed_over,
         amount=Money(report.amount),
         left=report.left,

@@ -32,7 +32,7 @@ from ..domain.policy import PolicySet, PolicyWithdrawn, Ruling, UsageApproved
 from ..domain.raising import LimitRaised
 from ..domain.rating.amending import TariffAmended, TariffWithdrawn
 from ..domain.rating.overriding import RatesOverridden
-from ..domain.receiving import DuplicatesCounted, ImportBegun, ImportFinished, ReceivingEvent
+from ..domain.receiving import ReceivingEvent
 from ..domain.rerated import RatingEvent
 from ..domain.rollover import RolledBucket, RolledOver
 from ..domain.schedule import AllocationScheduled, ScheduleCancelled, ScheduleCarriedOut, ScheduleSkipped
@@ -45,10 +45,10 @@ from ..domain.session import (
     SessionUpdated,
 )
 from ..domain.session_terms import SessionTermsSet
-from ..domain.suspense import SuspenseEvent, UsageAmended, UsageDismissed, UsageRecycled
+from ..domain.suspense import SuspenseEvent
 from ..domain.tariff import TariffPublished
 from ..domain.template import TemplateDefined
-from ..domain.tenant import AllocationEvent, Event, Tenant, TenantOpened
+from ..domain.tenant import AllocationEvent, Event, SuspenseRule, Tenant, TenantOpened
 from ..domain.trading import TradingEvent
 from ..domain.usage import MONEY
 from ..domain.usage_type import UsageTypeDefined
@@ -60,7 +60,7 @@ from .refusals import camel
 from .scalars import Json, moment_text, money_text
 from .telling_fees import OwedEvent, owed_sentence
 from .telling_hierarchy import BEYOND, HierarchyEvent, hierarchy_sentence
-from .telling_suspense import receiving_sentence, suspense_sentence
+from .telling_suspense import receiving_sentence, rule_sentence, suspense_sentence
 from .telling_tariff import tariff_sentence
 from .telling_trade import TradeTeller, trade_fact
 
@@ -107,9 +107,7 @@ class Teller:
                 | SessionExpired()
             ):
                 return self._reach.sees_path(event.path)
-            case UsageSuspended() | UsageRecycled() | UsageAmended() | UsageDismissed():
-                return self._reach.whole
-            case ImportBegun() | ImportFinished() | DuplicatesCounted():
+            case _ if isinstance(event, UsageSuspended | SuspenseEvent | ReceivingEvent | SuspenseRule):
                 return self._reach.whole
             case _ if isinstance(event, RatingEvent):
                 return telling_rating.seen(event, self._reach)
@@ -206,11 +204,13 @@ class Teller:
             return suspense_sentence(event)
         if isinstance(event, ReceivingEvent):
             return receiving_sentence(event)
+        if isinstance(event, SuspenseRule):
+            return rule_sentence(event)
         return self._sentence(event)
 
     def _sentence(self, event: Event) -> str:
         assert not isinstance(
-            event, TradingEvent | HierarchyEvent | RatingEvent | SuspenseEvent | ReceivingEvent
+            event, TradingEvent | HierarchyEvent | RatingEvent | SuspenseEvent | ReceivingEvent | SuspenseRule
         ), "told elsewhere"
         match event:
             case TenantOpened():

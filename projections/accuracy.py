@@ -14,9 +14,17 @@ from msgspec import Struct
 
 from ..domain.days import Days
 from ..domain.events import Recorded
-from ..domain.receiving import LATE, DuplicatesCounted, ImportBegun, ImportFinished, SourceCounts
-from ..domain.suspense import UsageDismissed, UsageRecycled
+from ..domain.receiving import (
+    LATE,
+    DuplicatesCounted,
+    ImportBegun,
+    ImportFinished,
+    ImportRefused,
+    SourceCounts,
+)
+from ..domain.suspense import UsageRecycled
 from ..domain.tenant import TenantOpened
+from ..domain.writing_off import UsageDismissed
 from .chunk import Chunk
 from .tables import Connection, Table
 
@@ -41,11 +49,13 @@ IMPORTS = Table(
         "again": "boolean",
         **dict.fromkeys(("began_seq", "began_at", "finished_seq", "finished_at"), "bigint"),
         **dict.fromkeys(("read", *COUNTS, "merged", "ignored", "amount", "value"), "bigint"),
+        "refused_seq": "bigint",
+        "problem": "text",
     },
 )
 CALENDAR = Table("accuracy_calendar", {"seq": "bigint"}, {"time_zone": "text"})
 TABLES = (ACCURACY, IMPORTS, CALENDAR)
-VERSION = 1
+VERSION = 2
 
 _AT = {name: place for place, name in enumerate(FIGURES)}
 _CHARGED, _LATE, _AMOUNT = _AT["charged"], _AT["late"], _AT["amount"]
@@ -78,7 +88,7 @@ class Accuracy(Struct):
 
 
 class Import(Struct):
-    """A file, or what was read of one. `finished_seq` is 0 while it is not finished."""
+    """A file, or what was read of one: unfinished while `finished_seq` and `refused_seq` are 0."""
 
     import_id: str
     name: str
@@ -103,6 +113,17 @@ class Import(Struct):
     ignored: int = 0
     amount: int = 0
     value: int = 0
+    refused_seq: int = 0
+    problem: str = ""
+    """Why it was refused."""
+
+    @property
+    def state(self) -> str:
+        if self.refused_seq:
+            return "refused"
+        if not self.finished_seq:
+            return "unfinished"
+        return "again" if self.again else "finished"
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
@@ -159,6 +180,8 @@ def _count(told: Recorded, days: Days, sums: dict[Any, list[int]]) -> None:
             _left_no_event(
                 told, days, sums, [(one.source, one.duplicate) for one in sources], merged, ignored
             )
+        case ImportRefused(sources=sources):
+            _left_no_event(told, days, sums, [(one.source, one.duplicate) for one in sources], 0, 0)
         case DuplicatesCounted(_, duplicates, merged, ignored):
             _left_no_event(told, days, sums, duplicates, merged, ignored)
 
@@ -186,7 +209,9 @@ def _of(sums: dict[Any, list[int]], days: Days, told: Recorded, source: str, usa
 
 
 def _imports(chunk: Chunk, db: Connection) -> None:
-    told_of = [told for told in chunk.others if isinstance(told.event, ImportBegun | ImportFinished)]
+    told_of = [
+        told for told in chunk.others if isinstance(told.event, ImportBegun | ImportFinished | ImportRefused)
+    ]
     if not told_of:
         return
     wanted = [getattr(told.event, "id", "") for told in told_of]
@@ -200,6 +225,11 @@ def _imports(chunk: Chunk, db: Connection) -> None:
                 rows[begun.id] = Import(*told_by, told.seq, told.recorded_at)
             case ImportFinished() as finished:
                 _finish(rows[finished.id], told, finished)
+            case ImportRefused() as refused:
+                row = rows[refused.id]
+                row.refused_seq, row.finished_at = told.seq, told.recorded_at
+                row.problem = refused.problem
+                _add_up(row, refused.sources)
     IMPORTS.put(
         db, {(row.import_id,): [getattr(row, name) for name in IMPORTS.figures] for row in rows.values()}
     )
@@ -209,8 +239,12 @@ def _finish(row: Import, told: Recorded, event: ImportFinished) -> None:
     row.finished_seq, row.finished_at = told.seq, told.recorded_at
     row.digest, row.again, row.read = event.digest, event.again, event.read
     row.merged, row.ignored = event.merged, event.ignored
+    _add_up(row, event.sources)
+
+
+def _add_up(row: Import, sources: Sequence[SourceCounts]) -> None:
     for name in (*COUNTS, "amount", "value"):
-        setattr(row, name, sum(getattr(one, name) for one in event.sources))
+        setattr(row, name, sum(getattr(one, name) for one in sources))
 
 
 def _calendar_of(db: Connection) -> ZoneInfo:
@@ -263,10 +297,17 @@ def averages(db: Connection, since_day: int) -> dict[tuple[str, str], tuple[int,
 
 
 def imports_page(
-    db: Connection, first: int, before: int | None = None, *, unfinished: bool = False
+    db: Connection,
+    first: int,
+    before: int | None = None,
+    *,
+    unfinished: bool = False,
+    refused: bool = False,
 ) -> list[Import]:
-    """Imports, the newest first, before the seq at which one began."""
-    condition = "began_seq < %(before)s" + (" AND finished_seq = 0" if unfinished else "")
+    """Imports, the newest first, before the seq at which one began; of those, only some."""
+    condition = "began_seq < %(before)s"
+    condition += " AND finished_seq = 0 AND refused_seq = 0" if unfinished else ""
+    condition += " AND refused_seq > 0" if refused else ""
     values = {"before": 2**62 if before is None else before, "first": first}
     return _imports_where(db, f"{condition} ORDER BY began_seq DESC LIMIT %(first)s", values)
 

@@ -5,7 +5,7 @@ limits per day, week or rolling window have counted is added up beside them, bin
 each was set: what was charged, without what sessions hold.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 from zoneinfo import ZoneInfo
 
@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ..domain.charging import CORPORATE
 from ..domain.gauge import Gauge
+from ..domain.lateness import LateRuleSet
 from ..domain.limit import InForce, LimitSet, ThresholdCrossed
 from ..domain.policy import PolicySet, PolicyWithdrawn, UsageApproved
 from ..domain.raising import LimitRaised, raised
@@ -22,6 +23,7 @@ from ..domain.session_terms import SessionTermsSet
 from ..domain.tenant import TenantOpened
 from ..domain.usage import MONEY
 from ..domain.window import PERIOD, Calendar, window_of
+from ..domain.writing_off import DismissalRuleSet
 from .chunk import Chunk
 from .tables import Connection, Table
 
@@ -41,13 +43,15 @@ USAGE = Table(
     {"used": "bigint"},
 )
 TABLES = (RULES, LIMITS, USAGE)
-VERSION = 2
+VERSION = 3
 NOWHERE = -1
 """The ordinal of what is about no member."""
 
-Rule = (
+OfMember = (
     LimitSet | LimitRaised | ThresholdCrossed | PolicySet | PolicyWithdrawn | UsageApproved | SessionTermsSet
 )
+OfAll = LateRuleSet | DismissalRuleSet
+Rule = OfMember | OfAll
 KINDS: dict[str, type[Rule]] = {kind.topic: kind for kind in get_args(Rule)}
 _pack = msgspec.msgpack.Encoder().encode
 _decoders = {topic: msgspec.msgpack.Decoder(kind) for topic, kind in KINDS.items()}
@@ -60,7 +64,15 @@ class Told(Struct, frozen=True):
     seq: int
     ordinal: int
     recorded_at: int
-    event: Rule
+    event: OfMember
+
+
+class ToldOfAll(Struct, frozen=True):
+    """The event of a rule for the whole enterprise, with its place in the log."""
+
+    seq: int
+    recorded_at: int
+    event: OfAll
 
 
 class Limit(Struct, frozen=True):
@@ -99,7 +111,7 @@ def apply(chunk: Chunk, db: Connection) -> None:
             rows.append((told.seq, told.topic, NOWHERE, _pack(event), told.recorded_at))
         elif told.topic in KINDS:
             assert isinstance(event, Rule)
-            ordinal = chunk.ordinals.of[event.node]
+            ordinal = NOWHERE if isinstance(event, OfAll) else chunk.ordinals.of[event.node]
             rows.append((told.seq, told.topic, ordinal, _pack(event), told.recorded_at))
     RULES.insert(db, rows)
     _count(chunk, db)
@@ -246,6 +258,23 @@ def session_terms(db: Connection) -> list[Told]:
     return sorted(held, key=lambda told: -told.seq)
 
 
+def suspense_rules(db: Connection) -> tuple[ToldOfAll | None, list[ToldOfAll]]:
+    """What writing off takes, if anything; and the rules for late usage, by source. Those that hold."""
+    dismissal: ToldOfAll | None = None
+    late: dict[str, ToldOfAll] = {}
+    for seq, _, recorded_at, event in _events_of(db, None, (DismissalRuleSet.topic, LateRuleSet.topic)):
+        assert isinstance(event, OfAll)
+        told = ToldOfAll(seq, recorded_at, event)
+        match event:
+            case DismissalRuleSet(above):
+                dismissal = told if above is not None else None
+            case LateRuleSet(source, hours):
+                late.pop(source, None)
+                if hours is not None:
+                    late[source] = told
+    return dismissal, [late[source] for source in sorted(late)]
+
+
 def _limit(
     key: tuple[int, str, str],
     events: Sequence[Told],
@@ -306,6 +335,16 @@ def _counts(db: Connection, ordinals: Sequence[int]) -> dict[tuple[int, str, str
 
 
 def _told(db: Connection, ordinals: Sequence[int] | None, topics: Sequence[str]) -> list[Told]:
+    told = []
+    for seq, ordinal, recorded_at, event in _events_of(db, ordinals, topics):
+        assert isinstance(event, OfMember)
+        told.append(Told(seq, ordinal, recorded_at, event))
+    return told
+
+
+def _events_of(
+    db: Connection, ordinals: Sequence[int] | None, topics: Sequence[str]
+) -> Iterator[tuple[int, int, int, Rule]]:
     among = "" if ordinals is None else "AND ordinal = ANY(%(ordinals)s)"
     found = db.execute(
         f"SELECT seq, topic, ordinal, state, recorded_at FROM rule_events WHERE topic = ANY(%(topics)s) "
@@ -313,7 +352,5 @@ def _told(db: Connection, ordinals: Sequence[int] | None, topics: Sequence[str])
         {"topics": list(topics), "ordinals": list(ordinals or ())},
         binary=True,
     )
-    return [
-        Told(seq, ordinal, recorded_at, _decoders[topic].decode(state))
-        for seq, topic, ordinal, state, recorded_at in found
-    ]
+    for seq, topic, ordinal, state, recorded_at in found:
+        yield seq, ordinal, recorded_at, _decoders[topic].decode(state)

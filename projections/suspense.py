@@ -11,7 +11,8 @@ from msgspec.structs import astuple
 
 from ..domain.charging import UsageSuspended
 from ..domain.events import Recorded
-from ..domain.suspense import SuspenseEvent, UsageAmended, UsageDismissed, UsageRecycled, waiting_id
+from ..domain.suspense import SuspenseEvent, UsageAmended, UsageRecycled, waiting_id
+from ..domain.writing_off import UsageDismissalAsked, UsageDismissed, UsageKept
 from .chunk import Chunk
 from .tables import Connection, Table
 
@@ -41,10 +42,11 @@ SUSPENSE = Table(
         "recorded_at": "bigint",
         "outcome": "text",
         "settled_seq": "bigint",
+        "asked_by": "text",
     },
 )
 TABLES = (SUSPENSE,)
-VERSION = 1
+VERSION = 2
 DAY = 86_400_000_000
 AGES = (DAY, 7 * DAY, 30 * DAY)
 """Where one bucket of ages ends and the next begins: a day, a week, thirty days."""
@@ -80,6 +82,9 @@ class Waiting(Struct):
     outcome: str
     """"" while it waits; then charged, rejected or dismissed."""
     settled_seq: int
+    """The event that says so; 0 while it waits."""
+    asked_by: str
+    """Who wants to write it off, and needs another person for that."""
 
 
 class SuspenseFilter(Struct, frozen=True):
@@ -97,6 +102,8 @@ class SuspenseFilter(Struct, frozen=True):
     """... and before this one."""
     undated: bool = False
     """With them what could not be read so far that its time is known."""
+    asked: bool | None = None
+    """Whether somebody wants to write it off, and needs another person for that."""
 
 
 EVERYTHING = SuspenseFilter()
@@ -155,10 +162,12 @@ def _came(told: Recorded, event: UsageSuspended) -> Waiting:
         recorded_at=told.recorded_at,
         outcome="",
         settled_seq=0,
+        asked_by="",
     )
 
 
 def _follow(row: Waiting, seq: int, event: SuspenseEvent) -> None:
+    row.asked_by = event.asked_by if isinstance(event, UsageDismissalAsked) else ""
     match event:
         case UsageAmended():
             row.content_seq, row.readable, row.subject = seq, True, event.subject
@@ -176,6 +185,8 @@ def _follow(row: Waiting, seq: int, event: SuspenseEvent) -> None:
             row.outcome, row.settled_seq = outcome, seq
         case UsageDismissed():
             row.outcome, row.settled_seq = "dismissed", seq
+        case UsageDismissalAsked() | UsageKept():
+            pass
 
 
 # --- queries ---------------------------------------------------------------------------------
@@ -261,6 +272,7 @@ _FILTERS = {
     **{name: f"{name} = %({name})s" for name in ("reason", "source", "file", "usage_type", "subject")},
     "from_at": "started_at >= %(from_at)s",
     "until_at": "started_at < %(until_at)s",
+    "asked": "(asked_by <> '') = %(asked)s",
 }
 
 

@@ -79,8 +79,9 @@ def accuracy(
 @click.command()
 @TENANT
 @click.option("--unfinished", is_flag=True, help="Only those that were left off: import the file again.")
+@click.option("--refused", is_flag=True, help="Only those that cannot be read: import a corrected file.")
 @JSON
-def imports(slug: str, unfinished: bool, as_json: bool) -> None:
+def imports(slug: str, unfinished: bool, refused: bool, as_json: bool) -> None:
     """Files that were imported, newest first, and what each brought.
 
     \b
@@ -90,16 +91,17 @@ def imports(slug: str, unfinished: bool, as_json: bool) -> None:
         entry = find_tenant(product.isolation, slug)
         catch_up(product.isolation, entry.tenant_id)
         with product.isolation.snapshot(entry.tenant_id) as db:
-            found = imports_page(db, IMPORTS_SHOWN, unfinished=unfinished)
+            found = imports_page(db, IMPORTS_SHOWN, unfinished=unfinished, refused=refused)
     if as_json:
-        tell_json({"tenant": entry.slug, "imports": found})
+        told = [{**msgspec.structs.asdict(one), "state": one.state} for one in found]
+        tell_json({"tenant": entry.slug, "imports": told})
         return
     if not found:
         note("No such imports.")
         return
     rows = [
         (
-            *(one.name, moment_text(one.began_at)[:16], _state(one.finished_seq, one.again)),
+            *(one.name, moment_text(one.began_at)[:16], one.state),
             *(f"{getattr(one, name):,}" for name in _COUNTS),
             money(one.amount),
         )
@@ -107,12 +109,9 @@ def imports(slug: str, unfinished: bool, as_json: bool) -> None:
     ]
     head = ("file", "began (UTC)", "state", *_COUNTS, f"charged {entry.currency}")
     say(table(head, rows, right=range(3, len(head))))
-
-
-def _state(finished_seq: int, again: bool) -> str:
-    if not finished_seq:
-        return "unfinished"
-    return "again" if again else "finished"
+    for one in found:
+        if one.problem:
+            say(f"{one.name}: {one.problem}")
 
 
 def _told(one: Accuracy) -> dict[str, Any]:

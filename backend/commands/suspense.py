@@ -1,4 +1,4 @@
-"""`allotment usage recycle`, `amend`, `reread`, `dismiss`, `ageing`: letting records leave suspense."""
+"""`allotment usage recycle`, `amend`, `reread`, `dismiss`, `keep`, `ageing`: how records leave suspense."""
 
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
@@ -58,7 +58,8 @@ def _with(options: list[Any]) -> Callable[[Any], Any]:
 @click.command()
 @_with(_BULK)
 @click.option("--note", "why", default="", help="For the history.")
-def recycle(**given: Any) -> None:
+@click.option("--accept-late", is_flag=True, help="Charge also what came too late to be charged unasked.")
+def recycle(*, accept_late: bool, **given: Any) -> None:
     """Decide records that wait again, as things are now: when the cause has been corrected.
 
     Each is charged, rejected, or waits on with its new reason. Interrupted, run it again.
@@ -66,8 +67,13 @@ def recycle(**given: Any) -> None:
     \b
     allotment usage recycle --tenant acme --reason unknown_line --dry-run
     allotment usage recycle --tenant acme --file calls.csv
+    allotment usage recycle --tenant acme --reason too_late --accept-late --note "agreed with the customer"
     """
-    _bulk(lambda work, selection, **how: work.recycle(selection, **how), **given)
+
+    def act(work: Recycling, selection: Selection, **how: Any) -> Awaitable[BulkReport]:
+        return work.recycle(selection, accept_late=accept_late, **how)
+
+    _bulk(act, **given)
 
 
 @click.command()
@@ -76,12 +82,27 @@ def recycle(**given: Any) -> None:
 def dismiss(**given: Any) -> None:
     """Write records off that wait: nobody will be charged for them.
 
+    Where the tenant's rule asks for two persons (`usage rules`), this asks, and another person writes them
+    off as well. Everybody at the command line is one person to it: the other uses the API.
+
     \b
     allotment usage dismiss --tenant acme --reason malformed --file test.csv --note "a test file"
     """
     if not given["ids"] and not any(given[name] for name in _NARROWING):
         raise InputError("Say which: all that waits is not written off at once.")
     _bulk(lambda work, selection, **how: work.dismiss(selection, **how), **given)
+
+
+@click.command()
+@_with(_BULK)
+@click.option("--note", "why", default="", help="For the history.")
+def keep(**given: Any) -> None:
+    """Let records wait on that somebody asked to write off: decline that, or withdraw it.
+
+    \b
+    allotment usage keep --tenant acme --source switch-1 --note "the customer pays"
+    """
+    _bulk(lambda work, selection, **how: work.keep(selection, **how), asked=True, **given)
 
 
 @click.command()
@@ -179,17 +200,21 @@ def _known(one: Stake) -> str:
 # --- in common ----------------------------------------------------------------------------------
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_FIGURES = (
+    *("looked_at", "charged", "rejected", "suspended", "amended", "dismissed", "asked", "kept"),
+    "passed_over",
+)
 _NARROWING = ("reason", "source", "file", "day", "usage_type", "line")
 
 
 def _bulk(
     act: Any, *, slug: str, why: str, key: str, dry: bool, as_json: bool, most: int, after: int,
-    zoned: bool = False, **given: Any,
+    zoned: bool = False, asked: bool | None = None, **given: Any,
 ) -> None:  # fmt: skip
     with running(settings_for_command()) as product:
         entry = find_tenant(product.isolation, slug)
         catch_up(product.isolation, entry.tenant_id)
-        selection = _selection(product, entry, **given)
+        selection = _selection(product, entry, asked=asked, **given)
 
         async def work(engine: Engine) -> BulkReport:
             recycling = Recycling(engine, entry.tenant_id, ACTOR, key=key or uuid4().hex, note=why, dry=dry)
@@ -223,13 +248,15 @@ def _selection(
     day: datetime | None,
     usage_type: str | None,
     line: str | None,
+    asked: bool | None = None,
 ) -> Selection:
     subject = None
     if line is not None:
         sealer = load_sealer(product.isolation, product.root_key(), entry.tenant_id)
         subject = sealer.token(normal_line(line, ""))
     from_at, until_at = (None, None) if day is None else _bounds(day, entry.time_zone)
-    wanted = SuspenseFilter(reason, source, file, usage_type, subject, from_at, until_at)
+    about = (reason, source, file, usage_type, subject, from_at, until_at)
+    wanted = SuspenseFilter(*about, asked=asked)
     return Selection(wanted, _ids(ids))
 
 
@@ -266,7 +293,7 @@ def _told(report: BulkReport) -> dict[str, Any]:
 def _say(report: BulkReport, currency: str, *, dry: bool) -> None:
     if dry:
         say("Nothing was stored. This would happen:")
-    for name in ("looked_at", "charged", "rejected", "suspended", "amended", "dismissed", "passed_over"):
+    for name in _FIGURES:
         count = getattr(report, name)
         if count or name == "looked_at":
             say(f"{name.replace('_', ' '):<12} {count:>10,}")

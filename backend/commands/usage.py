@@ -30,6 +30,7 @@ from .output import (
     table,
     tell_json,
 )
+from .suspense_rules import suspense_rules
 from .watching import fetch_files, watch_folder
 
 ACTOR = "mediation:command-line"
@@ -199,6 +200,8 @@ def suspense(slug: str, reason: str | None, as_json: bool) -> None:
     for one in waiting:
         say(f"{one['source']}/{one['record_id']} {one['position']}")
         say(f"  {one['reason']}: {one['detail']}")
+        if one["write_off_asked_by"]:
+            say("  somebody asked to write it off: that takes another person")
 
 
 def _suspense(
@@ -218,6 +221,7 @@ def _suspense(
             "position": one.position,
             "attempts": one.attempts,
             "value": one.value,
+            "write_off_asked_by": one.asked_by or None,
             "seq": one.seq,
         }
         for one in page
@@ -238,7 +242,15 @@ def formats(as_json: bool) -> None:
         )
 
 
-for _command in (leaving.recycle, leaving.amend, leaving.reread, leaving.dismiss, leaving.ageing):
+for _command in (
+    leaving.recycle,
+    leaving.amend,
+    leaving.reread,
+    leaving.dismiss,
+    leaving.keep,
+    leaving.ageing,
+):
     usage.add_command(_command)
+usage.add_command(suspense_rules)
 for _command in (received.accuracy, received.imports):
     usage.add_command(_command)

@@ -1,8 +1,8 @@
 """Imports: files, told to the log when they begin and when all of them has been received.
 
 An import that was killed shows as unfinished. The same file again goes on with it: what was charged
-before is a duplicate then. A file whose very content was imported before is imported again, and said
-to be: each of its records is a duplicate.
+before is a duplicate then. What cannot be read shows as refused, with the reason. A file whose very
+content was imported before is imported again, and said to be: each of its records is a duplicate.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from ...domain.receiving import SOURCES_MAX, BeginImport, FinishImport, SourceCounts
+from ...domain.receiving import SOURCES_MAX, BeginImport, FinishImport, RefuseImport, SourceCounts
 from ...domain.refusals import TEXT_MAX
 from ...projections.accuracy import imports_of
 from ...tenants.isolation import Isolation
@@ -22,8 +22,10 @@ from ..engine import Engine
 from ..following import catch_up
 from .declaration import Format
 from .door import IntakeReport, Tally, charge_stream
+from .unpacking import UnreadableFile
 
 PIECE_BYTES = 1 << 20
+REASON = "it cannot be read"
 
 
 class Known(Struct, frozen=True):
@@ -47,8 +49,9 @@ def _known(isolation: Isolation, tenant: UUID, digest: str) -> Known:
     catch_up(isolation, tenant)
     with isolation.transaction(tenant) as db:
         before = imports_of(db, digest)
-    left = [row.import_id for row in before if not row.finished_seq]
-    return Known(digest, again=len(left) < len(before), unfinished=left[0] if left else "")
+    left = [row.import_id for row in before if row.state == "unfinished"]
+    finished = any(row.finished_seq for row in before)
+    return Known(digest, again=finished, unfinished=left[0] if left else "")
 
 
 async def import_stream(
@@ -64,18 +67,31 @@ async def import_stream(
     name: str = "",
     progress: Callable[[IntakeReport], None] | None = None,
 ) -> IntakeReport:
-    """Charge a file, and tell the log what it brought. Raises what `charge_stream` raises."""
+    """Charge a file, and tell the log what it brought, or why it is refused. Raises as `charge_stream`."""
     ident = about.unfinished or uuid4().hex
+    so_far = IntakeReport()
+
+    def heard(report: IntakeReport) -> None:
+        nonlocal so_far
+        so_far = report
+        if progress is not None:
+            progress(report)
+
     begin = BeginImport(ident, _printable(name), _printable(format.name), about.digest)
     await engine.submit(tenant, begin, f"import:begin:{uuid4()}", actor)
-    report = await charge_stream(
-        *(engine, tenant, stream, format),
-        time_zone=time_zone,
-        actor=actor,
-        source=source,
-        name=name,
-        progress=progress,
-    )
+    try:
+        report = await charge_stream(
+            *(engine, tenant, stream, format),
+            time_zone=time_zone,
+            actor=actor,
+            source=source,
+            name=name,
+            progress=heard,
+        )
+    except UnreadableFile as error:
+        refuse = RefuseImport(ident, _printable(str(error), REASON), counts_of(so_far))
+        await engine.submit(tenant, refuse, f"import:refuse:{uuid4()}", actor)
+        raise
     finish = FinishImport(ident, report.read, report.merged, report.ignored, counts_of(report))
     await engine.submit(tenant, finish, f"import:finish:{uuid4()}", actor)
     return report
@@ -103,6 +119,6 @@ def digest_of(path: str) -> str:
     return digest.hexdigest()
 
 
-def _printable(name: str) -> str:
+def _printable(text: str, otherwise: str = "file") -> str:
     """A file may be called anything."""
-    return "".join(letter for letter in name if letter.isprintable())[:TEXT_MAX] or "file"
+    return "".join(letter for letter in text if letter.isprintable())[:TEXT_MAX] or otherwise

@@ -46,7 +46,7 @@ class TenantCorrections:
 
     async def bulk(
         self,
-        act: Literal["recycle", "dismiss", "reread"],
+        act: Literal["recycle", "dismiss", "keep", "reread"],
         wanted: SuspenseFilter,
         usage_ids: Sequence[bytes],
         idempotency_key: str,
@@ -56,6 +56,7 @@ class TenantCorrections:
         most: int,
         dry: bool,
         format: str = "",
+        accept_late: bool = False,
     ) -> BulkReport:
         work, selection = self._recycling(idempotency_key, note, dry), Selection(wanted, tuple(usage_ids))
         with _trying():
@@ -63,6 +64,8 @@ class TenantCorrections:
                 opened = (await self._engine.state(self._tenant)).opened
                 zone = opened.time_zone if opened else "UTC"
                 report = await work.reread(selection, _format(format), zone, after=after, most=most)
+            elif act == "recycle":
+                report = await work.recycle(selection, after=after, most=most, accept_late=accept_late)
             else:
                 report = await getattr(work, act)(selection, after=after, most=most)
         await self._visible(report.last_seq)

@@ -5,6 +5,7 @@ By whichever door, across restarts, after recycling and after correcting.
 
 import asyncio
 import contextlib
+import gzip
 import io
 import json
 from collections import Counter
@@ -30,8 +31,9 @@ from allotment.domain.canonical import lines
 from allotment.domain.charging import UsageCharged, UsageRejected, UsageSuspended
 from allotment.domain.receiving import DuplicatesCounted
 from allotment.domain.refusals import Refused
-from allotment.domain.suspense import DismissUsage, waiting_id
+from allotment.domain.suspense import waiting_id
 from allotment.domain.tenant import Tenant
+from allotment.domain.writing_off import DismissUsage
 from allotment.projections.accuracy import accuracy, imports_page, totals
 from allotment.projections.suspense import SuspenseFilter, waiting_page
 from allotment.tenants.onboarding import Enrol
@@ -161,13 +163,44 @@ async def test_an_import_that_was_killed_is_unfinished_and_goes_on(carrier, tmp_
 
 
 @in_a_loop
-async def test_a_file_that_is_something_else_stays_unfinished(carrier, tmp_path):
+async def test_a_file_that_is_something_else_is_refused_with_its_reason_and_a_corrected_one_is_not(
+    carrier, tmp_path
+):
     path = tmp_path / "calls.ndjson"
     path.write_text("a,b,c\n")
     async with carrier:
         with pytest.raises(UnreadableFile):
             await carrier.file(path)
-        assert carrier.view(imports_page, 9)[0].finished_seq == 0
+        (row,) = carrier.view(imports_page, 9, refused=True)
+        assert (row.state, row.finished_seq, "is this the right format?" in row.problem) == (
+            "refused",
+            0,
+            True,
+        )
+        assert carrier.view(imports_page, 9, unfinished=True) == []
+        path.write_text(told(1))
+        assert (await carrier.file(path)).charged == 1
+        assert [row.state for row in carrier.view(imports_page, 9)] == ["finished", "refused"]
+        carrier.whole()
+
+
+@in_a_loop
+async def test_what_a_damaged_file_brought_before_it_was_refused_is_accounted_for(carrier, tmp_path):
+    packed = gzip.compress("".join(told(i % 1_200) for i in range(6_000)).encode(), mtime=0)
+    path = tmp_path / "calls.ndjson.gz"
+    path.write_bytes(packed[: len(packed) // 2])
+    async with carrier:
+        with pytest.raises(UnreadableFile, match="damaged"):
+            await carrier.file(path)
+        (row,) = carrier.view(imports_page, 9)
+        assert row.state == "refused"
+        assert row.received == row.charged + row.duplicate + row.suspended + row.rejected > 0
+        (day,) = carrier.view(accuracy, *EVER)
+        assert (day.charged, day.duplicate) >= (row.charged, row.duplicate)
+        path.write_bytes(packed)
+        assert (await carrier.file(path)).received == 6_000
+        assert carrier.view(totals)["charged"] == 1_200
+        carrier.whole()
 
 
 # --- streams --------------------------------------------------------------------------------

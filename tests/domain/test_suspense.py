@@ -23,10 +23,8 @@ from allotment.domain.refusals import InvariantBroken
 from allotment.domain.snapshot import copy_counters, encode_counters, encode_structure, restore
 from allotment.domain.suspense import (
     AmendUsage,
-    DismissUsage,
     RecycleUsage,
     UsageAmended,
-    UsageDismissed,
     UsageRecycled,
     follows,
     waiting_id,
@@ -34,6 +32,7 @@ from allotment.domain.suspense import (
 from allotment.domain.tariff import Rate, TariffPublished
 from allotment.domain.tenant import TenantOpened
 from allotment.domain.usage import UsageRecord
+from allotment.domain.writing_off import DismissUsage, UsageDismissed
 
 US = "+12125550100"
 

@@ -49,6 +49,7 @@ from allotment.domain.hierarchy import (
     ResourceMoved,
 )
 from allotment.domain.hold import NO_HOLD, Hold
+from allotment.domain.lateness import LateRuleSet
 from allotment.domain.life import (
     IdentityAdded,
     IdentityRemoved,
@@ -94,7 +95,13 @@ from allotment.domain.rating.overriding import Discount, Overrides, RatesOverrid
 from allotment.domain.rating.plan import PricePlan, Tier
 from allotment.domain.rating.standing import Counted
 from allotment.domain.rating_job import RatingFinished, RatingStarted, Scope
-from allotment.domain.receiving import DuplicatesCounted, ImportBegun, ImportFinished, SourceCounts
+from allotment.domain.receiving import (
+    DuplicatesCounted,
+    ImportBegun,
+    ImportFinished,
+    ImportRefused,
+    SourceCounts,
+)
 from allotment.domain.recounting import WindowCorrected
 from allotment.domain.rerated import (
     CapCorrected,
@@ -122,7 +129,7 @@ from allotment.domain.session import (
 )
 from allotment.domain.session_conditions import Conditions
 from allotment.domain.session_terms import SessionTerms, SessionTermsSet
-from allotment.domain.suspense import UsageAmended, UsageDismissed, UsageRecycled
+from allotment.domain.suspense import UsageAmended, UsageRecycled
 from allotment.domain.tariff import Rate, TariffPublished
 from allotment.domain.template import Rule, TemplateDefined
 from allotment.domain.tenant import Event, Tenant, TenantOpened
@@ -130,6 +137,12 @@ from allotment.domain.terms import OveragePrice, RollOverRule, Terms
 from allotment.domain.trade_rules import TradeRulesSet
 from allotment.domain.trading import TransferUndone
 from allotment.domain.usage_type import UsageTypeDefined
+from allotment.domain.writing_off import (
+    DismissalRuleSet,
+    UsageDismissalAsked,
+    UsageDismissed,
+    UsageKept,
+)
 
 HERE = Path(__file__).parent
 CHECKSUMS = HERE / "CHECKSUMS"
@@ -861,6 +874,41 @@ SAMPLES |= {
             *("plans", 8, 7, NOON, "EUR", NOON),
             Overrides((Rate("voice", "UK", "0", prefix="+44", plan="minutes"),)),
         ),
+    ],
+}
+
+SAMPLES |= {
+    "usage.rejected/v3": [
+        *SAMPLES["usage.rejected/v2"],
+        msgspec.structs.replace(
+            SAMPLES["usage.rejected/v1"][0], attributes=(("network", "fixed"), ("place", "Köln"))
+        ),
+    ],
+    "usage.recycled/v2": [
+        *SAMPLES["usage.recycled/v1"],
+        msgspec.structs.replace(SAMPLES["usage.recycled/v1"][0], late=True),
+    ],
+    "usage.dismissed/v2": [
+        *SAMPLES["usage.dismissed/v1"],
+        UsageDismissed(bytes(12), "pbx-1", "c-9", "x", BIG, "carrier:u-1"),
+        UsageDismissed(bytes(12), "pbx-1", "c-9", "x", 0, "", "carrier:u-1", NOON),
+    ],
+    "usage.dismissal_asked/v1": [
+        UsageDismissalAsked(bytes(range(12)), "pbx-1", "c-9", BIG, "carrier:u-1", "a test call, 東京"),
+        UsageDismissalAsked(bytes(12), "pbx-1", "c-9", None, "carrier:u-1", "x"),
+    ],
+    "usage.kept/v1": [
+        UsageKept(bytes(range(12)), "pbx-1", "c-9", "the customer pays"),
+        UsageKept(b"", "s", "i", ""),
+    ],
+    "suspense.late_rule_set/v1": [LateRuleSet("", 720, "section 4"), LateRuleSet("pbx-1", None, "")],
+    "suspense.dismissal_rule_set/v1": [DismissalRuleSet(BIG, "section 5"), DismissalRuleSet(None, "")],
+    "import.refused/v1": [
+        ImportRefused(
+            *("i-3", "calls.csv", "asterisk-csv", "ab" * 32, "the compressed data is damaged after row 9"),
+            (SourceCounts("pbx-1", 10, 4, 3, 2, 1, 1, 5, BIG, 7),),
+        ),
+        ImportRefused("i-4", "stdin", "allotment", "", "is not JSON", ()),
     ],
 }
 

@@ -9,18 +9,25 @@ from allotment.backend.verifying import verify
 
 ANSWERS = "__typename ... on Problem { code message path }"
 BULK = f"""{ANSWERS} ... on BulkDone {{
-  dryRun lookedAt charged rejected suspended amended dismissed passedOver amount left endCursor
+  dryRun lookedAt charged rejected suspended amended dismissed asked kept passedOver amount left endCursor
   problems {{ id recordId status reason }}
 }}"""
 RECYCLE = f"mutation($input: RecycleUsageInput!) {{ recycleUsage(input: $input) {{ {BULK} }} }}"
 DISMISS = f"mutation($input: DismissUsageInput!) {{ dismissUsage(input: $input) {{ {BULK} }} }}"
 REREAD = f"mutation($input: RereadUsageInput!) {{ rereadUsage(input: $input) {{ {BULK} }} }}"
+KEEP = f"mutation($input: KeepUsageInput!) {{ keepUsage(input: $input) {{ {BULK} }} }}"
+RULE_SET = f"{ANSWERS} ... on SetSuspenseRuleDone {{ repeated }} ... on DryRun {{ events {{ sentence }} }}"
+LATE = f"mutation($input: SetLateRuleInput!) {{ setLateRule(input: $input) {{ {RULE_SET} }} }}"
+TWO = f"mutation($input: SetDismissalRuleInput!) {{ setDismissalRule(input: $input) {{ {RULE_SET} }} }}"
+RULES = """query($asOf: AsOf) { suspenseRules(asOf: $asOf) {
+  late { source afterHours note } dismissal { above note }
+} }"""
 AMEND = f"""mutation($input: AmendUsageInput!) {{
   amendUsage(input: $input) {{ {ANSWERS} ... on AmendUsageDone {{ fields }}
     ... on DryRun {{ events {{ topic sentence }} }} }}
 }}"""
 WAITING = """query($filter: SuspenseFilter) { waitingRecords(filter: $filter) { nodes {
-  id recordId reason attempts amended readable value usageType quantity file position
+  id recordId reason attempts amended readable value usageType quantity file position writeOffAskedBy
 } } }"""
 AGEING = """{ suspenseAgeing {
   reason source usageType records ages { day week } rated ratedValue estimated estimatedValue unknown
@@ -38,6 +45,19 @@ class Clerk:
         given.setdefault("idempotencyKey", f"clerk-{self.keys}")
         data = self.company.ask(mutation, *(roles or ("carrier",)), input=given)
         return next(iter(data.values()))
+
+    def colleague_does(self, mutation, **given):
+        """The same as another person."""
+        self.keys += 1
+        given.setdefault("idempotencyKey", f"colleague-{self.keys}")
+        portal = self.company.portal
+        token = portal.token(self.company.id, "carrier", subject="u-2")
+        answer = portal.client.post(
+            "/graphql",
+            json={"query": mutation, "variables": {"input": given}},
+            headers={"Authorization": f"Bearer {token}"},
+        ).json()
+        return next(iter(answer["data"].values()))
 
     def waiting(self, **wanted):
         nodes = self.company.ask(WAITING, "carrier", filter=wanted)["waitingRecords"]["nodes"]
@@ -158,6 +178,70 @@ def test_nobody_pays_for_what_is_written_off_and_never_all_at_once(clerk, compan
     assert clerk.do(DISMISS, "mediation", note="mine", filter={"line": "+49301"})["code"] == "not_permitted"
     assert clerk.do(DISMISS, note="a test call", filter={"line": "+49301"})["dismissed"] == 1
     assert set(clerk.waiting()) == {"c2"}
+    whole(company)
+
+
+def test_what_comes_too_late_is_held_until_somebody_accepts_it(clerk, company, call):
+    before = company.settle()
+    tried = clerk.do(LATE, afterHours=48, note="section 4", dryRun=True)
+    assert [event["sentence"] for event in tried["events"]] == [
+        "Usage of all sources that comes more than 48 hours late is held in suspense (section 4)."
+    ]
+    clerk.do(LATE, afterHours=48, note="section 4")
+    clerk.do(LATE, source="slow", afterHours=240)
+    old, older = "2026-11-12T10:00:00Z", "2026-11-11T10:00:00Z"
+    report = company.use(
+        call("c1", 61), call("c2", 61, start=old), call("c3", 61, start=old, source="slow"),
+        call("c4", 61, start=older),
+    )  # fmt: skip
+    assert (report["charged"], report["suspended"], report["reasons"]) == (2, 2, {"too_late": 2})
+    assert {ident: one["value"] for ident, one in clerk.waiting().items()} == {
+        "c2": "0.100000", "c4": "0.100000",
+    }  # fmt: skip
+    assert clerk.do(RECYCLE)["suspended"] == 2
+    ident = clerk.waiting()["c2"]["id"]
+    assert clerk.do(RECYCLE, ids=[ident], acceptLate=True, dryRun=True)["charged"] == 1
+    assert clerk.do(RECYCLE, ids=[ident], acceptLate=True, note="agreed")["charged"] == 1
+    assert clerk.do(DISMISS, filter={"reason": "too_late"}, note="too old")["dismissed"] == 1
+    assert company.ask(RULES)["suspenseRules"] == {
+        "late": [{"source": None, "afterHours": 48, "note": "section 4"},
+                 {"source": "slow", "afterHours": 240, "note": ""}],
+        "dismissal": None,
+    }  # fmt: skip
+    assert company.ask(RULES, asOf={"seq": str(before)})["suspenseRules"]["late"] == []
+    assert company.ask(RULES, nodes=("sales",))["suspenseRules"] is None
+    assert clerk.do(LATE, afterHours=0)["code"] == "hours_out_of_range"
+    assert clerk.do(LATE, source="other", afterHours=None)["code"] == "no_late_rule"
+    assert clerk.do(LATE)["code"] == "invalid_input"
+    assert clerk.do(LATE, "telecoms_manager", afterHours=1)["code"] == "not_permitted"
+    whole(company)
+
+
+def test_writing_off_much_takes_two_persons(clerk, company, call):
+    clerk.do(TWO, above="0.15", note="section 5")
+    company.use(*(call(f"c{i}", 61, line=f"+4930{i}") for i in range(3)), {"garbled": True, "id": "c3"})
+    everything = {"source": "switch-1"}
+    tried = clerk.do(DISMISS, filter=everything, note="test calls", dryRun=True)
+    assert (tried["dismissed"], tried["asked"]) == (3, 0), "each by itself"
+    done = clerk.do(DISMISS, filter=everything, note="test calls")
+    assert (done["lookedAt"], done["dismissed"], done["asked"]) == (3, 1, 2)
+    garbled = {"reason": clerk.waiting()["c3"]["reason"]}
+    assert clerk.do(DISMISS, filter=garbled, note="garbled")["asked"] == 1, "nobody knows what it is worth"
+    waiting = clerk.waiting(writeOffAsked=True)
+    assert {one["writeOffAskedBy"] for one in waiting.values()} == {"carrier:u-1"}
+    again = clerk.do(DISMISS, filter=everything, note="test calls")
+    assert (again["passedOver"], {one["reason"] for one in again["problems"]}) == (2, {"dismissal_asked"})
+    first, second = (waiting[ident]["id"] for ident in sorted(waiting)[:2])
+    kept = clerk.colleague_does(KEEP, ids=[first], note="the customer pays")
+    assert (kept["kept"], clerk.waiting()[min(waiting)]["writeOffAskedBy"]) == (1, None)
+    assert clerk.colleague_does(DISMISS, ids=[second], note="I agree")["dismissed"] == 1
+    assert clerk.colleague_does(DISMISS, filter=garbled, note="I agree")["dismissed"] == 1
+    assert clerk.do(KEEP)["lookedAt"] == 0
+    assert len(clerk.waiting()) == 1
+    assert company.ask(RULES)["suspenseRules"]["dismissal"] == {"above": "0.150000", "note": "section 5"}
+    assert clerk.do(TWO, above=None)["__typename"] == "SetSuspenseRuleDone"
+    assert clerk.do(TWO, above=None)["code"] == "no_dismissal_rule"
+    assert clerk.do(TWO, "mediation", above="1")["code"] == "not_permitted"
     whole(company)
 
 

@@ -5,7 +5,9 @@ charged again: whichever comes later waits in suspense.
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import msgspec
 from msgspec import Struct
 from msgspec.structs import replace
 
@@ -68,6 +70,13 @@ class AskUnits(Struct, frozen=True):
     """When groups begin that are new to a running session."""
     attributes: tuple[tuple[str, str], ...] = ()
 
+    def first_form(self) -> Any:
+        """As it was told before reports could tell changes of price apart, where this one does not."""
+        if any(told.changes for told in self.groups):
+            return self
+        about = msgspec.structs.asdict(self)
+        return about | {"groups": [_as_told_first(told) for told in self.groups]}
+
     def steps(
         self, state: Tenant, sealer: Sealer, key_of: KeyOf, now: int
     ) -> "Sequence[StartSession | SessionCommand]":
@@ -98,6 +107,12 @@ class AskUnits(Struct, frozen=True):
         own = part_id(self.session, told.rating_group)
         record = replace(record, record_id=own, **changes)
         return StartSession(record, self.number, told.rating_group, self.session)
+
+
+def _as_told_first(told: GroupReport) -> dict[str, Any]:
+    about = msgspec.structs.asdict(told)
+    del about["changes"]
+    return about
 
 
 def _beginning(session: Session, sealer: Sealer, key_of: KeyOf, at: int) -> UsageRecord:

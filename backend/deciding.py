@@ -688,8 +688,8 @@ def content_of(item: Usage | Order) -> bytes:
         return _pack(item)
     if isinstance(item, Order):
         asked = item.command
-        form = asked.first_form() if isinstance(asked, DismissUsage | RecycleRecord) else first_form(asked)
-        return _pack([type(asked).__name__, form])
+        own = isinstance(asked, DismissUsage | RecycleRecord | AskUnits)
+        return _pack([type(asked).__name__, asked.first_form() if own else first_form(asked)])
     return _raw(item)
 
 

@@ -22,7 +22,9 @@ from .limit import Limits, Stop, ThresholdCrossed
 from .planned import Plans
 from .policy import EMERGENCY, PERSONAL, Asked, Ruling
 from .pooling import unit_value
+from .rating.basis import Switch
 from .rating.sessions import ends_sessions, switches_at
+from .rating.switched_rate import with_switches
 from .refusals import InvariantBroken, Refused
 from .session import (
     EXPIRED_MAX,
@@ -49,6 +51,7 @@ from .session import (
 from .session_conditions import Conditions
 from .session_terms import SessionTermsSet, SetSessionTerms, TermsInForce
 from .slicing import SECOND, Crowd, quota_of, wish
+from .switching import Switching, going_on, known
 from .tariff import CompiledRate, Rated, Tariffs
 from .usage import MONEY, UsageRecord
 
@@ -76,6 +79,7 @@ class Sessions:
         self._tariffs = tariffs
         self._limits = limits
         self._families = families
+        self._switching = Switching(tariffs, contracts.types.units)
         self.open: dict[SessionId, Session] = {}
         """In the order of their last reports, and so of `expires_at`, nearly."""
         self.expired: dict[SessionId, Session] = {}
@@ -145,6 +149,7 @@ class Sessions:
             return self._update(session, asking, session.used, now)
         used = _used(session, command)
         if isinstance(command, ReleaseSession):
+            session = _switched(session, self._switching.within(session, command.report, now))
             return self._release(session, command.number, used)
         return self._update(session, command, used, now)
 
@@ -176,7 +181,7 @@ class Sessions:
                 granted.quantity,
                 granted.hold,
                 ruling,
-                self._conditions(session, terms, granted.quantity, last=granted.final),
+                self._conditions(session, terms, granted.quantity, now, last=granted.final),
                 final=granted.final,
             ),
             *terms.crossed(granted.hold),
@@ -218,11 +223,14 @@ class Sessions:
         return session, self._plans.bound(rate, period.period, path)
 
     def _update(self, session: Session, command: UpdateSession, used: int, now: int) -> list[Told]:
+        switches = self._switching.reported(session, command.report, used, now)
+        switched = switches if switches != known(session) else None
+        session = _switched(session, switches)
         terms, requested = self._terms(session, used), command.requested
         if session.payer != CORPORATE:
             quantity = _free(session, _checked(requested)) if requested is not None else 0
-            of = _of(session, command.number)
-            return [SessionUpdated(*of, used, requested, quantity, False, NO_HOLD, NO_HOLD, _until(now))]
+            told = (*_of(session, command.number), used, requested, quantity, False, NO_HOLD, NO_HOLD)
+            return [SessionUpdated(*told, _until(now), switches=switched)]
         suspended = requested is not None and self._is_cut_off(session, now)
         if requested is None or suspended:
             held, _ = terms.priced(terms.largest(used))
@@ -240,10 +248,11 @@ class Sessions:
             denied = self._denied(
                 session, terms, command.number, used, requested, held, until, suspended=suspended
             )
-            return [denied, *crossed]
+            return [replace(denied, switches=switched), *crossed]
         updated = SessionUpdated(
             *(*_of(session, command.number), used, requested, quantity, final, session.hold, held),
-            *(_until(now), terms.ruling_of(held), self._conditions(session, terms, quantity, last=final)),
+            *(_until(now), terms.ruling_of(held)),
+            *(self._conditions(session, terms, quantity, now, last=final), switched),
         )
         return [updated, *crossed]
 
@@ -265,13 +274,16 @@ class Sessions:
             return Slice(granted.hold, max(granted.quantity, _free(session, requested)), final=False)
         return granted
 
-    def _conditions(self, session: Session, terms: Terms, granted: int, *, last: bool) -> Conditions | None:
+    def _conditions(
+        self, session: Session, terms: Terms, granted: int, now: int = 0, *, last: bool
+    ) -> Conditions | None:
         """What is told beside a slice, or with a denial; None where all is as usual."""
         laid_down = self.terms.of(session.path, session.usage_type)
         told = laid_down.conditions(granted, last=last) if laid_down is not None else _AS_USUAL
-        if granted and not terms.rate.plain:
+        if granted:
             begins = session.started_at + terms.used * SECOND
             switch_at = switches_at(terms.rate, begins, begins + granted * SECOND)
+            switch_at = switch_at or self._switching.next_at(session, now)
             told = replace(told, switch_at=switch_at) if switch_at else told
         if granted and laid_down is not None and laid_down.pooled:
             told = replace(told, unit_value=unit_value(terms))
@@ -343,6 +355,7 @@ class Sessions:
         """A report after the session was ended: what is new in it is charged as a record of its own."""
         used = _used(session, command)
         more = used - session.used
+        session = replace(session, basis=going_on(session))
         total, followed = self._charged(session, more, session.session + LATE, command.sealed)
         released = SessionReleased(*_of(session, command.number), used, more - total, True, NO_HOLD)
         return [released, *followed]
@@ -528,6 +541,8 @@ def _begun(event: SessionReserved) -> Session:
 
 
 def _gone_on(session: Session, event: SessionUpdated | SessionDenied) -> Session:
+    if event.switches is not None:
+        session = _switched(session, event.switches)
     return replace(
         session,
         number=event.number,
@@ -536,6 +551,12 @@ def _gone_on(session: Session, event: SessionUpdated | SessionDenied) -> Session
         expires_at=event.expires_at,
         pooled=session.pooled or _is_pooled(event.conditions),
     )
+
+
+def _switched(session: Session, switches: tuple[Switch, ...]) -> Session:
+    if switches == known(session):
+        return session
+    return replace(session, basis=with_switches(session.basis, switches))
 
 
 def session_id(session: Session) -> SessionId:

@@ -20,6 +20,8 @@ from .tariff import Tariffs, first_published
 from .tenant import Tenant
 from .trading_kept import describe_trading
 
+_BASIS_FIRST = 5
+"""So many fields had the basis of a session before its prices could change."""
 _encoder = msgspec.json.Encoder(order="sorted")
 
 
@@ -247,6 +249,8 @@ def _session(session: Session) -> dict[str, Any]:
     for name in ("prefix", "basis"):
         # Most sessions have none: they are told as before there were any.
         told = {key: value for key, value in told.items() if key != name or value}
+    if session.basis is not None and not session.basis.switches:
+        told["basis"] = told["basis"][:_BASIS_FIRST]
     return {**told, "subject": session.subject.hex(), "sealed": session.sealed.hex()}
 
 

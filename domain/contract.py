@@ -26,6 +26,7 @@ from .calendar import (
     name_of,
 )
 from .rating.amending import AmendTariff
+from .rating.overriding import OverrideRates
 from .refusals import Refused, check_text
 from .tariff import CompiledRate, PublishTariff
 from .terms import QUANTITY_MAX, USUAL, Grant, Terms, check_ends_on, check_terms, prorated
@@ -115,7 +116,9 @@ def first_form(command: object) -> object:
     digests stay the same."""
     if isinstance(command, SignContract) and command.terms is None and not command.note:
         return command.contract, command.starts_on, command.grants, command.overage
-    return command.first_form() if isinstance(command, PublishTariff | AmendTariff) else command
+    if isinstance(command, PublishTariff | AmendTariff | OverrideRates):
+        return command.first_form()
+    return command
 
 
 class EndContract(Struct, frozen=True, array_like=True):

@@ -16,8 +16,7 @@ from .charging import uncovered
 from .hierarchy import Member, Path
 from .limit import Limits, Stop, ThresholdCrossed
 from .policy import Asked, Ruling, priced_above
-from .rating.planned_rate import PlannedRate
-from .rating.sessions import has_ended
+from .rating.sessions import has_ended, may_cost_more
 from .refusals import InvariantBroken
 from .slicing import Wish
 from .tariff import EXACT_MAX, NOTHING, CompiledRate, Rated
@@ -75,7 +74,7 @@ class Terms:
         self.path = path
         self.asked = asked
         self._policies = bool(limits.policies) and not spared
-        self._may_cost_more = self._policies or isinstance(rate, PlannedRate)
+        self._may_cost_more = self._policies or may_cost_more(rate)
         """Than it was held for: a policy prices it, or its plan has gone on meanwhile."""
         self.family, self.money = families
         self.limits = limits

@@ -18,14 +18,16 @@ from .hierarchy import Path
 from .ledger import Ledger, trimmed
 from .limit import Limits
 from .planned import Counter, Counting, Plans
-from .rating.basis import NO_BASIS
+from .rating.basis import NO_BASIS, Switch
 from .rating.planned_rate import PlannedRate
 from .rating.standing import Counted, Standing
+from .rating.switched_rate import with_switches
 from .rating_job import RatingStarted
 from .recounting import Recount, count_of
 from .refusals import Refused
 from .rerated import Again, CapCorrected, Made, TakenBack, UsageCorrected, UsageRerated, UsageTakenBack, was
 from .rollover import RollOvers
+from .switching import Switching
 from .tariff import EXACT_MAX, CompiledRate, Tariffs
 from .usage import MONEY
 
@@ -216,8 +218,18 @@ class Making:
             return None, False
         if rate is None:
             return None, False
+        if charge.basis is not None and charge.basis.switches:
+            rate = self._switched(charge, rate, charge.basis.switches)
         rate = of.contracts.rate_of(of.contracts.periods[charge.period], charge.usage_type, rate)
         return rate, again.counterpart is None
+
+    def _switched(self, charge: UsageCharged, rate: CompiledRate, were: tuple[Switch, ...]) -> CompiledRate:
+        """With the prices that its session went on into, as they are by now."""
+        of = self._of
+        found_by = {"tariff": rate.version, "rate": rate.index, "prefix": rate.prefix, "basis": rate.basis}
+        switches = Switching(of.tariffs, of.contracts.types.units).again(replace(charge, **found_by), were)
+        basis = with_switches(rate.basis, switches)
+        return of.tariffs.versions[rate.version - 1].rate_of(rate.index, rate.prefix, basis)
 
     def _correct(self, again: Again, after: UsageCharged, *, by_zone: bool) -> None:
         running = self._of.contracts.period_for(self._now)

@@ -11,7 +11,7 @@ from msgspec import Struct
 from .hierarchy import Path
 from .hold import NO_HOLD, Hold
 from .policy import Ruling
-from .rating.basis import Basis
+from .rating.basis import Basis, Switch
 from .session_conditions import Conditions
 from .usage import UsageRecord
 
@@ -103,6 +103,8 @@ class SessionUpdated(Struct, frozen=True, array_like=True, gc=False):
     expires_at: int
     ruling: Ruling | None = None
     conditions: Conditions | None = None
+    switches: tuple[Switch, ...] | None = None
+    """All of the session's changes of price, where this report has changed them."""
 
 
 class SessionDenied(Struct, frozen=True, array_like=True, gc=False):
@@ -139,6 +141,7 @@ class SessionDenied(Struct, frozen=True, array_like=True, gc=False):
     """What the limit counts in."""
     ruling: Ruling | None = None
     conditions: Conditions | None = None
+    switches: tuple[Switch, ...] | None = None
 
 
 class SessionReleased(Struct, frozen=True, array_like=True, gc=False):
@@ -209,6 +212,8 @@ class Report(Struct, frozen=True, gc=False):
 
     used: int = 0
     total: int | None = None
+    changes: tuple[tuple[int, int], ...] = ()
+    """Where it tells them apart: after so many of its units, other prices held since a moment."""
 
 
 class UpdateSession(Struct, frozen=True, gc=False):

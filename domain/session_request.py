@@ -43,6 +43,8 @@ class GroupReport(Struct, frozen=True, gc=False):
     used: int = 0
     requested: int | None = None
     """0 for as much as is usual; None for nothing more."""
+    changes: tuple[tuple[int, int], ...] = ()
+    """After so many of the used units other prices held, since a moment in microseconds."""
 
 
 class Running(Protocol):
@@ -113,7 +115,7 @@ def _of_pool(told: list[tuple[Session, GroupReport]], number: int) -> list[Sessi
 
 
 def _reporting(group: Session, number: int, told: GroupReport) -> UpdateSession:
-    report = Report(_counted(group, told))
+    report = Report(_counted(group, told), changes=told.changes)
     return UpdateSession(group.source, group.session, number, report, told.requested)
 
 
@@ -122,10 +124,17 @@ def steps_of_release(
 ) -> list[SessionCommand]:
     """All groups end, whether they are told of or not: those first that give most back."""
     _check_number(groups, number)
-    used = {group.session: _counted(group, told) for told in reports if (group := group_of(told, groups))}
-    ending = sorted(groups, key=lambda group: group.used + used.get(group.session, 0) - group.hold.total)
+    told = {
+        group.session: Report(_counted(group, one), changes=one.changes)
+        for one in reports
+        if (group := group_of(one, groups))
+    }
+    nothing = Report()
+    ending = sorted(
+        groups, key=lambda group: group.used + told.get(group.session, nothing).used - group.hold.total
+    )
     return [
-        ReleaseSession(group.source, group.session, number, Report(used.get(group.session, 0)))
+        ReleaseSession(group.source, group.session, number, told.get(group.session, nothing))
         for group in ending
     ]
 

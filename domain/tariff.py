@@ -5,7 +5,7 @@ once, by the method and to the decimals its tariff names. Usage is rated with th
 was valid when it happened: versions are only ever added. What rates is in `rating/`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
 from typing import Any, ClassVar
@@ -15,6 +15,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from .rating.amending import TariffAmended, TariffWithdrawn, rates_after, zones_after
+from .rating.amending import as_told as changes_as_told
 from .rating.basis import Basis
 from .rating.checking import Checked, check_decimals
 from .rating.fees import Fee
@@ -32,12 +33,14 @@ from .rating.language import (
     told_first,
 )
 from .rating.overriding import RatesOverridden, Source, compose
+from .rating.overriding import as_told as overrides_as_told
 from .rating.plan import CompiledPlan, PricePlan
 from .rating.plan_checks import check_fees, check_planned, check_plans
 from .rating.planned_rate import as_it_was
 from .rating.rate import EXACT_MAX, NOTHING, Attributes, CompiledRate, Rated
 from .rating.rounding import round_to, round_up_to
 from .rating.shaped import ShapedRate
+from .rating.switched_rate import switched
 from .rating.timeline import Entry
 from .refusals import InvariantBroken, Refused, check_text
 from .usage import USAGE_TYPES
@@ -129,6 +132,7 @@ class Tariff:
         published: TariffPublished,
         made: Made | None = None,
         sources: Mapping[int, Source] = NO_SOURCES,
+        versions: Sequence["Tariff"] = (),
     ) -> None:
         self.published = published
         """All that it says, however it was made."""
@@ -137,6 +141,8 @@ class Tariff:
         self.plans = {plan.plan: CompiledPlan(plan) for plan in published.plans}
         self.sources = sources
         """By the place of a rate, where it comes from if that is not the base."""
+        self._versions = versions
+        """All of the tenant: a session may go on into a later one."""
 
     @cached_property
     def _finder(self) -> Finder:
@@ -190,7 +196,14 @@ class Tariff:
     def rate_of(self, index: int, prefix: str, basis: Basis | None) -> CompiledRate:
         """One of its rates, as a charge has applied it."""
         rate = self.rates[index]
-        return as_it_was(rate.again(prefix, basis), rate.plan, basis)
+        if basis is None or not basis.switches:
+            return as_it_was(rate.again(prefix, basis), rate.plan, basis)
+
+        def following(version: int, place: int) -> CompiledRate:
+            of = self if version == self.published.version else self._versions[version - 1]
+            return of.rates[place].again(prefix, basis)
+
+        return as_it_was(switched(rate.again(prefix, basis), basis, following), rate.plan, basis)
 
     def has_prefix(self, index: int, prefix: str) -> bool:
         """Whether a rate is for a prefix."""
@@ -258,7 +271,7 @@ class Tariffs:
         match event:
             case TariffAmended():
                 of = self.versions[event.change.of - 1].published
-                return Tariff(amended(of, event), event)
+                return Tariff(amended(of, event), event, versions=self.versions)
             case RatesOverridden():
                 of = self.versions[event.of - 1].published
                 composed = compose(of.rates, of.zones, event.overrides)
@@ -270,9 +283,9 @@ class Tariffs:
                     rates=composed.rates,
                     zones=composed.zones,
                 )
-                return Tariff(published, event, composed.sources)
+                return Tariff(published, event, composed.sources, self.versions)
             case TariffPublished():
-                return Tariff(event)
+                return Tariff(event, versions=self.versions)
 
 
 def amended(of: TariffPublished, event: TariffAmended) -> TariffPublished:
@@ -320,6 +333,10 @@ def check_tariff(command: PublishTariff, units: Mapping[str, str] = USAGE_TYPES)
 
 def first_published(published: Made) -> dict[str, Any]:
     """A version by its fields' names, as told before it could say more; of others, what makes them so."""
+    if isinstance(published, TariffAmended):
+        published = replace(published, change=changes_as_told((published.change,))[0])
+    elif isinstance(published, RatesOverridden):
+        published = replace(published, overrides=overrides_as_told(published.overrides))
     if not isinstance(published, TariffPublished):
         plain: dict[str, Any] = msgspec.to_builtins(msgspec.structs.asdict(published))
         return plain

@@ -99,6 +99,12 @@ class RatingComponent:
     blocks: Quantity = strawberry.field(description="How many increments, the last one begun.")
     exact_fraction: str = strawberry.field(description="In micro-units: 1250000/3.")
     exact_amount: str = strawberry.field(description="The same in the currency, cut after 12 decimals.")
+    tariff_version: int | None = strawberry.field(
+        description="Whose price it is, where a session went on into another version than it began in."
+    )
+    since: Moment | None = strawberry.field(
+        description="Of a session that went on at other prices: since when this one held for it."
+    )
 
 
 @strawberry.type(description="The rate that was applied, and the arithmetic.")
@@ -613,6 +619,8 @@ def _component(one: Component) -> RatingComponent:
         blocks=Quantity(one.blocks),
         exact_fraction=f"{one.exact.numerator}/{one.exact.denominator}",
         exact_amount=exact_text(one.exact / MICRO),
+        tariff_version=one.tariff or None,
+        since=Moment(one.since) if one.since else None,
     )
 
 

@@ -69,9 +69,10 @@ class RateDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     origin: Annotated[str, _said("A zone that the serving network, or else the own number, is in.")] = ""
     window: Annotated[str, _said('A window of the tariff; "" is at any other time.')] = ""
     across: Annotated[
-        Literal["", "start", "split"],
+        Literal["", "start", "split", "report"],
         _said(
-            "What goes on into another window: rated as at its start, or split there. Else the tariff says."
+            "What goes on into another window: rated as at its start, or split there (what is counted in "
+            "seconds), or by what its session reports (all else). Else the tariff says."
         ),
     ] = ""
     bands: tuple[BandDefinition, ...] = ()
@@ -96,6 +97,7 @@ class RateDefinition(Struct, frozen=True, forbid_unknown_fields=True):
             *(self.minimum_charge, self.maximum_charge, self.at_maximum == "end", self.percent, self.times),
             self.blocked,
             self.plan,
+            self.across == "report",
         )
 
     def _band(self, band: BandDefinition) -> Band:
@@ -192,7 +194,8 @@ def refusal_told(refused: Refused) -> str:
     facts = refused.facts
     where, value = path_in_file(str(facts.get("field", ""))), facts.get("value", "")
     if where.endswith((".across", ".at_maximum")):
-        said = {".across": {"True": "split"}, ".at_maximum": {"True": "end"}}
+        meant = "report" if facts["field"].endswith(".by_reports") else "split"
+        said = {".across": {"True": meant}, ".at_maximum": {"True": "end"}}
         value = said[where[where.rindex(".") :]].get(value, "start")
     return str(wrong(where, value, str(facts.get("remedy", refused.code))))
 
@@ -201,7 +204,7 @@ def path_in_file(path: str) -> str:
     """Where a field of the command stands in the file."""
     names = {"tariff": "id", "decimals": "rounding.decimals"}
     path = names.get(path, path)
-    return re.sub(r"\.split$", ".across", re.sub(r"\.ends$", ".at_maximum", path))
+    return re.sub(r"\.(split|by_reports)$", ".across", re.sub(r"\.ends$", ".at_maximum", path))
 
 
 def tariff_schema() -> dict[str, Any]:

@@ -42,8 +42,11 @@ class Unit(Struct, frozen=True, rename="camel"):
     service_specific_units: int | None = None
 
 
+PRICE_CHANGED = "TARIFF_TIME_CHANGE"
+
+
 class Trigger(Struct, frozen=True, rename="camel"):
-    """Why a report is made now: it is taken note of, and changes nothing."""
+    """Why a container ends. At a change of price what follows is told apart; others are taken note of."""
 
     trigger_type: str = ""
 
@@ -205,16 +208,25 @@ def _group(usage: UnitUsage, place: int) -> GroupReport:
     where = f"multipleUnitUsage[{place}]"
     usage_type = _type(usage, where)
     used = 0
+    changes: list[tuple[int, int]] = []
     for at, container in enumerate(usage.used_unit_container):
         # Counted in its own unit, or refused: what was used must not be taken for nothing.
         used += _counted(_amount(container, usage_type), usage_type, f"{where}.usedUnitContainer[{at}]")
+        if container.trigger_timestamp and _is_at_another_price(container):
+            changes.append((used, _triggered(container, f"{where}.usedUnitContainer[{at}]")))
+    told = tuple(changes)
     if used > QUANTITY_MAX:
         raise bad(f"{where}.usedUnitContainer", f"adds up to more than {QUANTITY_MAX}")
     if usage.requested_unit is None:
-        return GroupReport(usage.rating_group, usage_type, used)
+        return GroupReport(usage.rating_group, usage_type, used, None, told)
     amount = _amount(usage.requested_unit, usage_type)
     wanted = 0 if amount is None else _counted(amount, usage_type, f"{where}.requestedUnit")
-    return GroupReport(usage.rating_group, usage_type, used, wanted)
+    return GroupReport(usage.rating_group, usage_type, used, wanted, told)
+
+
+def _is_at_another_price(container: Container) -> bool:
+    """Whether what follows it was used at another price."""
+    return any(trigger.trigger_type == PRICE_CHANGED for trigger in container.triggers)
 
 
 def _type(usage: UnitUsage, where: str) -> str:
@@ -254,9 +266,17 @@ def _counted(amount: int | None, usage_type: str, where: str) -> int:
 
 
 def _moment(asked: ChargingData) -> int:
+    return _read_moment(asked.invocation_time_stamp, "invocationTimeStamp")
+
+
+def _triggered(container: Container, where: str) -> int:
+    return _read_moment(container.trigger_timestamp, f"{where}.triggerTimestamp")
+
+
+def _read_moment(text: str, where: str) -> int:
     """Microseconds; the moment must carry its zone, so that it means the same everywhere."""
     try:
-        at: Any = msgspec.convert(asked.invocation_time_stamp, _Moment)
+        at: Any = msgspec.convert(text, _Moment)
     except msgspec.ValidationError:
-        raise bad("invocationTimeStamp", 'give a moment with its zone: "2026-11-15T10:00:00Z"') from None
+        raise bad(where, 'give a moment with its zone: "2026-11-15T10:00:00Z"') from None
     return int((at - moment(0)) // _MICROSECOND)

@@ -7,8 +7,9 @@ these, not the rest once more. Everything else of a version stays as in the one 
 from typing import ClassVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from .language import Rate, Zone
+from .language import Rate, Zone, as_amended
 
 AMENDMENTS_MAX = 100
 
@@ -67,7 +68,7 @@ class AmendTariff(Struct, frozen=True, array_like=True):
 
     def first_form(self) -> object:
         """What the same request always says: what a sheet changes depends on what holds when it comes."""
-        return ("sheet", self.sheet) if self.sheet else self
+        return ("sheet", self.sheet) if self.sheet else replace(self, changes=as_told(self.changes))
 
 
 class WithdrawTariff(Struct, frozen=True, array_like=True):
@@ -75,6 +76,11 @@ class WithdrawTariff(Struct, frozen=True, array_like=True):
 
     version: int
     note: str = ""
+
+
+def as_told(changes: tuple[Amendment, ...]) -> tuple[Amendment, ...]:
+    """As they were told before rates could say more, where they say no more."""
+    return tuple(replace(change, rates=as_amended(change.rates)) for change in changes)
 
 
 def rates_after(rates: tuple[Rate, ...], change: Amendment) -> tuple[Rate, ...]:

@@ -124,6 +124,7 @@ class Checked:
         yield "window", bool(rate.window) and rate.window not in self.windows, "the name of one of `windows`"
         in_seconds = self._units.get(rate.usage_type) == SECOND_UNIT
         yield "split", rate.split and not in_seconds, "only what is counted in seconds can be split"
+        yield "by_reports", rate.by_reports and in_seconds, "what is counted in seconds can be split"
         for field in ("minimum_charge", "maximum_charge"):
             text = getattr(rate, field)
             yield field, bool(text) and not PRICE.fullmatch(text), PRICE_REMEDY
@@ -178,7 +179,9 @@ class Checked:
         for place, row in zip(places, rows, strict=True):
             if row.split != rows[0].split:
                 raise bad(f"rates[{place}].split", row.split, f"the same as in rates[{places[0]}]")
-            if row.split and _common(row) != _common(rows[0]):
+            if row.by_reports != rows[0].by_reports:
+                raise bad(f"rates[{place}].by_reports", row.by_reports, f"the same as in rates[{places[0]}]")
+            if (row.split or row.by_reports) and _common(row) != _common(rows[0]):
                 remedy = f"what is split has the bands, increments and minimums of rates[{places[0]}]"
                 raise bad(f"rates[{place}].increment", row.increment, remedy)
         _check_countable(f"rates[{places[0]}]", rows)

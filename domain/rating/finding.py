@@ -127,7 +127,7 @@ class Finder:
             row = self.rates[place].row
             # One without a window beside others that have one is chosen as they are.
             if clock is not None or not is_plain(row) or not asked.isdisjoint(lanes_of(row)):
-                held = rows if row.split else {row.window: row}
+                held = rows if row.split or row.by_reports else {row.window: row}
                 self.rates[place] = ShapedRate(row, place, published, held, clock)
 
     def _enter(self, rates: list[CompiledRate], clocks: "Clocks", published: Version) -> None:

@@ -5,9 +5,10 @@ what was published once means what it meant.
 """
 
 import re
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from msgspec import Struct
+from msgspec.structs import astuple
 
 MICRO = 1_000_000
 DECIMALS_MAX = 6
@@ -80,6 +81,8 @@ class Rate(Struct, frozen=True, array_like=True):
     """Nothing is offered there, whatever a shorter prefix costs."""
     plan: str = ""
     """A plan of the tariff, in which its overage counts: see `plan.py`."""
+    by_reports: bool = False
+    """What a session reports as used in another window costs what holds there. `split` is for seconds."""
 
 
 class Priced(Protocol):
@@ -118,11 +121,18 @@ class Window(Struct, frozen=True, array_like=True):
 
 RATE_FIRST = 10
 """So many fields had a rate when tariffs were first published."""
+RATE_AMENDED = 21
+"""So many when versions were first amended, and own rates laid over them."""
 
 
 def first_rate(rate: Rate) -> tuple[object, ...]:
     """A rate as it was told before it could say more."""
     return told_first(rate, RATE_FIRST)
+
+
+def as_amended(rates: tuple[Rate, ...]) -> Any:
+    """Rates as they stood in amendments and own rates at first, where they say no more than then."""
+    return tuple(rate if rate.by_reports else astuple(rate)[:RATE_AMENDED] for rate in rates)
 
 
 def told_first(told: Struct, first: int) -> tuple[object, ...]:

@@ -14,7 +14,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..refusals import Refused, check_text
-from .language import UNITS_MAX, Band, Rate, Zone
+from .language import UNITS_MAX, Band, Rate, Zone, as_amended
 
 OVERRIDES_MAX = 10_000
 HUNDREDTHS_MAX = 10_000
@@ -74,6 +74,9 @@ class OverrideRates(Struct, frozen=True, array_like=True):
     supersede: bool = False
     """Whether they may hold for usage of the past, which then is to be rated again."""
 
+    def first_form(self) -> object:
+        return replace(self, overrides=as_told(self.overrides))
+
 
 class Source(Struct, frozen=True):
     """Where a rate of a composed version comes from, where it is not simply the base's."""
@@ -108,6 +111,11 @@ def compose(rates: Sequence[Rate], zones: Sequence[Zone], overrides: Overrides) 
         tuple(by_name.values()),
         {place: source for place, (_, source) in enumerate(found) if source is not None},
     )
+
+
+def as_told(overrides: Overrides) -> Overrides:
+    """As they were told before rates could say more, where they say no more."""
+    return replace(overrides, rates=as_amended(overrides.rates))
 
 
 def _replaced(rates: Sequence[Rate], overrides: Overrides) -> dict[int, int]:

@@ -1,7 +1,12 @@
 """What a session must know of its rate: when the price changes, and where the maximum charge ends it."""
 
+from collections.abc import Iterator
+
+from .planned_rate import PlannedRate
 from .rate import CompiledRate
 from .shaped import ShapedRate
+from .switched_rate import SwitchedRate
+from .windows import Clock
 
 HORIZON_STEPS_MAX = 32
 """Stretches that are looked through for another price: days, mostly."""
@@ -22,12 +27,29 @@ def switches_at(rate: CompiledRate, after: int, until: int) -> int:
     return 0
 
 
+def stretches(clock: Clock, after: int, until: int) -> Iterator[int]:
+    """When windows may begin, after a moment and before another."""
+    at = after
+    for _ in range(HORIZON_STEPS_MAX):
+        at = clock.stretch(at)[1]
+        if at >= until:
+            return
+        yield at
+
+
 def ends_sessions(rate: CompiledRate) -> bool:
-    return isinstance(rate, ShapedRate) and rate.row.ends and rate.most is not None
+    return isinstance(rate, ShapedRate | SwitchedRate) and rate.row.ends and rate.most is not None
+
+
+def may_cost_more(rate: CompiledRate) -> bool:
+    """Whether what was held may cost more by now: its plan has gone on, or other prices hold."""
+    return isinstance(rate, PlannedRate | SwitchedRate)
 
 
 def has_ended(rate: CompiledRate, billed: int, taken: int, at: int) -> int | None:
     """The maximum charge, where so much costs that or more before it is held down to it."""
-    if not isinstance(rate, ShapedRate) or rate.most is None or billed <= taken or rate.is_beyond(billed):
+    if not isinstance(rate, ShapedRate | SwitchedRate):
+        return None
+    if rate.most is None or billed <= taken or rate.is_beyond(billed):
         return None
     return int(rate.most) if rate.unheld(billed, taken, at) >= rate.most else None

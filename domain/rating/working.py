@@ -15,6 +15,7 @@ from .language import Priced
 from .planned_rate import PlannedRate
 from .rate import CompiledRate, Rated
 from .shaped import Piece, ShapedRate
+from .switched_rate import SwitchedRate
 
 Kind = Literal[
     "usage", "connect_fee", "percentage", "minimum_charge", "maximum_charge", "policy_price", "plan"
@@ -39,6 +40,10 @@ class Component(Struct, frozen=True):
     increment: int = 1
     part: str = ""
     """Of a plan: "tier 2", "entry of tier 2", "free", "block"; "cap" is what that takes away."""
+    tariff: int = 0
+    """The version whose price it is, where a session went on into another than it began in."""
+    since: int = 0
+    """Since when that price held for it, in microseconds; 0 since its start."""
 
     @property
     def units(self) -> int:
@@ -68,6 +73,8 @@ def check_working(told: list[Component], rated: Rated) -> None:
 def _components(rate: CompiledRate, billed: int, taken: int, at: int) -> Iterator[Component]:
     if isinstance(rate, PlannedRate):
         yield from _planned(rate, billed, taken, at)
+    elif isinstance(rate, SwitchedRate):
+        yield from _switched(rate, billed, taken, at)
     elif not isinstance(rate, ShapedRate):
         price = rate.price or rate.row
         cost = Fraction((billed - taken) * rate.num, rate.den)
@@ -81,6 +88,23 @@ def _components(rate: CompiledRate, billed: int, taken: int, at: int) -> Iterato
         yield Component("connect_fee", fee, price=rate.row.connect_fee)
     if isinstance(rate, ShapedRate):
         yield from _about_the_whole(rate, rate.unheld(billed, taken, at))
+    if isinstance(rate, SwitchedRate) and isinstance(rate.inner, ShapedRate):
+        yield from _about_the_whole(rate.inner, rate.unheld(billed, taken, at))
+
+
+def _switched(rate: SwitchedRate, billed: int, taken: int, at: int) -> Iterator[Component]:
+    """Stretch by stretch, each as its own rate asks."""
+    if rate.is_beyond(billed):
+        raise InvariantBroken("what nothing can count is not charged", billed=billed)
+    for begins, ends, of, since in rate.stretches(billed, taken):
+        version = of.version if of.version != rate.version else 0
+        if isinstance(of, ShapedRate):
+            told = _usage(of, ends, begins, at)
+        else:
+            cost = Fraction((ends - begins) * of.num, of.den)
+            price = (of.row.price, of.row.per, of.increment)
+            told = iter([Component("usage", cost, begins, ends, 0, "", *price)])
+        yield from (replace(one, tariff=version, since=since) for one in told)
 
 
 def _planned(rate: PlannedRate, billed: int, taken: int, at: int) -> Iterator[Component]:

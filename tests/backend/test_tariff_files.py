@@ -52,6 +52,25 @@ def test_there_is_an_example_of_each_key_of_a_rate():
     assert all(f"`{key}`" in PAGE or f'"{key}"' in PAGE for key in left)
 
 
+@pytest.mark.parametrize(
+    ("across", "told"),
+    [
+        ("", None),
+        ("start", None),
+        ("report", None),
+        ("split", "only what is counted in seconds can be split"),
+    ],
+)
+def test_data_goes_by_reports_and_is_not_split(across, told):
+    rate = {"usage_type": "data", "zone": "z", "price": "1", "across": across}
+    text = json.dumps(json.loads(changed("rates", [rate]))).encode()
+    if told is None:
+        assert usable_tariff(text, UTC).rates[0].by_reports == (across == "report")
+        return
+    with pytest.raises(DefinitionError, match=told):
+        usable_tariff(text, UTC)
+
+
 def changed(path: str, value: object) -> bytes:
     """PLAIN with another value at a path such as rates.0.price."""
     whole = json.loads(json.dumps(PLAIN))
@@ -71,7 +90,8 @@ def changed(path: str, value: object) -> bytes:
         ("rates.0.bands", [{"from": 60, "price": "1"}, {"from": 30, "price": "1"}],
          "rates[0].bands[1].from: '30': after the band before it, which begins at 60"),
         ("rates.0.bands.0.form", 9, "rates[0].bands[0].form: there is no such key: use from, price, per"),
-        ("rates.0.across", "stop", "rates[0].across: 'stop': use one of split, start"),
+        ("rates.0.across", "stop", "rates[0].across: 'stop': use one of report, split, start"),
+        ("rates.0.across", "report", "rates[0].across: 'report': what is counted in seconds can be split"),
         ("rates.0.across", "split", None),
         ("rates.0.at_maximum", "end", "rates[0].at_maximum: 'end': give a `maximum_charge`"),
         ("rates.0.window", "peak", "rates[0].window: 'peak': the name of one of `windows`"),

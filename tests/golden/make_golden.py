@@ -88,7 +88,7 @@ from allotment.domain.policy import (
 from allotment.domain.quiet import QuietHours
 from allotment.domain.raising import LimitRaised, MayRaise
 from allotment.domain.rating.amending import Amendment, TariffAmended, TariffWithdrawn
-from allotment.domain.rating.basis import Basis
+from allotment.domain.rating.basis import Basis, Switch
 from allotment.domain.rating.fees import Fee
 from allotment.domain.rating.language import Band, Span, Window, Zone
 from allotment.domain.rating.overriding import Discount, Overrides, RatesOverridden
@@ -909,6 +909,44 @@ SAMPLES |= {
             (SourceCounts("pbx-1", 10, 4, 3, 2, 1, 1, 5, BIG, 7),),
         ),
         ImportRefused("i-4", "stdin", "allotment", "", "is not JSON", ()),
+    ],
+}
+
+SWITCHES = (Switch(7 * 10**6, NOON, 2, 1), Switch(BIG, NOON + 10**9, 1, 4))
+BY_REPORTS = Rate("data", "any", "0.01", per=10**6, window="night", by_reports=True)
+SAMPLES |= {
+    "usage.charged/v6": [
+        *SAMPLES["usage.charged/v5"],
+        msgspec.structs.replace(SAMPLES["usage.charged/v1"][0], basis=Basis(switches=SWITCHES)),
+    ],
+    "session.reserved/v7": [
+        *SAMPLES["session.reserved/v6"],
+        msgspec.structs.replace(RESERVED, basis=Basis(window="night")),
+    ],
+    **{
+        f"session.{name}/v4": [
+            *SAMPLES[f"session.{name}/v3"],
+            msgspec.structs.replace(SAMPLES[f"session.{name}/v1"][0], switches=SWITCHES),
+            msgspec.structs.replace(SAMPLES[f"session.{name}/v1"][0], switches=()),
+        ]
+        for name in ("updated", "denied")
+    },
+    "tariff.published/v5": [
+        *SAMPLES["tariff.published/v4"],
+        TariffPublished(
+            *("by reports", 5, NOON, "EUR", "half_up", 4),
+            rates=(Rate("data", "any", "0.02", per=10**6, by_reports=True), BY_REPORTS),
+            windows=(Window("night", (Span((), 1_320, 360),)),),
+            time_zone="Europe/Berlin",
+        ),
+    ],
+    "tariff.amended/v3": [
+        *SAMPLES["tariff.amended/v2"],
+        TariffAmended(*("by reports", 7, "EUR"), Amendment(5, NOON, (0,), (BY_REPORTS,))),
+    ],
+    "tariff.rates_overridden/v3": [
+        *SAMPLES["tariff.rates_overridden/v2"],
+        RatesOverridden(*("by reports", 9, 5, NOON, "EUR", NOON), Overrides((BY_REPORTS,))),
     ],
 }
 

@@ -688,8 +688,9 @@ def content_of(item: Usage | Order) -> bytes:
         return _pack(item)
     if isinstance(item, Order):
         asked = item.command
-        own = isinstance(asked, DismissUsage | RecycleRecord | AskUnits)
-        return _pack([type(asked).__name__, asked.first_form() if own else first_form(asked)])
+        if isinstance(asked, DismissUsage | RecycleRecord | AskUnits):
+            return _pack([type(asked).__name__, asked.first_form()])
+        return _pack([type(asked).__name__, first_form(asked)])
     return _raw(item)
 
 

@@ -14,7 +14,7 @@ from .amounts import exact
 
 TimeReader = Callable[[str], int]
 
-TIMES_KEPT = 50_000
+TIMES_KEPT = 10_000
 """A busy element writes many records within one second."""
 MICROSECONDS = 1_000_000
 

@@ -12,6 +12,7 @@ from msgspec import inspect as types
 
 from ..domain.events import SCHEMA, TOPICS
 from ..graphql.schema import schema_sdl
+from ..tenants.own_rates_file import own_rates_schema_document
 from ..tenants.tariff_file import tariff_schema_document
 from .settings import settings_document
 from .web.charging_openapi import charging_openapi
@@ -31,6 +32,7 @@ DOCUMENTS: dict[str, Callable[[], str]] = {
     "docs/events.md": events_document,
     "docs/settings.md": settings_document,
     "docs/tariff.schema.json": tariff_schema_document,
+    "docs/own-rates.schema.json": own_rates_schema_document,
     "graphql/schema.graphql": schema_sdl,
     "docs/charging.openapi.json": charging_document,
 }

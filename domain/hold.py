@@ -16,7 +16,7 @@ from .charging import uncovered
 from .hierarchy import Member, Path
 from .limit import Limits, Stop, ThresholdCrossed
 from .policy import Asked, Ruling, priced_above
-from .rating.sessions import has_ended, may_cost_more
+from .rating.sessions import begun_before, has_ended, may_cost_more
 from .refusals import InvariantBroken
 from .slicing import Wish
 from .tariff import EXACT_MAX, NOTHING, CompiledRate, Rated
@@ -192,10 +192,10 @@ class Terms:
         return None
 
     def _ended(self, total: int) -> int | None:
-        """The maximum charge, where what comes before the last unit costs as much."""
-        billed = self.rate.billed(total - 1)
-        taken = self._draw(billed)[1] if self.rate.included else 0
-        return has_ended(self.rate, billed, taken, self.asked.at)
+        """The maximum charge, where what comes before the increment of the last unit costs as much."""
+        begun = begun_before(self.rate, total)
+        taken = self._draw(begun)[1] if self.rate.included else 0
+        return has_ended(self.rate, begun, taken, self.asked.at)
 
     def _dearer(self, total: int) -> Stop | None:
         """What was held before may cost more by now, by a policy or plan: money still has its limits."""

@@ -19,7 +19,14 @@ from ..domain.calendar import midnight
 from ..domain.rating.language import Zone
 from ..domain.rating.overriding import Discount, OverrideRates, Overrides
 from .definition import parse, wrong
-from .tariff_file import RateDefinition, ZoneDefinition
+from .tariff_file import RateDefinition, ZoneDefinition, as_document, schema_of
+
+SCHEMA_ID = "urn:allotment:own-rates:1"
+
+
+def _said(description: str) -> Meta:
+    return Meta(description=description)
+
 
 Percent = Annotated[
     str,
@@ -34,22 +41,30 @@ Percent = Annotated[
 class DiscountDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     """So much off what the base says, for what has no own rate."""
 
-    usage_type: str
+    usage_type: Annotated[str, _said("voice, data, messaging, video, or a type of the carrier's own.")]
     percent: Percent
-    zone: str = ""
-    direction: Literal["", "outbound", "inbound"] = ""
-    fees: bool = False
+    zone: Annotated[str, _said("Of the base; left out: every zone that no other discount names.")] = ""
+    direction: Annotated[Literal["", "outbound", "inbound"], _said('"" is both.')] = ""
+    fees: Annotated[bool, _said("Whether connect fees are lowered too.")] = False
 
 
 class OwnRatesDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     """All that a customer has of its own from a day on; nothing in it lifts what there was."""
 
-    valid_from: str
-    rates: tuple[RateDefinition, ...] = ()
+    valid_from: Annotated[str, _said("The first day they hold: 2026-11-01.")]
+    rates: Annotated[
+        tuple[RateDefinition, ...],
+        _said("In place of the base's for the same usage, or of all of a zone; else in addition."),
+    ] = ()
     discounts: tuple[DiscountDefinition, ...] = ()
-    zones: tuple[ZoneDefinition, ...] = ()
-    note: str = ""
-    schema: str = field(default="", name="$schema")
+    zones: Annotated[tuple[ZoneDefinition, ...], _said("Of one's own, for one's own rates.")] = ()
+    note: Annotated[str, _said("For the history. No personal data: it cannot be erased.")] = ""
+    schema: Annotated[str, _said("For your editor; of no meaning here.")] = field(default="", name="$schema")
+
+
+def own_rates_schema_document() -> str:
+    """The JSON Schema of these files, for editors."""
+    return as_document(schema_of(OwnRatesDefinition, SCHEMA_ID))
 
 
 def parse_own_rates(text: bytes) -> OwnRatesDefinition:

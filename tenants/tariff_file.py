@@ -209,20 +209,29 @@ def path_in_file(path: str) -> str:
 
 def tariff_schema() -> dict[str, Any]:
     """The JSON Schema of tariff files, for editors."""
-    _, parts = msgspec.json.schema_components([TariffDefinition], ref_template="#/$defs/{name}")
+    return schema_of(TariffDefinition, SCHEMA_ID)
+
+
+def schema_of(kind: type[Struct], ident: str) -> dict[str, Any]:
+    """The JSON Schema of files of one kind."""
+    _, parts = msgspec.json.schema_components([kind], ref_template="#/$defs/{name}")
     named = {name.removesuffix("Definition"): _plain(part) for name, part in parts.items()}
-    tariff = named.pop("Tariff")
+    whole = named.pop(kind.__name__.removesuffix("Definition"))
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": SCHEMA_ID,
-        **tariff,
+        "$id": ident,
+        **whole,
         "$defs": dict(sorted(named.items())),
     }
 
 
 def tariff_schema_document() -> str:
     """The same as a file."""
-    return msgspec.json.format(msgspec.json.encode(tariff_schema()), indent=2).decode() + "\n"
+    return as_document(tariff_schema())
+
+
+def as_document(schema: dict[str, Any]) -> str:
+    return msgspec.json.format(msgspec.json.encode(schema), indent=2).decode() + "\n"
 
 
 def _plain(part: Any) -> Any:

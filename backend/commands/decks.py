@@ -213,7 +213,7 @@ def _layout(file: Path | None) -> Layout:
     return parse_layout(text)
 
 
-def terms_of(zone: ZoneInfo, from_day: str | None, past: str) -> Terms:
+def terms_of(zone: ZoneInfo, from_day: str | None, past: str, now: int | None = None) -> Terms:
     starts_at = None
     if from_day is not None:
         try:
@@ -221,7 +221,7 @@ def terms_of(zone: ZoneInfo, from_day: str | None, past: str) -> Terms:
         except ValueError:
             raise InputError(f"--from: {from_day!r} is not a date such as 2026-12-01") from None
     chosen: Past = "refuse" if past == "refuse" else "from_now_on" if past == "from-now-on" else "supersede"
-    return Terms(wall_clock(), lambda day: midnight(day, zone), starts_at, chosen)
+    return Terms(wall_clock() if now is None else now, lambda day: midnight(day, zone), starts_at, chosen)
 
 
 def say_refused(refused: Refused, *, as_json: bool) -> int:

@@ -196,8 +196,14 @@ def token(
 
 @click.command()
 @click.option("--tariff", is_flag=True, help="The JSON Schema of tariff files, for your editor, instead.")
-def schema(*, tariff: bool) -> None:
+@click.option("--own-rates", is_flag=True, help="That of files of own rates, instead.")
+def schema(*, tariff: bool, own_rates: bool) -> None:
     """Print the GraphQL schema (SDL)."""
+    if own_rates:
+        from ...tenants.own_rates_file import own_rates_schema_document  # noqa: PLC0415
+
+        click.echo(own_rates_schema_document(), nl=False)
+        return
     if tariff:
         from ...tenants.tariff_file import tariff_schema_document  # noqa: PLC0415
 

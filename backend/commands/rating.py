@@ -15,7 +15,7 @@ from ...domain.rating.rate import Rated
 from ...domain.rating.standing import Standing
 from ...domain.rating.working import Component, working
 from ...domain.refusals import Refused
-from ...domain.tariff import EXACT_MAX, MICRO, CompiledRate, Tariff, TariffPublished, published_as
+from ...domain.tariff import EXACT_MAX, MICRO, CompiledRate, Tariff, TariffPublished
 from ...domain.usage import USAGE_TYPES, UnreadableRecord, UsageRecord
 from ...tenants.definition import DefinitionError
 from ...tenants.tariff_file import usable_tariff
@@ -23,6 +23,9 @@ from ..intake.formats import load_format
 from ..intake.reading import read_records
 from .input import opened
 from .output import note, settings_for_command, tell_json
+from .rating_tariffs import OfferedTariffs, own_of
+
+_FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 
 
 @click.command()
@@ -33,10 +36,27 @@ from .output import note, settings_for_command, tell_json
     "--time-zone", default="UTC", show_default=True, help="Of the tariff's dates, and of times without zone."
 )
 @click.option("--usage-type", "own_types", multiple=True, metavar="NAME=UNIT", help="Of the carrier's own.")
+@click.option(
+    "--own-rates", type=_FILE, help="A customer's own rates, laid over the tariff: as in `tariff override`."
+)
+@click.option("--sheet", help="A rate sheet (CSV) that amends the tariff: as in `deck import`.")
+@click.option("--layout", type=_FILE, help="How the sheet is laid out, in TOML.")
+@click.option("--from", "from_day", help="The day on which the sheet begins to hold: 2026-12-01.")
+@click.option("--part", is_flag=True, help="The sheet is a part: what it does not name stays.")
 def rate(
-    tariff_file: BinaryIO, usage_file: str, format_name: str, time_zone: str, own_types: tuple[str, ...]
+    tariff_file: BinaryIO,
+    usage_file: str,
+    format_name: str,
+    time_zone: str,
+    own_types: tuple[str, ...],
+    own_rates: Path | None,
+    sheet: str | None,
+    layout: Path | None,
+    from_day: str | None,
+    *,
+    part: bool,
 ) -> None:
-    """Rate usage records by one tariff: one JSON line each, with the working. Needs no server.
+    """Rate usage records by a tariff: one JSON line each, with the working. Needs no server.
 
     Allowances are not looked at: each record is rated as if it were all overage. Plans count the records
     in their order, as if all were of one period: each line for itself, or all lines together.
@@ -44,6 +64,8 @@ def rate(
     \b
     allotment rate --tariff tariff.json --usage usage.ndjson
     allotment rate --tariff tariff.json --usage calls.csv --format asterisk-csv --time-zone Europe/London
+    allotment rate --tariff tariff.json --own-rates acme.json --usage usage.ndjson
+    allotment rate --tariff tariff.json --sheet a-z.csv --usage usage.ndjson
 
     A tariff is one entry of `tariffs` in `allotment tenant example`; docs/tariffs.md explains each key:
 
@@ -53,11 +75,18 @@ def rate(
     """
     settings_for_command()
     format = load_format(format_name)
-    tariff = _tariff(tariff_file, _zone(time_zone), _units(own_types))
+    if (layout or from_day or part) and sheet is None:
+        raise click.UsageError("--layout, --from and --part go with --sheet")
+    tariffs = _tariffs(tariff_file, _zone(time_zone), _units(own_types))
+    if sheet is not None:
+        tariffs.take_sheet(sheet, layout, from_day, part=part)
+    if own_rates is not None:
+        tariffs.lay_over(own_rates)
     failed, plans = 0, Counters()
     with opened(usage_file) as stream:
         for record in read_records(stream, format, time_zone=time_zone, name=Path(usage_file).name):
-            told = rated(record, tariff, plans)
+            at = record.started_at if isinstance(record, UsageRecord) else 0
+            told = rated(record, tariffs.at(at), plans)
             failed += "problem" in told
             tell_json(told)
     if failed:
@@ -111,7 +140,8 @@ def rated(
         return {**about, "field": field, "problem": refused.code, "detail": detail}
     if found is None:
         return {**about, "problem": "no_rate", "detail": "no rate of the tariff is for this record"}
-    return {**about, **_working(record, found, published, plans or Counters())}
+    own = own_of(tariff, found.index)
+    return {**about, **_working(record, found, published, plans or Counters()), **own}
 
 
 def _working(
@@ -175,12 +205,12 @@ def _exact(micro_units: Fraction) -> str:
     return sign + (f"{digits[:-places]}.{digits[-places:]}" if places else digits)
 
 
-def _tariff(file: BinaryIO, zone: ZoneInfo, units: dict[str, str]) -> Tariff:
+def _tariffs(file: BinaryIO, zone: ZoneInfo, units: dict[str, str]) -> OfferedTariffs:
     try:
         command = usable_tariff(file.read(), zone, units)
     except DefinitionError as error:
         raise DefinitionError(f"{getattr(file, 'name', 'stdin')}: {error}") from error
-    return Tariff(published_as(command, 1, zone.key))
+    return OfferedTariffs(command, zone, units)
 
 
 def _units(own_types: tuple[str, ...]) -> dict[str, str]:

@@ -84,11 +84,7 @@ class CompiledRate:
     )
 
     def __init__(self, rate: Rate, index: int, published: Version) -> None:
-        price = per_unit(rate)
-        fee = money(rate.connect_fee)
-        self.den = lcm(price.denominator, fee.denominator)
-        self.num = price.numerator * (self.den // price.denominator)
-        self.fee = fee.numerator * (self.den // fee.denominator)
+        self.num, self.fee, self.den = _over_one(rate.price, rate.per, rate.connect_fee)
         self.increment = rate.increment
         self.minimum = rate.minimum
         self.included = rate.included
@@ -143,6 +139,15 @@ class CompiledRate:
             return NOTHING
         exact = overage * self.num + self.fee
         return Rated(overage, round_to(self.step, self.method, exact, self.den), (exact, self.den))
+
+
+@lru_cache(AMOUNTS_REMEMBERED_MAX)
+def _over_one(price: str, per: int, connect_fee: str) -> tuple[int, int, int]:
+    """Price and fee over one denominator. Thousands of rates share some hundred of these numbers:
+    what is used over and over stays at hand, however many prefixes there are."""
+    unit, fee = _per_unit(price, per), money(connect_fee)
+    den = lcm(unit.denominator, fee.denominator)
+    return unit.numerator * (den // unit.denominator), fee.numerator * (den // fee.denominator), den
 
 
 def per_unit(rate: Priced) -> Fraction:

@@ -46,6 +46,12 @@ def may_cost_more(rate: CompiledRate) -> bool:
     return isinstance(rate, PlannedRate | SwitchedRate)
 
 
+def begun_before(rate: CompiledRate, quantity: int) -> int:
+    """What is billed before the increment that the last of so many units lies in."""
+    inner = rate.inner if isinstance(rate, SwitchedRate) else rate
+    return inner.begun(quantity) if isinstance(inner, ShapedRate) else 0
+
+
 def has_ended(rate: CompiledRate, billed: int, taken: int, at: int) -> int | None:
     """The maximum charge, where so much costs that or more before it is held down to it."""
     if not isinstance(rate, ShapedRate | SwitchedRate):

@@ -13,7 +13,7 @@ from typing import ClassVar, NamedTuple
 
 from ..refusals import Refused
 from .basis import NO_BASIS, Basis
-from .language import PRICE, UNITS_MAX, VALUE, Band, Priced, Rate
+from .language import PRICE, VALUE, Band, Priced, Rate
 from .plan import CompiledPlan
 from .rate import EXACT_MAX, NOTHING, Attributes, CompiledRate, Rated, Version, money, per_unit, told
 from .rounding import round_to, round_up_to
@@ -139,6 +139,13 @@ class ShapedRate(CompiledRate):
         step = next(step for step in reversed(self.steps) if step.begins < quantity)
         return step.ceiling(quantity) * self.times
 
+    def begun(self, quantity: int) -> int:
+        """What is billed before the increment that the last of so many units lies in."""
+        step = next(step for step in reversed(self.steps) if step.begins < quantity)
+        ends = step.ceiling(quantity)
+        is_first = ends == step.begins + step.first
+        return (step.begins if is_first else ends - step.increment) * self.times
+
     def rate(self, billed: int, taken: int = 0, at: int = 0) -> Rated:
         if billed <= taken:
             return NOTHING
@@ -164,28 +171,6 @@ class ShapedRate(CompiledRate):
         if self.least is not None and cost < self.least:
             return self.least
         return self.most if self.most is not None and cost > self.most else cost
-
-    def ends_after(self, covered: int, at: int) -> int | None:
-        """How much a session may use until its maximum charge ends it, `covered` units being paid for.
-
-        The increment in which the maximum is reached is the last one. None where nothing ends it.
-        """
-        if not self.row.ends or self.most is None:
-            return None
-        fits, ends = 0, SPLIT_SECONDS_MAX if self.row.split else UNITS_MAX
-        if not self._is_reached(ends, covered, at):
-            return None
-        while ends - fits > 1:
-            middle = (fits + ends) // 2
-            if self._is_reached(middle, covered, at):
-                ends = middle
-            else:
-                fits = middle
-        return self.billed(ends) // self.times
-
-    def _is_reached(self, quantity: int, covered: int, at: int) -> bool:
-        billed = self.billed(quantity)
-        return billed > covered and self.unheld(billed, covered, at) >= (self.most or 0)
 
     def parts(self, billed: int, taken: int, at: int) -> Iterator[tuple[Piece, int]]:
         """The pieces with how many of the billed units in each are paid for."""

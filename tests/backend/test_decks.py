@@ -84,6 +84,6 @@ def test_what_is_no_sheet_says_so(check, csv, options, code):
 
 
 def test_a_large_tariff_is_rated_by_its_longest_prefix():
-    tariff = load(tariff_text(50))
+    tariff = load(tariff_text(range(50)))
     assert tariff.find("voice", "outbound", "+1000017123").prefix == "+1000017"
     assert tariff.find("voice", "outbound", "+99") is None

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from allotment.domain.rating.basis import Basis
 from allotment.domain.rating.language import Band
 from allotment.domain.rating.rate import EXACT_MAX
+from allotment.domain.rating.sessions import begun_before, has_ended
 from allotment.domain.rating.working import working
 from allotment.domain.refusals import Refused
 from allotment.domain.tariff import NOTHING, PublishTariff, Rate, Tariff, check_tariff, published_as
@@ -217,19 +218,36 @@ def test_the_components_say_what_each_part_costs():
     ]
 
 
+def last_unit(rate, covered, most=1_000):
+    """How much a session may use until its maximum charge ends it, `covered` units being paid for."""
+    fits = [unit for unit in range(1, most) if has_ended(rate, begun_before(rate, unit), covered, 0) is None]
+    return max(fits)
+
+
 @pytest.mark.parametrize(
-    ("covered", "ends_after"),
+    ("covered", "last"),
     # 0.12 a minute and 0.10 to connect: at 450 paid seconds it is 1.00, in the eighth minute.
     [(0, 480), (30, 480), (31, 540), (60, 540)],
 )
-def test_a_session_ends_with_the_increment_that_reaches_the_maximum(covered, ends_after):
+def test_a_session_ends_with_the_increment_that_reaches_the_maximum(covered, last):
     row = Rate("voice", "z", "0.12", 60, increment=60, connect_fee="0.10", maximum_charge="1", ends=True)
-    assert found(row).ends_after(covered, 0) == ends_after
-    assert found(MOST).ends_after(0, 0) is None
+    assert last_unit(found(row), covered) == last
 
 
-def test_a_maximum_that_is_never_reached_ends_nothing():
-    assert found(Rate("voice", "z", "0", maximum_charge="1", ends=True)).ends_after(0, 0) is None
+@pytest.mark.parametrize(
+    ("row", "last"),
+    [
+        # Half a minute at least, then by ten seconds from the second minute on; 0.01 a second.
+        (Rate("voice", "z", "0.01", minimum=30, maximum_charge="0.30"), 30),
+        (Rate("voice", "z", "0.01", minimum=30, maximum_charge="0.31"), 31),
+        (Rate("voice", "z", "0.01", bands=(Band(60, "0.01", 1, 10),), maximum_charge="0.60"), 60),
+        (Rate("voice", "z", "0.01", bands=(Band(60, "0.01", 1, 10),), maximum_charge="0.61"), 70),
+        (Rate("voice", "z", "0.01", bands=(Band(60, "0.01", 1, 10, 25),), maximum_charge="0.61"), 90),
+        (Rate("voice", "z", "0", maximum_charge="1"), 999),  # never reached, it ends nothing
+    ],
+)
+def test_the_last_increment_may_be_a_minimum_or_a_band_s(row, last):
+    assert last_unit(found(row), 0) == last
 
 
 def test_a_contract_s_own_price_replaces_that_of_every_band():

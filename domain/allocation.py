@@ -15,6 +15,7 @@ from .contract import Contracts
 from .freeze import check_thawed
 from .hierarchy import Hierarchy, Member
 from .offer import OfferMade
+from .permit import Permit
 from .refusals import Refused, check_text
 from .running import (
     FamilyKey,
@@ -71,13 +72,13 @@ class Allocations:
         self._templates = templates
         self._families = families
         self._holds = holds
-        self.permit: Callable[[Transferred, int], None] | None = None
-        """Refuses what may only be asked for by itself."""
+        self.permit: Callable[[str], Permit] | None = None
+        """What refuses an actor what may only be asked for by itself."""
         self._expand = {"template": self._template_line, "return_unused": self._unused_line}
 
-    def decide(self, command: AllocationCommand, now: int) -> list[Moved]:
+    def decide(self, command: AllocationCommand, now: int, by: str = "") -> list[Moved]:
         period = self._running(now)
-        running = self.begin(now)
+        running = self.begin(now, by)
         match command:
             case SetCap():
                 check_cap(command, self._hierarchy, self._contracts.types)
@@ -107,9 +108,9 @@ class Allocations:
             elif isinstance(event, OfferMade):
                 check_thawed(self._hierarchy.member(event.source), self._hierarchy, now)
 
-    def begin(self, now: int) -> Running:
+    def begin(self, now: int, by: str = "") -> Running:
         running = Running(self._hierarchy, self._contracts, self._caps, self._families, self._holds, now)
-        running.permit = self.permit
+        running.permit = self.permit(by) if self.permit is not None else None
         return running
 
     def lines(self, lines: tuple[Line, ...], running: Running, period: str) -> list[Moved]:

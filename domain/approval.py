@@ -3,9 +3,10 @@
 A rule stands at a member and applies to whatever leaves or reaches it or a member below. Whoever
 approves must reach every node that the rules passed on the paths of both sides name: a rule
 further down adds to those above it and never loosens them. Meanwhile what would move is reserved.
+A rule with a window adds up what one person moves between the same two members: see splitting.py.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import ClassVar, Literal
 
 from msgspec import Struct
@@ -17,6 +18,7 @@ from .hierarchy import Hierarchy, Member
 from .offer import ENDED_MAX
 from .refusals import InvariantBroken, Refused, check_text
 from .reservation import Leg, Reservations, legs_of
+from .splitting import WINDOWS, Window
 from .usage_type import UsageTypes
 
 PROPOSALS_MAX = 10_000
@@ -24,6 +26,8 @@ PROPOSALS_MAX = 10_000
 PROPOSAL_DAYS = 7
 """How long a transfer waits for its approval."""
 
+Before = Callable[[Window, Leg], int]
+"""What counts with a leg in a window."""
 Declining = Literal["declined", "withdrawn", "expired"]
 
 
@@ -46,6 +50,8 @@ class ApprovalRuleSet(Struct, frozen=True, array_like=True):
     four_eyes: bool
     """Whoever asked for the transfer may not approve it."""
     note: str
+    window: Window = ""
+    """In which what the same person moves between the same two members adds up; "" for none."""
 
 
 class TransferProposed(Struct, frozen=True, array_like=True):
@@ -69,6 +75,8 @@ class TransferProposed(Struct, frozen=True, array_like=True):
     """The actor, as the envelope has it."""
     expires_at: int
     note: str
+    before: int = 0
+    """What the same person has moved between the two in the rule's window, and counts with it."""
 
     @property
     def legs(self) -> tuple[Leg, ...]:
@@ -131,6 +139,7 @@ class SetApprovalRule(Struct, frozen=True, array_like=True):
     approver: Approver
     four_eyes: bool = False
     note: str = ""
+    window: Window = ""
 
 
 class ApproveTransfer(Struct, frozen=True, array_like=True):
@@ -184,23 +193,40 @@ class Approvals:
             raise Refused("quantity_out_of_range", quantity=command.above, quantity_max=QUANTITY_MAX)
         check_text("note", command.note, empty=True)
         check_text("role", command.approver.role, empty=True)
+        if command.window not in WINDOWS:
+            raise Refused("unknown_rule_window", window=command.window, known=[*WINDOWS[1:]])
         approver = Approver(hierarchy.node(command.approver.node).id, command.approver.role)
         return ApprovalRuleSet(
-            member.id, command.usage_type, command.above, approver, command.four_eyes, command.note
+            *(member.id, command.usage_type, command.above, approver, command.four_eyes, command.note),
+            command.window,
         )
 
     def passed(
-        self, legs: Iterable[Leg], members: Mapping[str, Member], now: int
-    ) -> tuple[tuple[Approver, ...], bool]:
-        """Who must approve these legs, nobody if no rule is passed; and whether that takes four eyes."""
-        rules = [rule for leg in legs for rule in self._passed(leg, members, now)] if self.rules else []
-        approvers = sorted({rule.approver for rule in rules}, key=lambda one: (one.node, one.role))
-        return tuple(approvers), any(rule.four_eyes for rule in rules)
+        self, legs: Iterable[Leg], members: Mapping[str, Member], now: int, before: Before
+    ) -> tuple[tuple[Approver, ...], bool, int]:
+        """Who must approve these legs, nobody if no rule is passed; whether that takes four eyes; and what
+        was moved before that made it so."""
+        if not self.rules:
+            return (), False, 0
+        passed = [found for leg in legs for found in self._passed(leg, members, now, before)]
+        approvers = sorted({rule.approver for rule, _ in passed}, key=lambda one: (one.node, one.role))
+        most = max((moved for _, moved in passed), default=0)
+        return tuple(approvers), any(rule.four_eyes for rule, _ in passed), most
 
-    def _passed(self, leg: Leg, members: Mapping[str, Member], now: int) -> Iterator[ApprovalRuleSet]:
+    def _passed(
+        self, leg: Leg, members: Mapping[str, Member], now: int, before: Before
+    ) -> Iterator[tuple[ApprovalRuleSet, int]]:
+        for rule in self.standing_over(leg, members, now):
+            moved = before(rule.window, leg)
+            assert rule.above is not None, "a rule that was lifted is none"
+            if leg.quantity + moved > rule.above:
+                yield rule, moved
+
+    def standing_over(self, leg: Leg, members: Mapping[str, Member], now: int) -> Iterator[ApprovalRuleSet]:
+        """The rules for this type on the paths of both sides."""
         for ordinal in {*members[leg.source].standing(now), *members[leg.target].standing(now)}:
             rule = self.rules.get((ordinal, leg.usage_type))
-            if rule is not None and rule.above is not None and leg.quantity > rule.above:
+            if rule is not None:
                 yield rule
 
     def next_id(self) -> str:

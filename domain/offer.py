@@ -24,7 +24,7 @@ ENDED_MAX = 10_000
 OFFER_DAYS = 7
 """How long an offer is open that names no end."""
 
-Closing = Literal["withdrawn", "countered", "expired"]
+Closing = Literal["withdrawn", "countered", "expired", "declined"]
 
 
 class Ask(Struct, frozen=True, array_like=True):
@@ -129,7 +129,7 @@ class OfferClosed(Struct, frozen=True, array_like=True):
     period: str
     left: int
     because: Closing
-    """`countered`: who made it has accepted a counter-offer."""
+    """`countered`: who made it has accepted a counter-offer. `declined`: by the one it was made to."""
     note: str
 
     @property
@@ -176,6 +176,14 @@ class WithdrawOffer(Struct, frozen=True, array_like=True):
     """Take back what is left of an offer."""
 
     offer: str
+    note: str = ""
+
+
+class DeclineOffer(Struct, frozen=True, array_like=True):
+    """Say no to an offer, as the node that it was made to: what is left of it is free again."""
+
+    offer: str
+    target: str
     note: str = ""
 
 

@@ -15,6 +15,7 @@ from .capped import FamilyCaps
 from .contract import Contracts, PeriodOpened
 from .freeze import check_thawed
 from .hierarchy import Hierarchy, Path
+from .permit import Permit
 from .refusals import Refused
 
 LINES_MAX = 10_000
@@ -119,7 +120,7 @@ class Running:
         self.families = families
         self.now = now
         self.ahead: dict[FamilyKey, FamilyAhead] = {}
-        self.permit: Callable[[Transferred, int], None] | None = None
+        self.permit: Permit | None = None
         self._opening: PeriodOpened | None = None
         self._periods: dict[tuple[str, str], list[FamilyKey]] = {}
 
@@ -144,6 +145,8 @@ class Running:
                 family = self.family(event.usage_type, event.period)
                 ends = by_id[event.source].ordinal, by_id[event.target].ordinal
                 self._shift(family, *ends, event.quantity)
+                if self.permit is not None:
+                    self.permit.take(event, self.now)
             elif isinstance(event, CapSet):
                 for family in list(self.ahead.values()):
                     if family.usage_type == event.usage_type and family.period >= event.from_period:
@@ -170,6 +173,8 @@ class Running:
         if self.permit is not None:
             self.permit(event, self.now)
         self._move(family, movement.source.ordinal, movement.target.ordinal, event.quantity)
+        if self.permit is not None:
+            self.permit.take(event, self.now)
         return event
 
     def check(self, event: Transferred) -> None:

@@ -17,6 +17,7 @@ from .contract import Contracts, PeriodOpened
 from .hierarchy import Hierarchy
 from .refusals import Refused, check_text
 from .running import ACTIONS, Line, Moved, Running, members_of
+from .splitting import SCHEDULES
 
 Every = Literal["once", "day", "week", "month", "period"]
 EVERY: tuple[Every, ...] = get_args(Every)
@@ -202,7 +203,7 @@ class Schedules:
         except Refused as refusal:
             return [_skipped(scheduled, command.at, period, refusal, following)]
         self._contracts.require(period)
-        return self._done(scheduled, command.at, period, following, self._allocations.begin(now))
+        return self._done(scheduled, command.at, period, following, self._allocations.begin(now, SCHEDULES))
 
     def _done(
         self, scheduled: AllocationScheduled, at: int, period: str, following: int, running: Running
@@ -222,7 +223,7 @@ class Schedules:
         events: list[ScheduleEvent | Moved] = []
         for scheduled in waiting:
             # Those before have taken effect, those that were skipped have none.
-            running = self._allocations.begin(now)
+            running = self._allocations.begin(now, SCHEDULES)
             running.open(opened, grants)
             running.take(events)
             events += self._done(scheduled, opened.starts_at, opened.period, 0, running)

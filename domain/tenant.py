@@ -100,6 +100,7 @@ from .session import (
     UpdateSession,
 )
 from .session_terms import SessionTermsSet, SetSessionTerms
+from .splitting import SCHEDULES
 from .suspense import Suspense, SuspenseCommand, SuspenseEvent
 from .tariff import PublishTariff, TariffPublished, Tariffs
 from .template import ApplyTemplate, DefineTemplate, TemplateDefined, Templates
@@ -290,7 +291,7 @@ class Tenant:
         self.allocations = Allocations(
             self.hierarchy, self.contracts, self.caps, self.templates, self.families, self.sessions.holds
         )
-        self.allocations.permit = self.trading.check_unapproved
+        self.allocations.permit = self.trading.permit
         self.schedules = Schedules(self.hierarchy, self.contracts, self.allocations)
         self.plain = PlainCharges(self.hierarchy, self.contracts, self.tariffs, self.families, self.charging)
         self.timed: tuple[Timed, ...] = (
@@ -341,7 +342,7 @@ class Tenant:
                 return [self.receiving.decide(command)]
             case OpenTenant():
                 return [self._open(command)]
-        return self._decide_allocation(command, now)
+        return self._decide_allocation(command, now, by)
 
     def _agree(self, command: AgreementCommand, now: int) -> Sequence[Event]:
         """What the carrier and the enterprise agree on, and what follows from it in time."""
@@ -374,12 +375,12 @@ class Tenant:
         self.allocations.check(events, now)
         return events
 
-    def _decide_allocation(self, command: Command, now: int) -> Sequence[Event]:
+    def _decide_allocation(self, command: Command, now: int, by: str) -> Sequence[Event]:
         match command:
             case SetCap() | TransferMany() | ReturnUnused() | ApplyTemplate():
-                return [*self.allocations.decide(command, now)]
+                return self.trading.counted(self.allocations.decide(command, now, by), now, by)
             case _ if isinstance(command, ScheduleCommand):
-                return [*self.schedules.decide(command, now)]
+                return self.trading.counted(self.schedules.decide(command, now), now, SCHEDULES)
             case DefineTemplate():
                 return [self.templates.decide(command)]
             case _ if isinstance(command, RatingCommand):
@@ -414,7 +415,8 @@ class Tenant:
         told = [
             Granted(root, grant.usage_type, event.period, *part) for grant, part in granted(event, grants)
         ]
-        return [event, *told, *self.schedules.opening(event, told, now)]
+        scheduled = self.trading.counted(self.schedules.opening(event, told, now), now, SCHEDULES)
+        return [event, *told, *scheduled]
 
     def _root(self) -> str:
         return self.hierarchy.root.id

@@ -5,8 +5,8 @@ and waiting transfers have promised is reserved, and frees exactly that. Both le
 are decided together and stored in one commit.
 """
 
-from collections.abc import Iterator
-from typing import ClassVar
+from collections.abc import Iterator, Sequence
+from typing import ClassVar, TypeVar
 
 from msgspec import Struct
 
@@ -32,6 +32,7 @@ from .offer import (
     OFFER_DAYS,
     AcceptOffer,
     Closing,
+    DeclineOffer,
     ExpireOffer,
     Offer,
     OfferAccepted,
@@ -45,11 +46,14 @@ from .offer import (
     check_sides,
     taken,
 )
+from .permit import Permit, leg_of
 from .refusals import InvariantBroken, Refused, check_text
 from .reservation import Leg, Place, Reservation, free, reserve
+from .splitting import Pieces, TransferCounted
 from .trade_rules import SetTradeRules, TradeRules, TradeRulesSet
 
 DAY = 86_400_000_000
+E = TypeVar("E")
 
 
 class TransferUndone(Struct, frozen=True, array_like=True):
@@ -77,6 +81,7 @@ TradingCommand = (
     OfferTrade
     | AcceptOffer
     | WithdrawOffer
+    | DeclineOffer
     | ExpireOffer
     | SetApprovalRule
     | ApproveTransfer
@@ -85,7 +90,7 @@ TradingCommand = (
     | SetTradeRules
     | UndoTransfer
 )
-TradingEvent = OfferEvent | ApprovalEvent | TradeRulesSet | TransferUndone
+TradingEvent = OfferEvent | ApprovalEvent | TransferCounted | TradeRulesSet | TransferUndone
 Told = TradingEvent | Transferred
 Reserving = OfferEvent | TransferProposed | TransferApproved | TransferDeclined
 """Events that change what is reserved."""
@@ -103,6 +108,7 @@ class Trading:
         self.offers = Offers(contracts.types)
         self.approvals = Approvals(contracts.types)
         self.rules = TradeRules(hierarchy)
+        self.pieces = Pieces(hierarchy)
         self.undone: set[int] = set()
         """The seqs of what was undone."""
         self._remembered: int | None = None
@@ -138,6 +144,8 @@ class Trading:
             case WithdrawOffer(ident, note):
                 check_text("note", note, empty=True)
                 return [_closed(self.offers.standing(ident, now), "withdrawn", note)]
+            case DeclineOffer():
+                return [self._decline_offer(command, now)]
             case ExpireOffer(ident):
                 return [self._expire_offer(ident, now)]
             case SetApprovalRule():
@@ -163,22 +171,20 @@ class Trading:
         """What becomes of a transfer that its buckets allow: it happens, or it waits for approval."""
         if self.rules.trades_max is None and not self.approvals.rules:
             return [transferred]
-        leg = Leg(*(getattr(transferred, name) for name in Leg.__struct_fields__))
+        leg = leg_of(transferred)
         if transferred.reason == "trade":
             self.rules.check((leg,))
         proposed = self._proposed((leg,), transferred.reason, "", transferred.note, now, by)
-        return [proposed or transferred]
+        return [proposed] if proposed is not None else [*self.counted([transferred], now, by)]
 
-    def check_unapproved(self, transferred: Transferred, now: int) -> None:
-        """Refuses one of many transfers that may only be proposed by itself."""
-        if self.rules.trades_max is None and not self.approvals.rules:
-            return
-        leg = Leg(*(getattr(transferred, name) for name in Leg.__struct_fields__))
-        if transferred.reason == "trade":
-            self.rules.check((leg,))
-        approvers, _ = self.approvals.passed((leg,), self._hierarchy.by_id, now)
-        if approvers:
-            raise Refused("needs_approval", source=leg.source, target=leg.target, quantity=leg.quantity)
+    def permit(self, by: str) -> Permit:
+        """What an actor may move without approval."""
+        parts = (self.rules, self.approvals, self.pieces, self._hierarchy, self._contracts.zone)
+        return Permit(*parts, person_of(by) or by)
+
+    def counted(self, events: Sequence[E], now: int, by: str) -> list[E | TransferCounted]:
+        """These events, and what of their transfers counts for those to come."""
+        return [*events, *self.permit(by).counted(events, now)]
 
     # --- offers -------------------------------------------------------------------------------
 
@@ -227,7 +233,17 @@ class Trading:
         proposed = self._proposed(accepted.legs, "trade", made.offer, command.note, now, by)
         if proposed is not None:
             return [*before, proposed]
-        return [*before, accepted, *_moved(accepted.legs, "trade", command.note)]
+        moved = _moved(accepted.legs, "trade", command.note)
+        return [*before, accepted, *self.counted(moved, now, by)]
+
+    def _decline_offer(self, command: DeclineOffer, now: int) -> OfferClosed:
+        check_text("note", command.note, empty=True)
+        offer = self.offers.standing(command.offer, now)
+        check_addressed(offer.made, self._hierarchy.member(command.target), self._hierarchy, now)
+        if offer.made.everybody:
+            # Others may want it.
+            raise Refused("offer_to_everybody", offer=command.offer)
+        return _closed(offer, "declined", command.note)
 
     def _expire_offer(self, ident: str, now: int) -> OfferClosed:
         offer = self.offers.open.get(ident)
@@ -243,7 +259,7 @@ class Trading:
         self, legs: tuple[Leg, ...], reason: Reason, offer: str, note: str, now: int, by: str
     ) -> TransferProposed | None:
         """The proposal that these legs need, or None where no rule asks for one."""
-        approvers, four_eyes = self.approvals.passed(legs, self._hierarchy.by_id, now)
+        approvers, four_eyes, before = self.permit(by).passed(legs, now)
         if not approvers:
             return None
         leg, price = legs[0], legs[1] if len(legs) > 1 else None
@@ -257,6 +273,7 @@ class Trading:
             asked_by=by,
             expires_at=min(until, ends_at) if ends_at > now else until,
             note=note,
+            before=before,
         )
 
     def _approve(self, command: ApproveTransfer, now: int, by: str) -> list[Told]:
@@ -321,6 +338,8 @@ class Trading:
         match event:
             case TradeRulesSet(trades_max):
                 self.rules.trades_max = trades_max
+            case TransferCounted():
+                self.pieces.apply(event)
             case TransferUndone(seq):
                 if seq in self.undone:
                     raise InvariantBroken("a transfer is undone once", seq=seq)
@@ -361,6 +380,7 @@ class Trading:
 
     def check_whole(self) -> None:
         self.offers.check_whole()
+        self.pieces.check_whole()
         pending: dict[str, int] = {}
         for proposal in self.approvals.waiting.values():
             ident = proposal.asked.offer

@@ -8,6 +8,7 @@ from msgspec import Struct
 
 from .approval import ApprovalRuleSet, Proposal
 from .offer import Offer
+from .splitting import Piece
 from .trade_rules import Pair, TradeRules
 from .trading import Trading
 
@@ -25,6 +26,8 @@ class KeptTrading(Struct, frozen=True, array_like=True):
     trades_max: int | None
     trades: list[tuple[Pair, int]]
     undone: list[int]
+    pieces: list[tuple[Piece, int]] = []
+    day: str = ""
 
 
 NO_TRADING = KeptTrading([], [], 0, [], [], [], None, [], [])
@@ -42,6 +45,8 @@ def keep_trading(trading: Trading) -> KeptTrading:
         trading.rules.trades_max,
         list(trading.rules.trades.items()),
         sorted(trading.undone),
+        list(trading.pieces.moved.items()),
+        trading.pieces.day,
     )
 
 
@@ -56,6 +61,8 @@ def restore_trading(trading: Trading, kept: KeptTrading) -> None:
     trading.rules.trades_max = kept.trades_max
     trading.rules.trades = dict(kept.trades)
     trading.undone = set(kept.undone)
+    trading.pieces.moved = dict(kept.pieces)
+    trading.pieces.day = kept.day
 
 
 def describe_trading(trading: Trading) -> Iterator[dict[str, Any]]:
@@ -69,6 +76,9 @@ def describe_trading(trading: Trading) -> Iterator[dict[str, Any]]:
         asked = msgspec.to_builtins(msgspec.structs.asdict(proposal.asked))
         yield {"is": "proposal", **asked, "ended": proposal.ended}
     yield from _trade_rules(trading.rules)
+    for (person, source, target, usage_type, _, span), moved in sorted(trading.pieces.moved.items()):
+        between = {"person": person, "between": [source, target], "usage_type": usage_type, "in": span}
+        yield {"is": "moved in pieces", **between, "quantity": moved}
     for seq in sorted(trading.undone):
         yield {"is": "undone", "seq": seq}
 

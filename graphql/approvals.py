@@ -2,7 +2,7 @@
 
 import functools
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, cast
 
 import strawberry
 from strawberry import ID
@@ -17,6 +17,7 @@ from ..domain.approval import (
     person_of,
 )
 from ..domain.refusals import Refused
+from ..domain.splitting import Window
 from ..domain.tenant import Tenant
 from ..domain.trade_rules import SetTradeRules
 from ..projections import approvals as views
@@ -35,7 +36,6 @@ from .asking import (
 )
 from .changing import DryRun, seqs_of
 from .context import Answer, Context, Info
-from .hierarchy import UNITS
 from .problems import UsualProblem
 from .refusals import invalid
 from .scalars import Moment, Quantity, Seq
@@ -56,6 +56,12 @@ class ProposalState(Enum):
     EXPIRED = "expired"
 
 
+@strawberry.enum(description="In which the transfers of one person between the same two nodes add up.")
+class RuleWindow(Enum):
+    DAY = strawberry.enum_value("day", description="A day of the tenant's calendar.")
+    PERIOD = strawberry.enum_value("period", description="The period that the quantity is of.")
+
+
 @strawberry.type(description="A transfer that needs approval; what it would move is set aside meanwhile.")
 class Proposal:
     id: ID
@@ -67,6 +73,9 @@ class Proposal:
     unit: str
     period: str
     quantity: Quantity
+    before: Quantity = strawberry.field(
+        description="What the same person had moved between the two in the rule's window, without approval."
+    )
     offer: ID | None = strawberry.field(description="The offer that it accepts.")
     price_type: str | None
     price: Quantity = strawberry.field(description="What the target gives for it.")
@@ -98,6 +107,7 @@ class ApprovalRule:
     approver: ID | None = strawberry.field(description="Null beyond your reach.")
     role: str | None
     four_eyes: bool
+    window: RuleWindow | None = strawberry.field(description="Null: each transfer counts by itself.")
     note: str
     set_by: Seq
 
@@ -113,6 +123,10 @@ class SetApprovalRuleInput:
     approver: ID = strawberry.field(description="A node: who approves must have it in reach.")
     role: str | None = strawberry.field(default=None, description="And, if named, this role.")
     four_eyes: bool = strawberry.field(default=False, description="Whoever asked may not approve.")
+    window: RuleWindow | None = strawberry.field(
+        default=None,
+        description="In which transfers add up, so that many small ones need what one large one would.",
+    )
     note: str = strawberry.field(default="", description=NOTE)
     dry_run: bool = strawberry.field(default=False, description=DRY)
 
@@ -204,6 +218,7 @@ async def approval_rules(info: Info, as_of: AsOf | None = None) -> list[Approval
             approver=ID(members[row.approver].id) if reach.sees(row.approver) else None,
             role=row.role or None,
             four_eyes=row.four_eyes,
+            window=RuleWindow(row.span) if row.span else None,
             note=row.note,
             set_by=Seq(row.seq),
         )
@@ -229,7 +244,8 @@ async def set_approval_rule(info: Info, input: SetApprovalRuleInput) -> SetRuleP
 
     approver = Approver(input.approver, input.role or "")
     command = SetApprovalRule(
-        input.node, input.usage_type, input.above, approver, input.four_eyes, input.note
+        *(input.node, input.usage_type, input.above, approver, input.four_eyes, input.note),
+        cast("Window", input.window.value) if input.window is not None else "",
     )
     nodes = {"node": str(input.node), "approver": str(input.approver)}
     answer = await trade_change(
@@ -335,9 +351,10 @@ def _told(row: views.Proposal, reach: Reach, tenant: Tenant) -> Proposal:
         source_id=ID(row.source_id) if reach.sees(row.source) else None,
         target_id=ID(row.target_id) if reach.sees(row.target) else None,
         usage_type=row.usage_type,
-        unit=UNITS[row.usage_type],
+        unit=reach.units[row.usage_type],
         period=row.period,
         quantity=Quantity(row.quantity),
+        before=Quantity(row.before),
         offer=ID(row.offer) if row.offer else None,
         price_type=row.price_type or None,
         price=Quantity(row.price),

@@ -76,6 +76,7 @@ COSTS = {
     "counterOffer": 10,
     "acceptOffer": 10,
     "withdrawOffer": 10,
+    "declineOffer": 10,
     "approveTransfer": 10,
     "declineTransfer": 10,
     "undoTransfer": 10,

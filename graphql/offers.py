@@ -8,7 +8,7 @@ from typing import Annotated
 import strawberry
 from strawberry import ID
 
-from ..domain.offer import NOTHING_ASKED, AcceptOffer, OfferAccepted, OfferTrade, WithdrawOffer
+from ..domain.offer import NOTHING_ASKED, AcceptOffer, DeclineOffer, OfferAccepted, OfferTrade, WithdrawOffer
 from ..domain.offer import Ask as AskedFor
 from ..domain.tenant import Tenant
 from ..projections import offers as views
@@ -28,7 +28,7 @@ from .asking import (
 )
 from .changing import DryRun, changed, seqs_of
 from .context import Answer, Context, Info
-from .hierarchy import UNITS, Member
+from .hierarchy import Member
 from .history import HISTORY_MAX, AuditEntry, told_all
 from .scalars import Moment, Quantity, Seq
 from .trade_problems import (
@@ -44,6 +44,7 @@ class OfferState(Enum):
     OPEN = "open"
     ACCEPTED = "accepted"
     WITHDRAWN = "withdrawn"
+    DECLINED = strawberry.enum_value("declined", description="By the node that it was made to.")
     COUNTERED = strawberry.enum_value("countered", description="A counter-offer was accepted in its place.")
     EXPIRED = "expired"
 
@@ -144,6 +145,15 @@ class AcceptOfferInput:
 class WithdrawOfferInput:
     idempotency_key: ID = strawberry.field(description=KEY)
     offer: ID
+    note: str = strawberry.field(default="", description=NOTE)
+    dry_run: bool = strawberry.field(default=False, description=DRY)
+
+
+@strawberry.input(description="An offer to which the node that it was made to says no.")
+class DeclineOfferInput:
+    idempotency_key: ID = strawberry.field(description=KEY)
+    offer: ID
+    target: ID = strawberry.field(description="Who declines: the node it was made to.")
     note: str = strawberry.field(default="", description=NOTE)
     dry_run: bool = strawberry.field(default=False, description=DRY)
 
@@ -307,6 +317,17 @@ async def withdraw_offer(info: Info, input: WithdrawOfferInput) -> OfferPayload:
     return await _done(info.context, answer, input.offer)
 
 
+async def decline_offer(info: Info, input: DeclineOfferInput) -> OfferPayload:
+    def check(tenant: Tenant, reach: Reach) -> None:
+        visible_offer(tenant, reach, input.offer)
+
+    command, nodes = DeclineOffer(input.offer, input.target, input.note), {"target": str(input.target)}
+    answer = await trade_change(
+        *(info.context, "trade", command, input.idempotency_key, nodes), dry_run=input.dry_run, check=check
+    )
+    return await _done(info.context, answer, input.offer)
+
+
 async def offer_as_it_stands(context: Context, ident: str, at_least: int) -> Offer:
     query = functools.partial(views.board, roots=[None], first=1, offer=ident)
     _, rows = await context.read(query, ("offers",), at_least=at_least)
@@ -345,12 +366,12 @@ def _told(row: views.Offer, reach: Reach) -> Offer:
         everybody=row.everybody,
         yours=reach.sees(row.source),
         usage_type=row.usage_type,
-        unit=UNITS[row.usage_type],
+        unit=reach.units[row.usage_type],
         period=row.period,
         quantity=Quantity(row.quantity),
         left=Quantity(row.remaining),
         pending=Quantity(row.pending),
-        asks=_ask_told(row) if row.asks_type else None,
+        asks=_ask_told(row, reach) if row.asks_type else None,
         lot=Quantity(row.lot),
         expires_at=Moment(row.expires_at),
         counters=ID(row.counters) if row.counters else None,
@@ -361,11 +382,11 @@ def _told(row: views.Offer, reach: Reach) -> Offer:
     )
 
 
-def _ask_told(row: views.Offer) -> Ask:
+def _ask_told(row: views.Offer, reach: Reach) -> Ask:
     asks = AskedFor(row.asks_type, row.asks_quantity, row.asks_per)
     return Ask(
         usage_type=asks.usage_type,
-        unit=UNITS[asks.usage_type],
+        unit=reach.units[asks.usage_type],
         quantity=Quantity(asks.quantity),
         per=Quantity(asks.per),
         total=Quantity(asks.price_of(row.quantity)),

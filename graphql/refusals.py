@@ -37,6 +37,9 @@ TOLD: dict[str, Told] = {
     # trade
     "unknown_offer": Told("offer", "there is no offer {offer}"),
     "offer_gone": Told("offer", "the offer was {ended} before: look for another one"),
+    "offer_to_everybody": Told(
+        "offer", "{offer} was made to everybody: leave it to others, only one that is yours can be declined"
+    ),
     "offer_expired": Told("offer", "the offer ended at {expires_at}: ask for a new one"),
     "insufficient_offer": Told("quantity", "{left} of the offer is left: take that or less"),
     "uneven_quantity": Told("quantity", "{quantity} does not come out whole: take {nearest}"),
@@ -86,6 +89,7 @@ TOLD: dict[str, Told] = {
     "needs_approval": Told(
         "quantity", "moving {quantity} from {source} to {target} needs an approval: ask for it by itself"
     ),
+    "unknown_rule_window": Told("window", "{window} is no window of a rule: use one of {known}, or none"),
     # contract
     "no_contract": Told("period", "no contract covers the period {period}"),
     "granted_twice": Told("grants", "each usage type may be granted once: {usage_types}"),

@@ -79,7 +79,15 @@ from .notices import (
     set_recipient,
     webhooks,
 )
-from .offers import accept_offer, counter_offer, offer_history, offer_trade, offers, withdraw_offer
+from .offers import (
+    accept_offer,
+    counter_offer,
+    decline_offer,
+    offer_history,
+    offer_trade,
+    offers,
+    withdraw_offer,
+)
 from .policies import approve_usage, policies, set_policy, withdraw_policy
 from .problems import Problem
 from .publishing import publish_tariff
@@ -202,6 +210,9 @@ class Mutation:
     counter_offer = strawberry.mutation(counter_offer, description="Answer an offer with other terms.")
     accept_offer = strawberry.mutation(accept_offer, description="Take an offer, or part of it.")
     withdraw_offer = strawberry.mutation(withdraw_offer, description="Take back what is left of an offer.")
+    decline_offer = strawberry.mutation(
+        decline_offer, description="Say no to an offer, as who it was made to; what is left is free again."
+    )
     approve_transfer = strawberry.mutation(approve_transfer, description="Let a waiting transfer happen.")
     decline_transfer = strawberry.mutation(
         decline_transfer, description="Decline a waiting transfer, or withdraw one that you asked for."

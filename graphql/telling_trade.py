@@ -12,9 +12,11 @@ from ..domain.approval import (
 )
 from ..domain.offer import Ask, OfferAccepted, OfferClosed, OfferMade
 from ..domain.reservation import Leg, Reservation
+from ..domain.splitting import TransferCounted
 from ..domain.trade_rules import TradeRulesSet
 from ..domain.trading import TradingEvent, TransferUndone
 
+_OfTwo = TransferProposed | TransferApproved | TransferDeclined | TransferUndone | TransferCounted
 _ENDED = {
     "withdrawn": "was withdrawn",
     "countered": "was settled by a counter-offer",
@@ -36,13 +38,18 @@ class TradeTeller:
                 return self._offer(event)
             case TransferProposed():
                 much = self._much(event.quantity, event.usage_type)
-                return f"{event.proposal}: {much} {self._ends(event)} {_wait(len(event.approvers))}."
+                after = f", after {self._much(event.before, event.usage_type)}," if event.before else ""
+                wait = _wait(len(event.approvers))
+                return f"{event.proposal}: {much} {self._ends(event)}{after} {wait}."
             case TransferApproved():
                 return f"{event.proposal}: a transfer {self._ends(event)} was approved."
             case TransferDeclined():
                 return f"{event.proposal}: a transfer {self._ends(event)} {_ENDED[event.because]}."
             case TransferUndone():
                 return f"The transfer {self._ends(event)} of event {event.seq} was undone."
+            case TransferCounted():
+                much = self._much(event.quantity, event.usage_type)
+                return f"{much} {self._ends(event)} count for the approval of what follows."
             case ApprovalRuleSet():
                 return self._rule(event)
             case TradeRulesSet():
@@ -74,9 +81,11 @@ class TradeTeller:
         if event.above is None:
             return f"Transfers of {event.usage_type} at {node} need no approval any more."
         much, eyes = self._much(event.above, event.usage_type), ", by another person"
-        return f"Transfers of more than {much} at {node} need approval{eyes if event.four_eyes else ''}."
+        pieces = f" in a {event.window}" if event.window else ""
+        by = eyes if event.four_eyes else ""
+        return f"Transfers of more than {much}{pieces} at {node} need approval{by}."
 
-    def _ends(self, event: TransferProposed | TransferApproved | TransferDeclined | TransferUndone) -> str:
+    def _ends(self, event: _OfTwo) -> str:
         return f"from {self._name(event.source)} to {self._name(event.target)}"
 
 

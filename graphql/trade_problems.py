@@ -29,7 +29,9 @@ class OfferGone(Problem):
     offer_id: ID
     left: Quantity = strawberry.field(description="What may still be taken; 0 when it is over.")
     pending: Quantity = strawberry.field(description="Taken, and waiting for approval.")
-    ended: str | None = strawberry.field(description="accepted, withdrawn or countered; null while open.")
+    ended: str | None = strawberry.field(
+        description="accepted, withdrawn, declined or countered; null while open."
+    )
 
 
 @strawberry.type(description="The time of the offer, or of the transfer that waited for approval, is over.")

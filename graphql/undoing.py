@@ -79,8 +79,17 @@ async def undo_transfer(info: Info, input: UndoTransferInput) -> UndoTransferPay
 
 async def _moved(context: Context, seq: int) -> tuple[int, tuple[Leg, ...]]:
     """The event to be undone and what it moved: an exchange goes back as a whole, or not at all."""
-    near = await context.events(range(max(1, seq - COMMIT_MAX), seq + COMMIT_MAX + 1))
-    told = _of_one_command(near, seq)
+    return moved_at(await context.events(near(seq)), seq)
+
+
+def near(seq: int) -> range:
+    """Where the events stand that belong to one."""
+    return range(max(1, seq - COMMIT_MAX), seq + COMMIT_MAX + 1)
+
+
+def moved_at(events: Sequence[Recorded], seq: int) -> tuple[int, tuple[Leg, ...]]:
+    """The same, of the events near it; no legs where nothing of that kind has moved."""
+    told = _of_one_command(events, seq)
     for one in told:
         if isinstance(one.event, OfferAccepted):
             return one.seq, one.event.legs

@@ -38,6 +38,7 @@ PROPOSALS = Table(
         "answer": "text",
         "asked_at": "bigint",
         "recorded_at": "bigint",
+        "before": "bigint",
     },
 )
 RULES = Table(
@@ -51,10 +52,11 @@ RULES = Table(
         "note": "text",
         "seq": "bigint",
         "recorded_at": "bigint",
+        "span": "text",
     },
 )
 TABLES = (PROPOSALS, RULES)
-VERSION = 1
+VERSION = 2
 
 _AT = {figure: place for place, figure in enumerate(PROPOSALS.figures)}
 _ROLES = "\x1f"
@@ -88,6 +90,8 @@ class Proposal(Struct, frozen=True):
     """The note of who approved or declined it."""
     asked_at: int
     recorded_at: int
+    before: int
+    """What counted with it, of what was moved before."""
     source_id: str
     target_id: str
 
@@ -108,6 +112,8 @@ class Rule(Struct, frozen=True):
     note: str
     seq: int
     recorded_at: int
+    span: str
+    """In which what one person moves adds up: "", "day" or "period"."""
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
@@ -119,7 +125,7 @@ def apply(chunk: Chunk, db: Connection) -> None:
         match told.event:
             case ApprovalRuleSet(node, usage_type, above, approver, four_eyes, note):
                 rule = (above, of[approver.node], approver.role, four_eyes, note)
-                rules[of[node], usage_type] = (*rule, told.seq, told.recorded_at)
+                rules[of[node], usage_type] = (*rule, told.seq, told.recorded_at, told.event.window)
             case TransferProposed(proposal):
                 rows[(proposal,)] = _asked(told, told.event, chunk)
             case TransferApproved() | TransferDeclined():
@@ -151,7 +157,7 @@ def _asked(told: Recorded, event: TransferProposed, chunk: Chunk) -> list[Any]:
         [of[approver.node] for approver in event.approvers],
         _ROLES.join(approver.role for approver in event.approvers),
         *(event.four_eyes, event.asked_by, event.expires_at, event.note, ""),
-        *(told.recorded_at, told.recorded_at),
+        *(told.recorded_at, told.recorded_at, event.before),
     ]
 
 

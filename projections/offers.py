@@ -17,7 +17,7 @@ from .members import each
 from .paging import page_values
 from .tables import Connection, Table
 
-STATES = ("open", "accepted", "withdrawn", "countered", "expired")
+STATES = ("open", "accepted", "withdrawn", "declined", "countered", "expired")
 OFFERS = Table(
     "offers",
     {"offer": "text"},

@@ -35,6 +35,7 @@ from allotment.domain.reservation import Leg
 from allotment.domain.running import Line
 from allotment.domain.schedule import CancelSchedule, ScheduleAllocation
 from allotment.domain.session import ReleaseSession, Report, ReserveUnits, UpdateSession
+from allotment.domain.splitting import WINDOWS as RULE_WINDOWS
 from allotment.domain.tariff import PublishTariff, Rate
 from allotment.domain.template import ApplyTemplate, DefineTemplate, Rule
 from allotment.domain.tenant import Tenant
@@ -265,7 +266,9 @@ class Acts:
             return SetTradeRules(self.chance.choice([None, 3, 20]))
         above = self.chance.choice([None, None, 0, 100])
         approver = Approver(self.node())
-        return SetApprovalRule(self.node(), self.kind(), above, approver, self.chance.random() < 0.3)
+        window = self.chance.choice(RULE_WINDOWS)
+        eyes = self.chance.random() < 0.3
+        return SetApprovalRule(self.node(), self.kind(), above, approver, eyes, window=window)
 
     # --- limits and policies ------------------------------------------------------------------
 

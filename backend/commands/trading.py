@@ -6,16 +6,34 @@ from uuid import uuid4
 
 import rich_click as click
 
-from ...domain.approval import ApproveTransfer, DeclineTransfer, TransferProposed
-from ...domain.offer import NOTHING_ASKED, AcceptOffer, Ask, OfferMade, OfferTrade, WithdrawOffer
+from ...domain.approval import (
+    Approver,
+    ApproveTransfer,
+    DeclineTransfer,
+    SetApprovalRule,
+    TransferProposed,
+)
+from ...domain.offer import (
+    NOTHING_ASKED,
+    AcceptOffer,
+    Ask,
+    DeclineOffer,
+    OfferMade,
+    OfferTrade,
+    WithdrawOffer,
+)
+from ...domain.splitting import WINDOWS, Window
 from ...domain.tenant import Command
+from ...domain.trading import UndoTransfer
 from ...graphql.scalars import moment_text
+from ...graphql.undoing import moved_at, near
 from ...projections.approvals import STATES as PROPOSAL_STATES
 from ...projections.approvals import proposals_page
 from ...projections.offers import STATES, Offer, board
-from ...tenants.onboarding import find_tenant
+from ...tenants.onboarding import TenantEntry, find_tenant
 from ..following import catch_up
-from ..running import running
+from ..notifying.matching import events_at
+from ..running import Product, running
 from .changing import carried_out
 from .options import JSON, TENANT
 from .output import amount, note, say, settings_for_command, table, tell_json
@@ -162,10 +180,72 @@ def decline(proposal: str, **given: Any) -> None:
     _change(DeclineTransfer(proposal, given["why"]), **given)
 
 
-def _change(command: Command, *, slug: str, why: str, key: str, dry_run: bool, as_json: bool) -> None:
+@trade.command(name="decline-offer")
+@click.argument("offer")
+@click.argument("node")
+@_changing
+def decline_offer(offer: str, node: str, **given: Any) -> None:
+    """Say no to an OFFER that was made to NODE: what is left of it is free again."""
+    _change(DeclineOffer(offer, node, given["why"]), **given)
+
+
+@trade.command()
+@click.argument("seq", type=click.IntRange(min=1))
+@_changing
+def undo(seq: int, **given: Any) -> None:
+    """Move back what the transfer or accepted offer of event SEQ has moved, as a counter-trade, once.
+
+    \b
+    allotment trade undo 1042 --tenant acme --note "meant for another crew"
+    """
+
+    def command(product: Product, entry: TenantEntry) -> Command:
+        with product.isolation.transaction(entry.tenant_id) as db:
+            events = [*events_at(db, [*near(seq)]).values()]
+        return UndoTransfer(*moved_at(sorted(events, key=lambda one: one.seq), seq), given["why"])
+
+    _change(command, **given)
+
+
+@trade.command()
+@click.argument("node")
+@click.argument("usage_type")
+@click.option(
+    "--above", type=click.IntRange(min=0), help="What is more needs approval; left out, nothing does."
+)
+@click.option("--approver", default="", help="Who approves must reach this node; else NODE.")
+@click.option("--role", default="", help="And have this role.")
+@click.option("--four-eyes", is_flag=True, help="Whoever asked may not approve.")
+@click.option("--in", "window", type=click.Choice(WINDOWS[1:]), help="Add up what one person moves in it.")
+@_changing
+def rule(
+    node: str,
+    usage_type: str,
+    above: int | None,
+    approver: str,
+    role: str,
+    four_eyes: bool,
+    window: Window | None,
+    **given: Any,
+) -> None:
+    """Ask for approval of transfers that leave or reach NODE or what is below it.
+
+    \b
+    allotment trade rule emea data --above 50000000000 --approver acme --in day --tenant acme
+    """
+    who = Approver(approver or node, role)
+    _change(SetApprovalRule(node, usage_type, above, who, four_eyes, given["why"], window or ""), **given)
+
+
+Making = Callable[[Product, TenantEntry], Command]
+"""Makes a command of what the log says."""
+
+
+def _change(asked: Command | Making, *, slug: str, why: str, key: str, dry_run: bool, as_json: bool) -> None:
     """Carry it out as the carrier's staff, who reach the whole enterprise, and tell what happened."""
     with running(settings_for_command()) as product:
         entry = find_tenant(product.isolation, slug)
+        command = asked(product, entry) if callable(asked) else asked
         carried = carried_out(product, entry, command, f"trade:{key or uuid4().hex}", dry=dry_run)
         answer, sentences = carried.answer, carried.sentences
     idents = [one.offer for one in answer.events if isinstance(one, OfferMade)]

@@ -642,10 +642,21 @@ def test_an_offer_is_made_taken_and_seen_on_the_board(allotment, tmp_path):
     made = allotment.json("trade", "offer", *given)
     assert made["ids"] == ["o-mine"]
     assert "alice-mobile offered 300 seconds of voice to everybody below Acme plc" in made["happened"][0]
-    taken = allotment("trade", "accept", "o-mine", "alice-desk", "--quantity", "100", "-t", slug)
+    take = ("trade", "accept", "o-mine", "alice-desk", "--quantity", "100", "-t", slug, "--key", "take")
+    taken = allotment(*take)
     assert taken.stdout.startswith("alice-desk accepted 100 seconds of voice from alice-mobile.")
+    taken_at = allotment.json(*take)["seqs"][0]
     (seen,) = allotment.json("trade", "board", "--tenant", slug, "--under", "alice-desk")
     assert (seen["offer"], seen["state"], seen["remaining"]) == ("o-mine", "open", "200")
+    allotment.json("trade", "rule", "acme", "voice", "--above", "40", "--in", "day", "-t", slug)
+    given = ("alice-mobile", "50", "voice", "--to", "alice-desk", "--key", "two", "--tenant", slug)
+    allotment.json("trade", "offer", *given)
+    no = allotment.json("trade", "decline-offer", "o-two", "alice-desk", "-t", slug)
+    assert "was declined" in no["happened"][0]
+    (gone,) = allotment.json("trade", "board", "--tenant", slug, "--state", "declined")
+    assert gone["offer"] == "o-two"
+    undone = allotment.json("trade", "undo", str(taken_at), "-t", slug)
+    assert "was undone" in undone["happened"][0]
 
 
 def test_a_webhook_is_created_once_however_often_it_is_asked_for(allotment, acme):

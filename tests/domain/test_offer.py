@@ -9,6 +9,7 @@ from allotment.domain.offer import (
     NOTHING_ASKED,
     AcceptOffer,
     Ask,
+    DeclineOffer,
     ExpireOffer,
     Offer,
     OfferAccepted,
@@ -243,6 +244,31 @@ def test_a_counter_offer_is_for_who_may_take_the_first(market):
     assert market.ask(offer("c", "apac", "voice", 1, NOTHING_ASKED, counters="o", target="lab")) == (
         "not_addressed"
     )
+
+
+def test_a_declined_offer_frees_what_is_left_and_says_why(market):
+    market.do(offer(target="apac"))
+    (closed,) = market.do(DeclineOffer("o", "apac", "we have enough"))
+    assert (closed.left, closed.because, closed.note) == (1000, "declined", "we have enough")
+    assert available(market)["emea"] == 1000
+    assert market.refusal(AcceptOffer("o", "apac"))[1]["ended"] == "declined"
+
+
+@pytest.mark.parametrize(
+    ("made", "declined", "code"),
+    [
+        ({}, DeclineOffer("none", "apac"), "unknown_offer"),
+        ({"target": "apac"}, DeclineOffer("o", "nobody"), "unknown_node"),
+        ({"target": "apac"}, DeclineOffer("o", "sales"), "not_addressed"),
+        ({"target": "apac"}, DeclineOffer("o", "emea"), "not_addressed"),
+        ({"target": "apac"}, DeclineOffer("o", "apac", "\n"), "bad_text"),
+        ({"target": "apac", "everybody": True}, DeclineOffer("o", "apac"), "offer_to_everybody"),
+        ({}, DeclineOffer("o", "apac"), "offer_to_everybody"),
+    ],
+)
+def test_an_offer_is_declined_by_whom_it_was_made_to_alone(market, made, declined, code):
+    market.do(offer(**made))
+    assert market.ask(declined) == code
 
 
 def test_a_withdrawn_offer_frees_what_is_left(market):

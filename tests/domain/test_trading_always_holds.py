@@ -32,6 +32,7 @@ from allotment.domain.offer import (
 from allotment.domain.refusals import Refused
 from allotment.domain.reservation import Leg
 from allotment.domain.session import ReleaseSession, Report, ReserveUnits, SessionEvent
+from allotment.domain.splitting import WINDOWS
 from allotment.domain.tariff import PublishTariff, Rate
 from allotment.domain.tenant import OpenTenant, Tenant
 from allotment.domain.trade_rules import SetTradeRules
@@ -198,10 +199,17 @@ class AnyMarket(RuleBasedStateMachine):
         proposal = self.pick(self.tenant.trading.approvals.waiting, which)
         self.do(ApproveTransfer(proposal) if yes else DeclineTransfer(proposal), person)
 
-    @rule(node=PICK, usage_type=TYPE, above=st.sampled_from([None, 0, 50, 500]), person=PICK)
-    def regulate(self, node, usage_type, above, person):
+    @rule(
+        node=PICK,
+        usage_type=TYPE,
+        above=st.sampled_from([None, 0, 50, 500]),
+        person=PICK,
+        window=st.sampled_from(WINDOWS),
+    )
+    def regulate(self, node, usage_type, above, person, window):
         if person % 3:
-            self.do(SetApprovalRule(MEMBERS[node % 6], usage_type, above, Approver("acme"), person % 2 == 0))
+            given = (MEMBERS[node % 6], usage_type, above, Approver("acme"), person % 2 == 0)
+            self.do(SetApprovalRule(*given, window=window))
         else:
             self.do(SetTradeRules(None if above is None else above + 3))
 
@@ -322,7 +330,7 @@ def _step(market, chance):
         lambda: market.offer(
             which, usage_type, lots, odd, asks, chance.random() < 0.5, chance.choice([0, 9])
         ),
-        lambda: market.regulate(which, usage_type, chance.choice([None, 50]), person),
+        lambda: market.regulate(which, usage_type, chance.choice([None, 50]), person, WINDOWS[which % 3]),
         lambda: market.transfer(Trade, 1, 3, usage_type, 5, person),
         lambda: market.undo(which),
         lambda: market.use(which, "voice", lots),

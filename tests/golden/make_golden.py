@@ -129,6 +129,7 @@ from allotment.domain.session import (
 )
 from allotment.domain.session_conditions import Conditions
 from allotment.domain.session_terms import SessionTerms, SessionTermsSet
+from allotment.domain.splitting import TransferCounted
 from allotment.domain.suspense import UsageAmended, UsageRecycled
 from allotment.domain.tariff import Rate, TariffPublished
 from allotment.domain.template import Rule, TemplateDefined
@@ -224,6 +225,18 @@ SAMPLES: dict[str, list[Event]] = {
         OfferClosed("o-1", "emea", "acme", "data", "2026-11", BIG, "withdrawn", "needed here"),
         OfferClosed("o-1", "emea", "acme", "data", "2026-11", 0, "countered", ""),
         OfferClosed("o-1", "emea", "acme", "data", "2026-11", 1, "expired", ""),
+    ],
+    "approval.rule_set/v2": [
+        ApprovalRuleSet("acme", "data", BIG, Approver("emea"), False, "in pieces", "day"),
+    ],
+    "transfer.proposed/v2": [
+        TransferProposed(
+            *("p-8", "trade", "emea", "apac", "data", "2026-11", 500, "", "", 0, (Approver("acme"),)),
+            *(False, ACTOR, NOON, "the last piece", BIG),
+        )
+    ],
+    "transfer.counted/v1": [
+        TransferCounted("u-1", "emea", "apac", "data", "2026-11", "2026-11-22", BIG),
     ],
     "approval.rule_set/v1": [
         ApprovalRuleSet("acme", "data", BIG, Approver("emea", "telecoms_manager"), True, "policy 7"),

@@ -32,6 +32,7 @@ MUTATIONS = {
     ),
     "counterOffer": ("CounterOfferInput", f"... on OfferDone {{ {FOUND} }} {DRY} {OFFER_PROBLEMS}"),
     "withdrawOffer": ("WithdrawOfferInput", f"... on OfferDone {{ {FOUND} }} {DRY} {OFFER_PROBLEMS}"),
+    "declineOffer": ("DeclineOfferInput", f"... on OfferDone {{ {FOUND} }} {DRY} {OFFER_PROBLEMS}"),
     "acceptOffer": (
         "AcceptOfferInput",
         f"... on AcceptOfferDone {{ {FOUND} {TAKEN} }} {REQUIRED} {DRY} {OFFER_PROBLEMS}",
@@ -233,6 +234,19 @@ def test_a_counter_offer_goes_to_who_offered(desk):
 # --- who sees what --------------------------------------------------------------------------------
 
 
+def test_an_offer_is_declined_by_who_reaches_its_target(desk):
+    made = desk.offer(target="apac")["offer"]
+    given = {"offer": made["id"], "target": "apac"}
+    assert desk.do("declineOffer", nodes=("emea",), **given)["code"] == "unknown_node"
+    (event,) = desk.do("declineOffer", nodes=("apac",), dryRun=True, **given)["events"]
+    assert "was declined" in event["sentence"]
+    done = desk.do("declineOffer", nodes=("apac",), note="not now", **given)
+    assert (done["offer"]["state"], done["offer"]["left"]) == ("DECLINED", "0")
+    gone = desk.do("acceptOffer", **given)
+    assert (gone["__typename"], gone["ended"]) == ("OfferGone", "declined")
+    assert desk.board(state="DECLINED")[0]["id"] == made["id"]
+
+
 def test_the_board_shows_what_a_manager_can_take_or_has_offered(desk):
     to_all = desk.offer("10", note="all")["offer"]["id"]
     to_apac = desk.offer("10", target="apac")["offer"]["id"]
@@ -338,6 +352,17 @@ def test_a_transfer_above_the_rule_waits_for_who_may_approve_it(desk):
     assert desk.balance("emea") == ["239", "0", "-51"]
     gone = desk.do("declineTransfer", proposal="p-1")
     assert (gone["__typename"], gone["outcome"]) == ("ProposalGone", "approved")
+
+
+def test_many_small_transfers_need_the_approval_of_a_large_one(desk):
+    rule(desk, window="DAY")
+    given = {"source": "emea", "target": "apac", "usageType": "voice", "quantity": "30"}
+    assert desk.do("trade", **given)["__typename"] == "TransferDone"
+    waiting = desk.do("trade", **given)
+    assert waiting["__typename"] == "ApprovalRequired"
+    told = desk.company.ask("{ proposals { nodes { quantity before } } approvalRules { above window } }")
+    assert told["proposals"]["nodes"] == [{"quantity": "30", "before": "30"}]
+    assert told["approvalRules"] == [{"above": "50", "window": "DAY"}]
 
 
 def test_with_four_eyes_somebody_else_must_approve(desk):

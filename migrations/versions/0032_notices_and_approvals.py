@@ -1,4 +1,4 @@
-"""Where the log says who is told of what: for looking back at it."""
+"""Where the log says who is told of what, for looking back at it; approval rules that add transfers up."""
 
 from alembic import op
 
@@ -22,3 +22,6 @@ def upgrade() -> None:
     )
     op.execute("GRANT SELECT, INSERT, UPDATE, DELETE ON allotment.notice_events TO allotment_projector")
     op.execute("GRANT SELECT ON allotment.notice_events TO allotment_app, allotment_auditor")
+    # The version before writes neither: each has what was true without it.
+    op.execute("ALTER TABLE allotment.approval_rules ADD span text COLLATE \"C\" NOT NULL DEFAULT ''")
+    op.execute("ALTER TABLE allotment.proposals ADD before bigint NOT NULL DEFAULT 0")

@@ -12,6 +12,7 @@ from ..domain.events import Recorded
 from ..domain.suspense import AmendUsage, RecycleUsage, UsageAmended
 from ..domain.usage import UsageRecord, pack_personal, unpack_personal
 from ..tenants.sealing import Sealer
+from .intake.rereading import cut
 
 
 class RecycleRecord(Struct, frozen=True):
@@ -79,22 +80,25 @@ def record_told(told: Recorded, sealer: Sealer) -> UsageRecord | None:
     )
 
 
-def raw_told(told: Recorded, sealer: Sealer) -> str | None:
-    """The record as it came, of one that could not be read; None where its person was erased."""
+def raw_told(told: Recorded, sealer: Sealer) -> tuple[str, str] | None:
+    """The record as it came, of one that could not be read, after the header of its file or "".
+
+    None where its person was erased.
+    """
     event = told.event
     assert isinstance(event, UsageSuspended)
     if event.readable:
         return None
     plain = sealer.open(event.subject, event.sealed, told.command_key or b"")
-    return None if plain is None else plain.decode()
+    return None if plain is None else cut(plain)
 
 
-def _record_in(raw: str | None) -> UsageRecord | None:
+def _record_in(raw: tuple[str, str] | None) -> UsageRecord | None:
     """What contradicts an earlier record was readable: it is kept as it was read."""
-    if raw is None or not raw.startswith("["):
+    if raw is None or not raw[1].startswith("["):
         return None
     try:
-        return _decode(raw)
+        return _decode(raw[1])
     except msgspec.MsgspecError:
         return None
 

@@ -48,6 +48,7 @@ from .authorising import (
 )
 from .correcting import AmendRecord, InClear, RecycleRecord
 from .intake.gate import checked
+from .intake.rereading import kept
 from .log import Group, Head, Log, reachable, recorded
 from .seen import (
     COMMANDS,
@@ -729,7 +730,7 @@ def _suspense(
         field,
         detail,
         getattr(record, "position", ""),
-        sealer.seal(subject, _raw(record), key),
+        sealer.seal(subject, kept(record) if isinstance(record, UnreadableRecord) else _raw(record), key),
         subject,
         getattr(record, "started_at", 0),
     )

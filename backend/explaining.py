@@ -64,6 +64,9 @@ query Explain($id: ID!) {
     }
     ruling { policy version action limitOf { id name } counted window percent threshold kbps above price per }
     suspension { reason field detail position }
+    attributes { name value }
+    waited { usageId reason since attempts acceptedLate amendments { seq fields note actor recordedAt } }
+    left { outcome usageId seq amount note actor askedBy recordedAt }
     eventSeqs recordedAt actor
     reratings {
       seq job cause wasAmount amount payable byZone correctedIn recordedAt

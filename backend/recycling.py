@@ -6,7 +6,6 @@ what has left suspense is not there any more, and what another has touched meanw
 """
 
 import asyncio
-import io
 from collections.abc import Callable, Sequence
 from typing import Any
 from uuid import UUID
@@ -26,8 +25,7 @@ from .correcting import AmendRecord, RecycleRecord, raw_told, record_told
 from .deciding import Answer, Order, command_key
 from .engine import Engine
 from .intake.declaration import Format
-from .intake.reading import read_records
-from .intake.unpacking import UnreadableFile
+from .intake.rereading import read_alone
 from .log import COLUMNS, Row, recorded
 from .writer import Busy
 
@@ -190,7 +188,9 @@ class Recycling:
         raw = page.raw(row)
         if raw is None:
             return _passed_over(row, row.reason, "it was read already, or its person was erased")
-        match _read_again(raw, row, format, time_zone):
+        # Under its own source. An id made of what could not be read gives way to the one that is read now.
+        about = {"time_zone": time_zone, "source": row.source, "name": row.file}
+        match read_alone(*raw, format, **about):
             case UsageRecord() as record:
                 return self._amending(row, record, AMENDABLE)
             case UnreadableRecord(reason=reason, detail=detail):
@@ -269,7 +269,7 @@ class _Page:
     def record(self, row: Waiting) -> UsageRecord | None:
         return record_told(self._told(row), self._sealer)
 
-    def raw(self, row: Waiting) -> str | None:
+    def raw(self, row: Waiting) -> tuple[str, str] | None:
         return raw_told(self._told(row), self._sealer) if not row.readable else None
 
     def _told(self, row: Waiting) -> Recorded:
@@ -279,18 +279,6 @@ class _Page:
 def _stored(db: Connection, seqs: list[int]) -> dict[int, Row]:
     found = db.execute(f"SELECT {COLUMNS} FROM events WHERE seq = ANY(%s)", (seqs,), binary=True)
     return {row.seq: row for row in map(Row._make, found)}
-
-
-def _read_again(
-    raw: str, row: Waiting, format: Format, time_zone: str
-) -> UsageRecord | UnreadableRecord | str:
-    """Under its own source. An id made of what could not be read gives way to the one that is read now."""
-    stream = io.BytesIO(raw.encode() + b"\n")
-    try:
-        found = list(read_records(stream, format, time_zone=time_zone, name=row.file, source=row.source))
-    except UnreadableFile as error:
-        return str(error)
-    return found[0] if len(found) == 1 else "it is not one record in this format"
 
 
 def _amended(

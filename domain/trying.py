@@ -191,6 +191,7 @@ class _World:
         record = UsageRecord(
             *(event.source, event.record_id, "", event.usage_type, event.quantity),
             *(event.started_at, event.direction, number),
+            attributes=() if isinstance(event, UsageCharged) else event.attributes,
         )
         overage = tenant.contracts.periods[event.period].overage
         family = tenant.families[event.usage_type, event.period]
@@ -218,9 +219,10 @@ class _World:
 
 
 def _found(tariff: Tariff, event: UsageRejected, counterpart: str) -> CompiledRate | None:
-    """Of what was rejected nobody knows the attributes any more."""
+    """None where the rate asks for the line, or for attributes that were not kept of older rejections."""
+    about = (event.usage_type, event.direction, counterpart, event.started_at)
     try:
-        return tariff.find(event.usage_type, event.direction, counterpart, event.started_at)
+        return tariff.find(*about, attributes=event.attributes)
     except Refused:
         return None
 

@@ -61,6 +61,8 @@ class UnreadableRecord(Struct, frozen=True, array_like=True, gc=False):
     """The record as it came. Personal: it is sealed before it is stored."""
     position: str = ""
     """Where it stood: "calls.csv:12"."""
+    header: str = ""
+    """The header of its file, where the row says nothing without it. It is no part of what was sent."""
 
 
 def pack_personal(record: UsageRecord) -> bytes:

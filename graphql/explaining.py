@@ -29,6 +29,7 @@ from ..projections import timeline, usages
 from ..tenants.access import may
 from .asking import Reach, permit, usage_id_of
 from .context import Context, Info
+from .explaining_suspense import Attribute, LeftSuspense, Waited, attributes_of, left_suspense, waited_before
 from .limit_problems import Raiser
 from .limits import raisers
 from .own_rates import OwnRate, own_rate_of
@@ -274,6 +275,15 @@ class Explanation:
     reratings: list[ExplainedRerating] = strawberry.field(
         description="How it was charged again, oldest first: the last holds. All else is of the first charge."
     )
+    attributes: list[Attribute] = strawberry.field(
+        description="What a record said besides, where it was suspended or rejected."
+    )
+    waited: Waited | None = strawberry.field(
+        description="Of what waits, or left suspense by a charge or rejection: why, and what was amended."
+    )
+    left: LeftSuspense | None = strawberry.field(
+        description="Of what waited: what became of it. Null while it waits."
+    )
 
 
 async def explain(info: Info, usage_id: ID) -> Explanation | None:
@@ -349,6 +359,9 @@ class _Explaining:
             recorded_at=Moment(self.recorded.recorded_at),
             actor=self.recorded.actor,
             reratings=await self._reratings(),
+            attributes=[] if isinstance(event, UsageCharged) else attributes_of(event.attributes),
+            waited=await waited_before(self.context, self.reach, self.recorded),
+            left=await left_suspense(self.context, self.recorded),
         )
 
     async def _reratings(self) -> list[ExplainedRerating]:

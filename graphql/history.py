@@ -6,7 +6,8 @@ import strawberry
 from strawberry import ID
 
 from ..domain.events import Recorded
-from ..projections import timeline
+from ..projections import suspense, timeline
+from ..tenants.isolation import Connection
 from .asking import (
     PAGE_USUAL,
     PageInfo,
@@ -69,10 +70,22 @@ async def record_history(info: Info, usage_id: ID) -> list[AuditEntry] | None:
     key = usage_id_of(usage_id)
     if key is None:
         return None
-    query = functools.partial(timeline.record_page, usage_id=key, first=HISTORY_MAX)
-    _, seqs = await context.read(query, ("timeline",))
+    query = functools.partial(_record_seqs, usage_id=key)
+    _, seqs = await context.read(query, ("timeline", "suspense"))
     entries = await entries_of(context, await reach_of(context), seqs)
     return entries or None
+
+
+def _record_seqs(db: Connection, *, usage_id: bytes) -> list[int]:
+    """With what was done about it while it waited."""
+    seqs = set(timeline.record_page(db, usage_id, HISTORY_MAX))
+    waited = suspense.waited(db, [usage_id])
+    waited += [origin for seq in seqs if (origin := suspense.origin_of(db, seq)) is not None]
+    for row in waited:
+        seqs |= {row.seq, *suspense.steps_of(db, row.waiting)}
+        if row.outcome in ("charged", "rejected"):
+            seqs.add(row.settled_seq + 1)
+    return sorted(seqs, reverse=True)[:HISTORY_MAX]
 
 
 async def entries_of(context: Context, reach: Reach, seqs: list[int]) -> list[AuditEntry]:

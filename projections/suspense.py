@@ -45,9 +45,13 @@ SUSPENSE = Table(
         "asked_by": "text",
     },
 )
-TABLES = (SUSPENSE,)
+STEPS = Table("suspense_steps", {"seq": "bigint"}, {"waiting": "bytea"})
+"""Which events tell of which record that waits, or waited."""
+TABLES = (SUSPENSE, STEPS)
 VERSION = 2
 DAY = 86_400_000_000
+STEPS_MAX = 100
+"""So many of the newest are told."""
 AGES = (DAY, 7 * DAY, 30 * DAY)
 """Where one bucket of ages ends and the next begins: a day, a week, thirty days."""
 
@@ -134,6 +138,7 @@ def apply(chunk: Chunk, db: Connection) -> None:
         rows |= {row.waiting: row for row in _rows(db, "waiting = ANY(%s)", [list(set(known))])}
     for told, event in later:
         _follow(rows[event.waiting], told.seq, event)
+    STEPS.insert(db, [(told.seq, event.waiting) for told, event in later])
     SUSPENSE.put(db, {(one.waiting,): astuple(one)[1:] for one in rows.values()})
 
 
@@ -213,6 +218,21 @@ def waiting_after(db: Connection, after: int, first: int, wanted: SuspenseFilter
 def waited(db: Connection, usage_ids: list[bytes]) -> list[Waiting]:
     """These records, whether they still wait or not, oldest first."""
     return _rows(db, "usage_id = ANY(%s) ORDER BY seq", [usage_ids])
+
+
+def origin_of(db: Connection, seq: int) -> Waiting | None:
+    """The record that left suspense with the charge or rejection in this event, if one did."""
+    # Both are told in one command: first that it was recycled.
+    found = _rows(db, "settled_seq = %s AND outcome IN ('charged', 'rejected')", [seq - 1])
+    return found[0] if found else None
+
+
+def steps_of(db: Connection, waiting: bytes) -> list[int]:
+    """The events that tell what was done about a record that waits, or waited, oldest first."""
+    found = db.execute(
+        "SELECT seq FROM suspense_steps WHERE waiting = %s ORDER BY seq DESC LIMIT %s", (waiting, STEPS_MAX)
+    )
+    return sorted(seq for (seq,) in found)
 
 
 def waiting_count(db: Connection, wanted: SuspenseFilter = EVERYTHING, after: int = 0) -> int:

@@ -89,8 +89,8 @@ def explain(slug: str, usage_id: str, as_json: bool) -> None:
 
 async def _explained(product: Product, entry: TenantEntry, usage_id: str) -> dict[str, Any] | None:
     async with product.engine(following=False) as engine:
+        await engine.in_thread(lambda: catch_up(product.isolation, entry.tenant_id))
         if "/" in usage_id:
-            await engine.in_thread(lambda: catch_up(product.isolation, entry.tenant_id))
             usage_id = await engine.in_thread(lambda: _id_of(product, entry.tenant_id, usage_id))
         return await explained(engine, entry.tenant_id, usage_id)
 
@@ -128,6 +128,7 @@ def say_explanation(told: dict[str, Any]) -> None:
         rows.append(("policy", f"{rule} {beyond}"))
     if waits := told["suspension"]:
         rows.append(("waits", f"{waits['reason']}: {waits['detail']} {waits['position']}".rstrip()))
+    rows += _waited_rows(told)
     for crossing in told["crossings"]:
         rows.append(
             ("crossed", f"{crossing['percent']} % of the limit of {(crossing['node'] or {}).get('id', '?')}")
@@ -141,6 +142,22 @@ def say_explanation(told: dict[str, Any]) -> None:
 
 def _id(place: dict[str, Any] | None) -> str:
     return place["id"] if place is not None else "beyond reach"
+
+
+def _waited_rows(told: dict[str, Any]) -> list[tuple[str, str]]:
+    """Why it waited, what was amended, and what became of it."""
+    rows = []
+    if (waited := told["waited"]) and told["suspension"] is None:
+        late = ", accepted although it was late" if waited["acceptedLate"] else ""
+        rows.append(("waited", f"{waited['reason']}, since {waited['since']}{late}: {waited['usageId']}"))
+    rows += [
+        ("amended", f"{', '.join(one['fields'])} by {one['actor']}: {one['note']}")
+        for one in (waited["amendments"] if waited else ())
+    ]
+    if left := told["left"]:
+        became = f" as {left['usageId']}" if left["usageId"] else ""
+        rows.append(("left", f"{left['outcome']}{became} by {left['actor']} {left['note']}".rstrip()))
+    return rows
 
 
 def _rating_rows(told: dict[str, Any], rating: dict[str, Any]) -> list[tuple[str, str]]:

@@ -26,6 +26,8 @@ from .rows import ROW_BYTES_MAX, Row, block_rows, csv_rows, json_rows, ndjson_ro
 from .soundness import is_zone
 from .unpacking import UnreadableFile, is_damage, opened
 
+HEADER_MAX = 16_384
+"""Characters: a longer header is not kept with each row that cannot be read."""
 HEAD_ROWS = 20
 """When none of so many rows is what the format says, the file is another file."""
 
@@ -74,6 +76,8 @@ class Reader:
         self._mappings: dict[int, Mapping] = {}
         """By number of cells; for JSON, where that means nothing, under 0."""
         self._widths: set[int] = set()
+        self._header = ""
+        """As it stood, where the rows of a file need it."""
         self._locates: dict[int, Any] = {}
         """By number of cells, or 0: how the columns of a row are found before it is paired."""
 
@@ -177,17 +181,21 @@ class Reader:
 
     def _unreadable(self, row: Row, mapping: Mapping | None, reason: Unvouched) -> UnreadableRecord:
         digest = row.problem.digest if row.problem else ""
-        encodings = {"csv": self._format.csv.encoding, "blocks": self._format.blocks.encoding}
-        encoding = encodings.get(self._format.kind, "utf-8")
         return UnreadableRecord(
             source=(mapping and _tried(mapping.source, row)) or self._own_source(),
             record_id=(mapping and _tried(mapping.identity, row)) or _raw_id(row.raw, digest),
             reason=reason.reason,
             field=reason.field,
             detail=reason.detail,
-            raw=row.raw[:ROW_BYTES_MAX].decode(encoding, "backslashreplace").rstrip("\r\n"),
+            raw=self._text(row.raw[:ROW_BYTES_MAX]),
             position=f"{self._name}:{row.number}",
+            header=self._header,
         )
+
+    def _text(self, raw: bytes) -> str:
+        encodings = {"csv": self._format.csv.encoding, "blocks": self._format.blocks.encoding}
+        encoding = encodings.get(self._format.kind, "utf-8")
+        return raw.decode(encoding, "backslashreplace").rstrip("\r\n")
 
     def _own_source(self) -> str:
         return self._source or self._format.source or self._format.name
@@ -213,6 +221,8 @@ class Reader:
         if first is None:
             return iter(())
         if (columns := _header(first, self._format)) is not None:
+            header = self._text(first.raw)
+            self._header = header if len(header) <= HEADER_MAX else ""
             self._learn([columns], {len(columns): _locator(columns)})
             return self._without_types(rows)
         known = layouts(self._format.csv)

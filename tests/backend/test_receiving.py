@@ -21,7 +21,7 @@ from allotment.backend.deciding import command_key
 from allotment.backend.engine import Engine
 from allotment.backend.following import catch_up
 from allotment.backend.intake.door import charge_stream
-from allotment.backend.intake.formats import load_format
+from allotment.backend.intake.formats import load_format, parse_format
 from allotment.backend.intake.importing import import_stream, known
 from allotment.backend.intake.rows import UnreadableFile
 from allotment.backend.log import recorded, replay
@@ -200,6 +200,45 @@ async def test_what_a_damaged_file_brought_before_it_was_refused_is_accounted_fo
         path.write_bytes(packed)
         assert (await carrier.file(path)).received == 6_000
         assert carrier.view(totals)["charged"] == 1_200
+        carrier.whole()
+
+
+SHEET = """
+kind = "csv"
+source = "switch"
+[fields]
+id = "Id"
+usage_type = {{ constant = "voice" }}
+line = "From"
+counterpart = "To"
+[times]
+at = {{ start = "Began" }}
+started_at = ["start"]
+format = "iso8601"
+[quantity]
+at = "{seconds}"
+"""
+
+
+@in_a_loop
+async def test_a_row_of_a_csv_file_is_read_again_alone_and_is_still_the_record_it_was(carrier):
+    wrong, right = (parse_format(SHEET.format(seconds=name).encode(), "sheet") for name in ("Took", "Billed"))
+    text = f"Id,From,To,Began,Took,Billed\nc-1,{line(1)},+442071838750,2026-11-15T11:59:00Z,1:01,61\n"
+    options = {"time_zone": "Europe/Berlin", "name": "sheet.csv", "actor": "mediation:test"}
+
+    async def send():
+        stream = io.BytesIO(text.encode())
+        return await in_time(charge_stream(carrier.engine, carrier.store.tenant, stream, wrong, **options))
+
+    async with carrier:
+        assert (await send()).suspended == 1
+        assert (await send()).duplicate == 1
+        work = carrier.recycling(note="other columns")
+        report = await in_time(work.reread(Selection(), right, "Europe/Berlin"))
+        assert (report.amended, report.passed_over) == (1, 0), report.problems
+        report = await in_time(carrier.recycling().recycle(Selection()))
+        assert (report.charged, len(carrier.store.charges())) == (1, 1)
+        assert (await send()).duplicate == 1
         carrier.whole()
 
 

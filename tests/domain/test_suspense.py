@@ -92,6 +92,12 @@ def test_what_a_limit_stops_now_is_rejected_and_waits_no_more(acme, now):
     assert acme.tenant.suspense.settled["rejected"] == 1
 
 
+def test_what_is_rejected_keeps_what_its_record_said_besides(acme, now):
+    acme.do(SetLimit("sales", "voice", 59))
+    (told,) = acme.do(charge_of(line="r-1", at=now, attributes=(("network", "fixed"),)))
+    assert (told.reason, told.attributes) == ("limit_exceeded", (("network", "fixed"),))
+
+
 def test_what_has_been_charged_under_its_id_is_not_charged_again(acme, now):
     waiting = suspend(acme, now)
     provide_line(acme)

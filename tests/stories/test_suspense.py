@@ -34,6 +34,14 @@ AGEING = """{ suspenseAgeing {
 } }"""
 ADD = f"mutation($input: AddResourceInput!) {{ addResource(input: $input) {{ {ANSWERS} }} }}"
 EXPLAIN = "query($id: ID!) { explain(usageId: $id) { status recordId line amount } }"
+LIFE = """query($id: ID!) {
+  explain(usageId: $id) {
+    attributes { name value }
+    waited { usageId reason attempts acceptedLate amendments { fields note actor } }
+    left { outcome usageId amount note askedBy }
+  }
+  recordHistory(usageId: $id) { topic }
+}"""
 
 
 class Clerk:
@@ -243,6 +251,39 @@ def test_writing_off_much_takes_two_persons(clerk, company, call):
     assert clerk.do(TWO, above=None)["code"] == "no_dismissal_rule"
     assert clerk.do(TWO, "mediation", above="1")["code"] == "not_permitted"
     whole(company)
+
+
+def test_a_charge_tells_that_it_had_waited_and_what_waited_tells_of_its_charge(clerk, company, call):
+    company.use(call("c1", 61, line="+49301"), call("c2", 61, line="+49302"), call("c3", 61))
+    first = clerk.waiting()["c1"]["id"]
+    assert company.ask(LIFE, id=first)["explain"]["left"] is None
+    clerk.do(AMEND, id=first, line="+442071838750", note="digits swapped")
+    clerk.do(AMEND, id=first, quantity="122", note="its meter")
+    clerk.do(RECYCLE, ids=[first], note="put right")
+    charged = clerk.usages()["c1", "CHARGED"]
+    told, back = (company.ask(LIFE, id=ident) for ident in (first, charged))
+    assert told["explain"]["left"] == {
+        "outcome": "charged", "usageId": charged, "amount": "0.000000", "note": "put right", "askedBy": None,
+    }  # fmt: skip
+    waited = back["explain"]["waited"]
+    assert waited == told["explain"]["waited"]
+    assert (waited["usageId"], waited["reason"], waited["attempts"]) == (first, "unknown_line", 1)
+    assert waited["amendments"] == [
+        {"fields": ["line"], "note": "digits swapped", "actor": "carrier:u-1"},
+        {"fields": ["quantity"], "note": "its meter", "actor": "carrier:u-1"},
+    ]
+    topics = [entry["topic"].removeprefix("usage.") for entry in told["recordHistory"]]
+    assert topics == ["charged", "recycled", "amended", "amended", "suspended"]
+    assert back["recordHistory"] == told["recordHistory"]
+    part = company.ask(LIFE, "telecoms_manager", nodes=("sales",), id=charged)
+    assert [one["note"] for one in part["explain"]["waited"]["amendments"]] == [None, None]
+    assert [entry["topic"] for entry in part["recordHistory"]] == ["usage.charged"]
+    second = clerk.waiting()["c2"]["id"]
+    clerk.do(DISMISS, ids=[second], note="a test call")
+    left = company.ask(LIFE, id=second)["explain"]["left"]
+    assert (left["outcome"], left["usageId"], left["note"]) == ("dismissed", None, "a test call")
+    plain = company.ask(LIFE, id=clerk.usages()["c3", "CHARGED"])["explain"]
+    assert (plain["waited"], plain["left"], plain["attributes"]) == (None, None, [])
 
 
 def test_who_is_bound_to_a_part_sees_nothing_of_what_waits(clerk, company, call):

@@ -273,6 +273,43 @@ def test_a_teams_call_by_direct_routing_is_the_same_by_file_and_by_graph(kind: s
     assert by_file == by_graph
 
 
+NEVER = "0001-01-01T00:00:00Z"
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "failure", "seconds", "outcome"),
+    [
+        ("12:00:00", "12:01:00", "", 60, 60),
+        ("12:00:00", "12:01:00", "", 62, 60),
+        ("12:00:00", "12:01:00", "", 64, "contradictory"),
+        ("11:59:58", "11:59:58", "", 0, 0),
+        ("11:59:58", "", "12:00:18", 20, 0),
+        ("11:59:58", "", "", 20, "contradictory"),
+    ],
+)
+def test_ringing_is_no_part_of_a_direct_routing_call_and_a_failed_one_has_none(
+    start: str, end: str, failure: str, seconds: int, outcome: Any
+) -> None:
+    def at(clock: str, never: str = "") -> str:
+        return f"2026-03-01T{clock}Z" if clock else never
+
+    row = (
+        f"k1,ann@example.org,Ann,GB,{at('11:59:58')},{at(start)},{at(failure)},{at(end)},{seconds},Yes,"
+        "+442071838750,+13051416799,dr_out,EUNO,EUNO,0,540000,OK,sbc.example.org,No,\n"
+    )
+    call = {
+        "id": "i1", "correlationId": "k1", "callType": "ByotOut", "duration": seconds,
+        "inviteDateTime": at("11:59:58"), "startDateTime": at(start), "endDateTime": at(end, NEVER),
+        "failureDateTime": at(failure, NEVER), "callerNumber": "+442071838750",
+        "calleeNumber": "+13051416799", "trunkFullyQualifiedDomainName": "sbc.example.org",
+    }  # fmt: skip
+    by_file, _ = read(TEAMS_DIRECT + row, "teams-direct-csv")
+    by_graph, _ = read(json.dumps({"value": [call]}), "teams-direct-json")
+    for (found,) in (by_file, by_graph):
+        assert getattr(found, "reason", None) == (outcome if isinstance(outcome, str) else None)
+        assert getattr(found, "quantity", outcome) == outcome
+
+
 def test_a_page_of_graphs_calls_of_calling_plans() -> None:
     row = {
         "id": "u1", "callId": "c1", "callType": "user_in", "duration": 219, "charge": 0.05,

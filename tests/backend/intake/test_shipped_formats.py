@@ -1,6 +1,7 @@
 """The formats that come with the product, on records as the elements write them."""
 
 import io
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -244,6 +245,34 @@ def test_twilios_own_example_pages() -> None:
         ("messaging", "outbound", 1),
         ("messaging", "inbound", 1),
     ]
+
+
+# All that was collected
+
+SAMPLES = {
+    ("asterisk_spec_scenarios.csv", "asterisk-csv"): (9, 420, {"contradictory": 2}),
+    ("freeswitch_csv_example_layout.csv", "freeswitch-csv"): "columns instead of",
+    ("twilio_calls_page.json", "twilio-calls"): (2, 7, {}),
+    ("twilio_messages_page.json", "twilio-messages"): (2, 2, {}),
+    ("twilio_usage_records.json", "twilio-calls"): "has no 'calls'",
+    ("twilio_usage_triggers.json", "twilio-calls"): "has no 'calls'",
+}
+"""Records, seconds or messages in all, and how many wait for which reason; or why it is no usage at all."""
+
+
+@needs_shared_data
+def test_each_sample_file_brings_so_many_calls_seconds_and_reasons_and_none_is_forgotten() -> None:
+    assert {file for file, _ in SAMPLES} == {path.name for path in CDR.iterdir()}
+    for (file, format), expected in SAMPLES.items():
+        content = (CDR / file).read_bytes()
+        if isinstance(expected, str):
+            with pytest.raises(UnreadableFile, match=expected):
+                read(content, format)
+            continue
+        found, _ = read(content, format)
+        records = [one for one in found if isinstance(one, UsageRecord)]
+        reasons = Counter(one.reason for one in found if isinstance(one, UnreadableRecord))
+        assert (len(records), sum(one.quantity for one in records), dict(reasons)) == expected, file
 
 
 # The documentation

@@ -9,6 +9,7 @@ Where a charge counts in a plan, all of its counter are counted again, in the or
 meanwhile was charged where the counter stood by then: it is counted again at the end, until nothing changes.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from hashlib import sha256
 
@@ -33,6 +34,7 @@ from .deciding import Answer, command_key
 from .log import PostgresLog, recorded
 from .reading_log import chunks
 from .rerated_chain import events_at
+from .stopping import cancelled
 
 PART_MAX = 200
 """Charges handed to the writer in one command: it decides them in some twenty milliseconds."""
@@ -57,6 +59,10 @@ class Part(Struct, frozen=True):
 
     charges: tuple[Again, ...]
     events: tuple[Made, ...]
+
+
+HANDED_OVER = Part((), ())
+"""No part: what follows is found in the log, with all parts before it."""
 
 
 class Plan:
@@ -133,6 +139,7 @@ class Plan:
         for _ in range(ROUNDS_MAX):
             if not self._counting or self._job not in self._state.rerating.jobs:
                 return
+            yield HANDED_OVER
             self._end, self._state = self._look()
             if self._job not in self._state.rerating.jobs:
                 return
@@ -205,25 +212,34 @@ class Plan:
         for found in self._charges.read(self.upto):
             self.difference.looked_at += len(found)
             for first in range(0, len(found), PART_MAX):
-                waiting += self._changing(found[first : first + PART_MAX])
+                events, changing = self._changing(found[first : first + PART_MAX])
+                if not waiting and len(changing) > PART_MAX // 2 and not self._is_mixed(events, changing):
+                    # Nothing has happened since: it would be the same again.
+                    yield self._decided(changing, events)
+                    continue
+                waiting += changing
                 while len(waiting) >= PART_MAX:
                     yield from self._part(waiting[:PART_MAX])
                     del waiting[:PART_MAX]
         self._told_upto = self.upto
         yield from self._part(waiting)
 
-    def _changing(self, charges: list[Again]) -> list[Again]:
+    def _changing(self, charges: list[Again]) -> tuple[list[Made], list[Again]]:
         """Of these: those that become another, as things are. Who counts in a plan has its turn later."""
         events, left = self._made(charges)
         self.difference.leave(left.values())
         after = {
             event.seq: event.charge for event in events if isinstance(event, UsageRerated | UsageCorrected)
         }
-        return [
+        return events, [
             again
             for again in charges
             if again.seq in after and not self._counts(again, counting_of(after[again.seq]))
         ]
+
+    def _is_mixed(self, events: list[Made], changing: list[Again]) -> bool:
+        """Whether some of it is of charges that have their turn later."""
+        return sum(isinstance(event, UsageRerated | UsageCorrected) for event in events) != len(changing)
 
     def _counts(self, again: Again, after: Counting | None) -> bool:
         """Whether a charge that changes is to be counted again among others."""
@@ -238,8 +254,10 @@ class Plan:
 
     def _part(self, charges: list[Again]) -> Iterator[Part]:
         events, _ = self._made(charges)
-        if not events:
-            return
+        if events:
+            yield self._decided(charges, events)
+
+    def _decided(self, charges: list[Again], events: list[Made]) -> Part:
         for event in events:
             self._state.apply(event)
         self.difference.add(events)
@@ -247,7 +265,7 @@ class Plan:
             for event in events:
                 if isinstance(event, UsageRerated | UsageCorrected):
                     self._counted.expect(event.first, event.charge)
-        yield Part(tuple(charges), tuple(events))
+        return Part(tuple(charges), tuple(events))
 
     def _made(self, charges: list[Again]) -> tuple[list[Made], dict[int, str]]:
         command = RerateCharges(self._job, tuple(charges))
@@ -306,14 +324,28 @@ async def carry_out(
     goes_on: Callable[[], bool] = lambda: True,
     progress: Progress = lambda done, of: None,
 ) -> Outcome:
-    """Hand the parts of a plan to the writer, one after the other, and end the job."""
+    """Hand the parts of a plan to the writer, one after the other, and end the job.
+
+    While one is stored the next is found.
+    """
     outcome, parts = Outcome(plan.difference, Difference()), plan.parts()
-    while part := await in_thread(lambda: next(parts, None)):
-        if not goes_on():
-            outcome.stopped = True
-            return outcome
-        await _hand_over(part, job, submit, outcome)
-        progress(plan.reached, plan.upto)
+    handing: asyncio.Task[None] | None = None
+    try:
+        while part := await in_thread(lambda: next(parts, None)):
+            if handing is not None:
+                await handing
+                handing = None
+            if not goes_on():
+                outcome.stopped = True
+                return outcome
+            if part is not HANDED_OVER:
+                handing = asyncio.create_task(_hand_over(part, job, submit, outcome))
+            progress(plan.reached, plan.upto)
+        if handing is not None:
+            await handing
+    finally:
+        if handing is not None:
+            await cancelled([handing])
     outcome.done.looked_at, outcome.done.left = plan.difference.looked_at, plan.difference.left
     outcome.done.trim()
     left = sum(plan.difference.left.values())

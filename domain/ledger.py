@@ -63,6 +63,8 @@ class Ledger:
 
     def _draw(self, path: Path, quantity: int) -> Drawn:
         """Narrowest scope first, as usage does."""
+        if not self._more and not self.family.holders:
+            return ()
         if self._caps is not None and self._caps.touches(path):
             return self._caps.draw(path, quantity, self.available).drawn
         drawn: list[tuple[int, int]] = []

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from msgspec import Struct
 
 from .bucket import Family
+from .charging import CORPORATE, UsageCharged
 from .hierarchy import Path
 from .limit import Limits, ThresholdCrossed
 from .usage import MONEY
@@ -34,6 +35,18 @@ class Recount:
         self._periods: dict[tuple[str, str, int], int] = {}
         self._bins: dict[tuple[str, int, str, int], tuple[int, int, str]] = {}
         """By counted, ordinal, window and bin: the change, a moment in it, and the period."""
+
+    def replace(self, before: UsageCharged, after: UsageCharged) -> None:
+        """One charge of a record by another: where its path stays, only what is between them counts."""
+        if after.payer != CORPORATE or before.payer != CORPORATE:
+            return
+        was, now = (count_of(one.usage_type, one.billed, one.amount) for one in (before, after))
+        for (counted, less), (_, more) in zip(was, now, strict=True):
+            if before.path == after.path:
+                self.add(counted, after.period, after.path, after.started_at, more - less)
+            else:
+                self.add(counted, before.period, before.path, before.started_at, -less)
+                self.add(counted, after.period, after.path, after.started_at, more)
 
     def add(self, counted: str, period: str, path: Path, at: int, change: int) -> None:
         if not change:

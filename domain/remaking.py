@@ -23,7 +23,7 @@ from .rating.planned_rate import PlannedRate
 from .rating.standing import Counted, Standing
 from .rating.switched_rate import with_switches
 from .rating_job import RatingStarted
-from .recounting import Recount, count_of
+from .recounting import Recount
 from .refusals import Refused
 from .rerated import Again, CapCorrected, Made, TakenBack, UsageCorrected, UsageRerated, UsageTakenBack, was
 from .rollover import RollOvers
@@ -56,6 +56,7 @@ class Making:
         self._made: list[tuple[Again, UsageCharged, bool]] = []
         self._corrected: list[tuple[Again, UsageCorrected]] = []
         self.left: dict[int, str] = {}
+        self._closed: dict[str, bool] = {}
         self._late: set[int] = set()
         """Who cannot have the allowance that was told: by the event that the charge stands in."""
 
@@ -79,9 +80,8 @@ class Making:
         return self._ledger(again.charge).permits(path, drawn) and money.permits(path, again.credit or ())
 
     def make(self, again: Again) -> None:
-        before, opened = again.charge, self._of.contracts.periods[again.charge.period]
+        before, closed = again.charge, self._is_closed(again.charge.period)
         rate, by_zone = self._rate(again)
-        closed = self._of.rollovers.is_closed(opened, self._now)
         if again.drawn is None and not closed:
             self._give_back(before)
         problem, after = self._again(again, rate, closed=closed)
@@ -100,6 +100,13 @@ class Making:
         if settled != before:
             self._made.append((again, settled, by_zone))
 
+    def _is_closed(self, period: str) -> bool:
+        known = self._closed.get(period)
+        if known is None:
+            opened = self._of.contracts.periods[period]
+            known = self._closed[period] = self._of.rollovers.is_closed(opened, self._now)
+        return known
+
     def _again(
         self, again: Again, rate: CompiledRate | None, *, closed: bool
     ) -> tuple[str, UsageCharged | None]:
@@ -110,6 +117,8 @@ class Making:
         rate = self._placed(again, rate)
         if closed and before.payer != CORPORATE:
             return "paid_by_others", None
+        if closed and (_is_settled_whole(rate) or _is_settled_whole(self._rate_before(before))):
+            return "counts_in_a_plan", None
         after = self._rated(again, rate, closed=closed)
         if max(after.exact) >= EXACT_MAX:
             return "beyond_counting", None
@@ -180,7 +189,7 @@ class Making:
         """How many units an allowance may pay: what it paid, and of what was not billed before all."""
         if before.payer != CORPORATE or not rate.included:
             return 0
-        was = self._of.tariffs.versions[before.tariff - 1].rates[before.rate]
+        was = self._rate_before(before)
         if again.drawn is not None and again.seq not in self._late:
             return min(most, _sum(again.drawn))
         moved = again.path not in (None, before.path)
@@ -188,6 +197,9 @@ class Making:
             return most
         taken = before.billed - before.overage
         return min(most, taken + max(0, most - before.billed))
+
+    def _rate_before(self, before: UsageCharged) -> CompiledRate:
+        return self._of.tariffs.versions[before.tariff - 1].rates[before.rate]
 
     def _creditable(self, again: Again, path: Path, amount: int) -> int:
         """The same for money."""
@@ -272,10 +284,7 @@ class Making:
             return []
         job, recount = self._job, Recount(self._of.limits, self._of.families)
         for again, after, _ in self._made:
-            for charge, sign in ((again.charge, -1), (after, 1)):
-                if charge.payer == CORPORATE:
-                    for counted, much in count_of(charge.usage_type, charge.billed, charge.amount):
-                        recount.add(counted, charge.period, charge.path, charge.started_at, sign * much)
+            recount.replace(again.charge, after)
         caps = tuple(
             CapCorrected(*key, *changed)
             for key, ledger in self._ledgers.items()
@@ -291,6 +300,12 @@ class Making:
             *recount.crossings(),
             *(corrected for _, corrected in self._corrected),
         ]
+
+
+def _is_settled_whole(rate: CompiledRate) -> bool:
+    """Whether the invoice settles the whole of a plan by a line of its own, which is told as it was."""
+    plan = rate.plan.plan if rate.plan is not None and rate.price is None else None
+    return plan is not None and (plan.kind == "volume" or bool(plan.minimum))
 
 
 def counted_in(charge: UsageCharged) -> Counted | None:

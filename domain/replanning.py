@@ -67,9 +67,8 @@ class Replanning(Making):
         return counted.spent_before == spent or (rate.plan is not None and rate.plan.cap is None)
 
     def _told(self, again: Again) -> Again | None:
-        before, opened = again.charge, self._of.contracts.periods[again.charge.period]
+        before, closed = again.charge, self._is_closed(again.charge.period)
         rate, _ = self._rate(again)
-        closed = self._of.rollovers.is_closed(opened, self._now)
         if not closed:
             self._give_back(before)
         again, after = self._remade(again, rate, closed=closed)

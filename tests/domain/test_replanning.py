@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from allotment.domain.canonical import lines
 from allotment.domain.charging import UsageCharged
+from allotment.domain.contract import ContractSigned
 from allotment.domain.limit import SetLimit
 from allotment.domain.planned import Counting
 from allotment.domain.policy import SetPolicy, Step
@@ -20,9 +22,17 @@ from allotment.domain.rating.plan import PricePlan, Tier
 from allotment.domain.rating_job import FinishRating, RatingStarted, Scope, StartRating
 from allotment.domain.refusals import InvariantBroken
 from allotment.domain.replanning import Positions, Replanning
-from allotment.domain.rerated import Again, RerateCharges, UsageRerated, UsageTakenBack, unsealed
+from allotment.domain.rerated import (
+    Again,
+    RerateCharges,
+    UsageCorrected,
+    UsageRerated,
+    UsageTakenBack,
+    unsealed,
+)
 from allotment.domain.snapshot import copy_counters, encode_counters, encode_structure, restore
 from allotment.domain.tariff import PublishTariff, Rate
+from allotment.domain.terms import RollOverRule, Terms
 
 M = 1_000_000
 MONTH, DE, US = "2026-11", "+4930123456", "+12125550100"
@@ -231,6 +241,36 @@ def test_what_a_user_pays_is_priced_at_its_place_and_not_counted(acme, now):
     replan(acme, now)
     assert amounts(acme) == [6 * M, 200_000]
     assert acme.tenant.plans.counters["minutes", MONTH][0] == (100, 6 * M)
+
+
+@pytest.mark.parametrize(
+    ("plan", "differences", "left"),
+    [
+        (CHEAPER, [-4 * M, -4 * M], set()),
+        (PricePlan("minutes", "volume", CHEAPER.tiers), [], {"counts_in_a_plan"}),
+        (replace(CHEAPER, minimum="1"), [], {"counts_in_a_plan"}),
+    ],
+)
+def test_a_closed_period_keeps_its_counters_the_difference_is_owed_in_the_one_that_runs(
+    told, acme, now, plan, differences, left
+):
+    terms = Terms(rollover=(RollOverRule("voice", 1),))
+    settled = ContractSigned("frame", 1, "2026-01-01", (), True, terms)
+    acme = told(*(settled if isinstance(event, ContractSigned) else event for event in acme.history))
+    publish(acme, MINUTES)
+    for _ in range(2):
+        acme.use(100)
+    december = now + 30 * 24 * 60 * MINUTE
+    publish(acme, plan)
+    acme.do(StartRating("j-1", Scope(), "tariff_corrected"), december)
+    started = RatingStarted("j-1", Scope(), "tariff_corrected", "")
+    replanning = Replanning(acme.tenant.rerating.parts, started, december, Positions())
+    found = tuple(replanning.told(charges(acme)))
+    events = acme.do(RerateCharges("j-1", found), december) if found else []
+    corrected = [event.difference for event in events if isinstance(event, UsageCorrected)]
+    assert (corrected, set(replanning.left.values())) == (differences, left)
+    assert acme.tenant.plans.counters["minutes", MONTH] == {0: (200, 16 * M)}
+    assert acme.tenant.rerating.corrected == ({"2026-12": sum(differences)} if differences else {})
 
 
 def test_no_more_comes_off_a_plan_than_it_counts(acme):

@@ -26,6 +26,7 @@ from ..domain.refusals import Refused
 from ..domain.session import ReleaseSession, UpdateSession
 from ..domain.tenant import Command, OpenTenant, Tenant
 from ..domain.usage import UsageRecord
+from ..projections.trees import Trees
 from ..tenants.definition import DefinitionError
 from ..tenants.isolation import Isolation
 from ..tenants.lines import Unsealed
@@ -103,6 +104,8 @@ class Engine:
         self.time = Timekeeping(self)
         self.rating = RatingJobs(self)
         self.tallies = Tallies(self)
+        self.trees = Trees()
+        """Parts of hierarchies, for readers."""
         self._replicas = Replicas(isolation, self._executor)
 
     async def __aenter__(self) -> "Engine":

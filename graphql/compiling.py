@@ -6,12 +6,15 @@ few nested dict displays. A compiled function gives exactly what the library wou
 whatever is not as plain as it was taken to be (a null that may not be, a value of an unforeseen
 class, something to await) is `Unplain`, and the library completes the value from its beginning.
 So there are no errors to make alike: every error is the library's own.
+
+A list may be given as `Columns`: then its objects are completed column by column, by the same
+expressions, and without there being any object.
 """
 
 import keyword
 from collections.abc import Callable
 from types import CoroutineType, GeneratorType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard
 
 from graphql import (
     GraphQLAbstractType,
@@ -34,6 +37,8 @@ from strawberry.types.base import StrawberryObjectDefinition
 from strawberry.types.cast import get_strawberry_type_cast
 from strawberry.types.field import StrawberryField
 from strawberry.types.union import StrawberryUnion
+
+from .columns import TOLD, Columns, Cut
 
 FIELDS_MAX = 500
 """Of one compiled function. Fragments that are used often would make it as large as they like."""
@@ -71,11 +76,15 @@ class _Source:
         self._collect = collect
         self._parts: list[str] = []
         self._fields = 0
+        self._below = 0
+        """How many objects the one at hand is within, itself included."""
         self._names: dict[str, Any] = {
             "no": _no,
             "plain": _PLAIN,
             "looked_at": _looked_at,
             "cast": get_strawberry_type_cast,
+            "Columns": Columns,
+            "Cut": Cut,
         }
 
     def function(self, body: str) -> Compiled:
@@ -98,7 +107,8 @@ class _Source:
         """What is not null. A null comes here too where there may be none: no class of it fits."""
         if is_list_type(kind):
             item = self.value(kind.of_type, details, f"i{depth}", depth + 1)
-            return f"[{item} for i{depth} in {again}] if type({first}) is list else no({again})"
+            other = self._listed(kind.of_type, details, depth)
+            return f"[{item} for i{depth} in {again}] if type({first}) is list else {other}({again})"
         if is_leaf_type(kind):
             return self._leaf(kind, first, again)
         if is_abstract_type(kind):
@@ -122,12 +132,14 @@ class _Source:
 
     def _object(self, kind: GraphQLObjectType, details: FieldDetailsList) -> str:
         known = "if type(o) not in plain: looked_at(o)"
+        self._below += 1
         if kind.is_type_of is not None:
             origin = _definition(kind).origin
             known = f"if type(o) is not {self._name('origin', origin)} or cast(o) is not None: no(o)"
         members = [
             f"{name!r}: {self._field(kind, below)}" for name, below in self._collect(kind, details).items()
         ]
+        self._below -= 1
         name = self._name("object", None)
         lines = ",\n        ".join(members)
         self._parts.append(f"def {name}(o):\n    {known}\n    return {{\n        {lines}\n    }}\n")
@@ -144,6 +156,65 @@ class _Source:
         if field is None:
             raise Unplain("the library leaves such fields out")
         return self.value(field.type, details, f"o.{_attribute(field)}", 0)
+
+    # As columns, which stand in a field of what a query gives, or below such columns.
+
+    def _listed(self, kind: Any, details: FieldDetailsList, depth: int) -> str:
+        """The function for a list that is none."""
+        told = kind.of_type if is_non_null_type(kind) else kind
+        if self._below != 1 or depth or not _is_told_as_columns(told):
+            return "no"
+        # The fields are those of the objects, which have been counted.
+        counted, self._fields = self._fields, 0
+        name = self._columns(told, details)
+        self._fields = counted
+        return name
+
+    def _columns(self, kind: GraphQLObjectType, details: FieldDetailsList) -> str:
+        """The function for objects that are given as columns: a list of what each of them is told as."""
+        members, given = [], []
+        for at, (name, below) in enumerate(self._collect(kind, details).items()):
+            field = self._schema.get_field(kind, below[0].node.name.value)
+            if field is None or below[0].node.name.value == "__typename":
+                members.append(f"{name!r}: {self._field(kind, below)}")
+                continue
+            column, value = self._column(field, below, f"a{at}")
+            members.append(f"{name!r}: {value}")
+            given.append((f"a{at}", column))
+        name, origin = self._name("columns", None), self._name("origin", _definition(kind).origin)
+        each = ", ".join(["_", *(one for one, _ in given)])
+        lists = ", ".join(["range(o.rows)", *(column for _, column in given)])
+        lines = ",\n        ".join(members)
+        self._parts.append(
+            f"def {name}(o):\n    if type(o) is not Columns or o.kind is not {origin}: no(o)\n"
+            f"    return [{{\n        {lines}\n    }} for {each} in zip({lists}, strict=True)]\n"
+        )
+        return name
+
+    def _column(self, field: GraphQLField, details: FieldDetailsList, given: str) -> tuple[str, str]:
+        """Expressions for a field's column, and for what each value of it is told as."""
+        self._fields += 1
+        if self._fields > FIELDS_MAX:
+            raise Unplain("too many fields to compile")
+        column = f"o.column({_attribute(field)!r})"
+        kind = field.type.of_type if is_non_null_type(field.type) else field.type
+        if _is_told_as_columns(kind):
+            return f"{self._columns(kind, details)}({column})", given
+        inner = kind.of_type if is_list_type(kind) else None
+        inner = inner.of_type if is_non_null_type(inner) else inner
+        if _is_told_as_columns(inner):
+            return f"{self._cut(inner, details)}({column})", given
+        if is_non_null_type(field.type):
+            return column, self._present(kind, details, given, given, 0)
+        return column, f"None if {given} is None else {self._present(kind, details, given, given, 0)}"
+
+    def _cut(self, kind: GraphQLObjectType, details: FieldDetailsList) -> str:
+        flat = self._columns(kind, details)
+        name = self._name("cut", None)
+        self._parts.append(
+            f"def {name}(o):\n    return o.lists({flat}(o.flat)) if type(o) is Cut else no(o)\n"
+        )
+        return name
 
     def _one_of(self, kind: GraphQLAbstractType, details: FieldDetailsList) -> str:
         """By the class of the object, as strawberry tells the types of a union or interface apart."""
@@ -166,6 +237,11 @@ class _Source:
         name = f"{prefix}_{len(self._names)}"
         self._names[name] = meant
         return name
+
+
+def _is_told_as_columns(kind: Any) -> TypeGuard[GraphQLObjectType]:
+    definition = is_object_type(kind) and kind.extensions.get(GraphQLCoreConverter.DEFINITION_BACKREF)
+    return isinstance(definition, StrawberryObjectDefinition) and definition.origin in TOLD
 
 
 def _attribute(field: GraphQLField) -> str:

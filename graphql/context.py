@@ -19,6 +19,7 @@ from ..domain.rating_job import Scope, StartRating
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trying import Trial
 from ..projections.suspense import SuspenseFilter
+from ..projections.trees import Trees
 from ..tenants.identity import Principal
 from ..tenants.isolation import Connection
 from ..tenants.lines import Unsealed
@@ -205,6 +206,11 @@ class Context(Protocol):
 
     @property
     def principal(self) -> Principal: ...
+
+    @property
+    def trees(self) -> Trees:
+        """Parts of the hierarchy that readers keep."""
+        ...
 
     @property
     def tenant_id(self) -> UUID:

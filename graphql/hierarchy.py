@@ -1,17 +1,22 @@
 """The hierarchy with its balances and limits, a whole screen in one round trip."""
 
 import functools
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any
 
 import strawberry
 from msgspec import Struct
 from strawberry import ID
-from strawberry.types.nodes import InlineFragment, SelectedField
+from strawberry.types.nodes import SelectedField
 
 from ..domain.usage import MONEY, USAGE_TYPES
-from ..projections import balances, limits, member_life, members
+from ..projections import member_life, members
+from ..projections.bounds import Bounds, bounds_among
+from ..projections.figures import SUBTREE as BELOW
+from ..projections.figures import Figures, figures_among, side_by_side
+from ..projections.limits import Crossing
+from ..projections.trees import Tree
 from ..tenants.access import in_scope
 from ..tenants.isolation import Connection
 from .asking import (
@@ -23,6 +28,7 @@ from .asking import (
     reach_of,
     usage_types_of,
 )
+from .columns import TOLD, Columns, Cut
 from .context import Context, Info
 from .refusals import QueryRefused
 from .scalars import Moment, Quantity, Seq
@@ -120,7 +126,7 @@ class Member:
     until: Moment | None = strawberry.field(description="Of a resource that has ended: when.")
     balances: list[Balance]
     limits: list[Limit]
-    children: list["Member"] = strawberry.field(description="As deep as was asked for.")
+    children: list["Member"] = strawberry.field(default_factory=list, description="As deep as was asked for.")
     life: MemberLife | None = strawberry.field(
         default=None, description="Null where nothing has become of it."
     )
@@ -132,6 +138,9 @@ class Hierarchy:
     period: str
     root: Member
     nodes: list[Member] = strawberry.field(description="Everything asked for, flat, parents first.")
+
+
+TOLD.update((Member, Balance, SubtreeBalance, Limit))
 
 
 class Wanted(Struct, frozen=True):
@@ -149,6 +158,20 @@ class Wanted(Struct, frozen=True):
     """Of the tenant's own usage types as well."""
 
 
+class _Shown:
+    """A Hierarchy whose members are objects only for who asks for such."""
+
+    def __init__(self, seq: int, period: str, nodes: "Columns | list[Member]") -> None:
+        self.seq = Seq(seq)
+        self.period = period
+        self.nodes = nodes
+
+    @property
+    def root(self) -> Member:
+        member: Member = self.nodes.first() if isinstance(self.nodes, Columns) else self.nodes[0]
+        return member
+
+
 async def hierarchy(
     info: Info,
     under: Annotated[ID | None, strawberry.argument(description="Leave it out for all you may see.")] = None,
@@ -164,21 +187,25 @@ async def hierarchy(
     if depth < 0:
         raise QueryRefused("bad_depth", "depth: ask for 0 or more levels")
     from_where, state = await looking(context, as_of), await context.state()
+    asked = names_among(info.selected_fields)
     wanted = Wanted(
         [under] if under is not None else (await reach_of(context)).roots(),
         depth,
         period_of(state, period, from_where.at),
         usage_types_of(usage_types, state),
         resources,
-        asks_for(info.selected_fields, "balances"),
-        asks_for(info.selected_fields, "limits"),
-        asks_for(info.selected_fields, "life"),
+        "balances" in asked,
+        "limits" in asked,
+        "life" in asked,
         state.types.units,
     )
-    seq, found = await read_tree(context, wanted, from_where, at_least or 0)
-    if not found:
+    seq, parts = await _read(context, wanted, from_where, at_least or 0)
+    if not parts:
         return None
-    return Hierarchy(seq=Seq(seq), period=wanted.period, root=found[0], nodes=found)
+    # Several parts, or each with those below it: that takes objects.
+    as_columns = len(parts) == 1 and "children" not in asked
+    nodes = parts[0] if as_columns else [member for part in parts for member in part]
+    return _Shown(seq, wanted.period, nodes)  # type: ignore[return-value]
 
 
 async def node(info: Info, id: ID, period: str | None = None, as_of: AsOf | None = None) -> Member | None:
@@ -205,65 +232,112 @@ async def read_tree(
     context: Context, wanted: Wanted, from_where: Looking, at_least: int = 0
 ) -> tuple[int, list[Member]]:
     """The members in reach, in pre-order; none where a root is not to be seen."""
-    query = functools.partial(_tree, context=context, wanted=wanted)
+    seq, parts = await _read(context, wanted, from_where, at_least)
+    return seq, [member for part in parts for member in part]
+
+
+async def _read(
+    context: Context, wanted: Wanted, from_where: Looking, at_least: int
+) -> tuple[int, list[Columns]]:
+    query = functools.partial(_trees, context=context, wanted=wanted)
     return await context.read(query, VIEWS, as_of=from_where.seq, at_least=at_least)
 
 
-def asks_for(selections: Iterable[Any], name: str) -> bool:
-    """Whether a field of this name stands anywhere in the question."""
-    return any(
-        (isinstance(selected, SelectedField) and selected.name == name) or asks_for(selected.selections, name)
-        for selected in selections
-        if isinstance(selected, SelectedField | InlineFragment) or hasattr(selected, "selections")
-    )
+def names_among(selections: Iterable[Any]) -> set[str]:
+    """The names of all fields that stand anywhere in the question."""
+    names: set[str] = set()
+    waiting = [*selections]
+    while waiting:
+        selected = waiting.pop()
+        if type(selected) is SelectedField:
+            names.add(selected.name)
+        waiting += selected.selections
+    return names
 
 
-def _tree(db: Connection, *, context: Context, wanted: Wanted) -> list[Member]:
-    found: list[Member] = []
+def _trees(db: Connection, *, context: Context, wanted: Wanted) -> list[Columns]:
+    """One for each root that is to be seen."""
+    found: list[Columns] = []
     for root in wanted.roots:
-        # By the hierarchy as of what is read. Unknown and out of reach take the same queries.
-        above = [] if root is None else [member.id for member in members.ancestors(db, root)]
+        # By the hierarchy as of what is read. Unknown and out of reach take the same queries; who sees
+        # everything needs none.
+        bound = root is not None and bool(context.principal.nodes)
+        above = [member.id for member in members.ancestors(db, root or "")] if bound else []
         if not in_scope(context.principal, above if root is None else [*above, root]):
             continue
-        listed = members.tree(db, root, wanted.depth, resources=wanted.resources)
-        if len(found) + len(listed) > MEMBERS_MAX:
+        tree = context.trees.read(db, root, wanted.depth, resources=wanted.resources)
+        if sum(map(len, found)) + len(tree) > MEMBERS_MAX:
             raise QueryRefused(
                 "too_many_members",
                 f"more than {MEMBERS_MAX} members: ask for less depth, or under a lower node",
             )
-        told = _with_figures(db, listed, wanted)
-        if told and not in_scope(context.principal, above):
-            told[0].parent_id = None
-        found += told
+        if len(tree):
+            found.append(_members_told(db, tree, wanted, apart=not in_scope(context.principal, above)))
     return found
 
 
-def _with_figures(db: Connection, listed: list[members.Listed], wanted: Wanted) -> list[Member]:
-    """One statement for each view, however many members there are."""
-    figures: dict[int, list[Balance]] = {}
-    used: dict[limits.Counted, int] | None = None
+def _members_told(db: Connection, tree: Tree, wanted: Wanted, *, apart: bool) -> Columns:
+    """One statement for each view, however many members there are. `apart`: who is above is not told."""
+    figures = figures_among(db, tree, wanted.period, wanted.usage_types) if wanted.balances else None
+    asked = (db, tree, wanted.period, wanted.usage_types, figures)
+    bounds = bounds_among(*asked) if wanted.limits else Bounds(tree, [], [])
+    lives = member_life.lives_among(db, tree.listed) if wanted.life else {}
+
+    def parents() -> list[ID | None]:
+        known: list[ID | None] = tree.column("parent_id")
+        return [None, *known[1:]] if apart else known
+
+    plain = ("id", "kind", "is_node", "depth", "since", "until")
+    return Columns(
+        Member,
+        len(tree),
+        {
+            **{name: functools.partial(tree.column, name) for name in plain},
+            "name": functools.partial(tree.column, "title"),
+            "parent_id": parents,
+            "balances": lambda: _balances_told(tree, figures or {}, wanted),
+            "limits": lambda: _limits_told(bounds),
+            "life": lambda: [_life_told(lives.get(ordinal)) for ordinal in tree.ordinals],
+        },
+        _nested,
+    )
+
+
+_OWN = (
+    *("granted", "received", "allocated", "traded", "rolled_in", "expired", "own", "consumed"),
+    *("remaining", "reserved", "available", "used_own"),
+)
+_SUBTREE = ("granted", "remaining", "reserved", "available", "consumed")
+_USED = ("used", "overage", "charges", "rejected")
+
+
+def _balances_told(tree: Tree, figures: Mapping[str, Figures], wanted: Wanted) -> Cut:
+    """Of each member, one balance for each usage type."""
     units = {**wanted.units, MONEY: UNITS[MONEY]}
-    if wanted.balances:
-        told = balances.balances_among(db, listed, wanted.period, wanted.usage_types, wanted.depth)
-        used = {(balance.ordinal, balance.usage_type): balance.used for balance in told}
-        for balance in told:
-            figures.setdefault(balance.ordinal, []).append(balance_told(balance, units))
-    bounds: dict[int, list[Limit]] = {}
-    if wanted.limits:
-        for limit in limits.limits_among(db, listed, wanted.period, wanted.usage_types, used):
-            bounds.setdefault(limit.ordinal, []).append(limit_told(limit))
-    listing = [
-        _member(member, figures.get(member.ordinal, []), bounds.get(member.ordinal, [])) for member in listed
-    ]
-    if wanted.life:
-        lives = member_life.lives_among(db, listed)
-        for one, member in zip(listing, listed, strict=True):
-            if (life := lives.get(member.ordinal)) is not None:
-                one.life = _life_told(life)
-    return _nested(listing)
+    rows, each = len(tree) * len(figures), len(figures)
+
+    def column(name: str) -> Callable[[], list[Any]]:
+        return lambda: side_by_side([one.column(name) for one in figures.values()])
+
+    below = {name: column(f"{BELOW}{name}") for name in _SUBTREE} | {name: column(name) for name in _USED}
+    flat = Columns(
+        Balance,
+        rows,
+        {
+            "usage_type": lambda: [*figures] * len(tree),
+            "unit": lambda: [units[usage_type] for usage_type in figures] * len(tree),
+            "period": lambda: [wanted.period] * rows,
+            **{name: column(name) for name in _OWN},
+            "rolled_over": column("rolled_out"),
+            "subtree": lambda: Columns(SubtreeBalance, rows, below),
+        },
+    )
+    return Cut(flat, [*range(each, rows + 1, each)] if each else [0] * len(tree))
 
 
-def _life_told(life: member_life.LifeOf) -> MemberLife:
+def _life_told(life: member_life.LifeOf | None) -> MemberLife | None:
+    if life is None:
+        return None
     plan = Plan(act=life.plan, to=life.plan_to or "", at=Moment(life.plan_at or 0)) if life.plan else None
     return MemberLife(
         closed_at=life.closed_at,  # type: ignore[arg-type]
@@ -286,22 +360,6 @@ def _nested(told: list[Member]) -> list[Member]:
 # Of these there are thousands in one answer. Their sources are taken as Any because the scalars'
 # names, such as Quantity, are types to mypy, but calls to Python: a third of the time that making
 # the objects takes.
-
-
-def _member(member: Any, figures: list[Balance], bounds: list[Limit]) -> Member:
-    return Member(
-        id=member.id,
-        name=member.name or member.id,
-        kind=member.kind,
-        is_node=member.is_node,
-        depth=member.depth,
-        parent_id=member.parent_id,
-        since=member.since,
-        until=member.until,
-        balances=figures,
-        limits=bounds,
-        children=[],
-    )
 
 
 def balance_told(balance: Any, units: dict[str, str] = UNITS) -> Balance:
@@ -341,27 +399,39 @@ def _subtree_told(balance: Any, all_below: Any) -> SubtreeBalance:
     )
 
 
-def limit_told(limit: Any) -> Limit:
-    left = limit.quantity - limit.used
-    return Limit(
-        usage_type=limit.usage_type,
-        quantity=limit.quantity,
-        used=limit.used,
-        remaining=left if left > 0 else Quantity(0),
-        from_period=limit.from_period,
-        set_by=limit.seq,
-        thresholds=_thresholds(limit) if limit.crossed else _not_crossed(tuple(limit.thresholds)),
+def _limits_told(bounds: Bounds) -> Cut:
+    flat = Columns(
+        Limit,
+        len(bounds),
+        {
+            "usage_type": lambda: bounds.usage_type,
+            "quantity": lambda: bounds.quantity,
+            "used": lambda: bounds.used,
+            "remaining": lambda: bounds.remaining,
+            "from_period": lambda: bounds.from_period,
+            "set_by": lambda: bounds.seq,
+            "thresholds": lambda: [
+                _thresholds(percents, bounds.crossed.get(place, ()))
+                for place, percents in enumerate(bounds.thresholds)
+            ],
+        },
     )
+    return Cut(flat, bounds.ends)
 
 
-def _thresholds(limit: Any) -> list[Threshold]:
+def _thresholds(percents: Sequence[int], crossings: Sequence[Crossing]) -> list[Threshold]:
+    if not crossings:
+        return _not_crossed(tuple(percents))
     crossed = {
         crossing.percent: Threshold(
-            percent=crossing.percent, crossed=True, crossed_at=crossing.recorded_at, seq=crossing.seq
+            percent=crossing.percent,
+            crossed=True,
+            crossed_at=Moment(crossing.recorded_at),
+            seq=Seq(crossing.seq),
         )
-        for crossing in limit.crossed
+        for crossing in crossings
     }
-    return [crossed.get(percent) or _not_crossed((percent,))[0] for percent in limit.thresholds]
+    return [crossed.get(percent) or _not_crossed((percent,))[0] for percent in percents]
 
 
 @functools.lru_cache(maxsize=1_000)

@@ -33,6 +33,7 @@ from .chunk import Chunk
 from .members import Listed, ordinals_of, tree
 from .subtrees import OWN, Asked, subtree_sums
 from .tables import Connection, Table
+from .trees import Tree
 
 BALANCES = Table(
     "balances",
@@ -364,7 +365,7 @@ def balances_among(
     found = db.execute(_FIGURES, asked | {"ordinals": ordinals_of(listed)}, binary=True).fetchall()
     figures = {(row[0], row[1]): row for row in found}
     own = {key: row[2:6] for key, row in figures.items() if row[2] or row[3]}
-    subtrees = subtree_sums(db, Asked(listed, depth, period, usage_types), own)
+    subtrees = subtree_sums(db, Asked(Tree(list(listed), depth), period, usage_types), own)
     keys = [(member, (member.ordinal, usage_type)) for member in listed for usage_type in usage_types]
     return [_balance(member, period, key[1], figures.get(key), subtrees.get(key)) for member, key in keys]
 
@@ -394,11 +395,25 @@ def _holding(granted: int, own: int, consumed: int, reserved: int) -> Holding:
 
 _EMPTY = Holding(0, 0, 0, 0, 0, 0)
 
-_FIGURES = f"""
-SELECT b.ordinal, b.usage_type, b.granted, {OWN}, b.consumed, b.reserved,
-       b.allocated_in - b.returned_out, b.allocated_out - b.returned_in, b.traded_in - b.traded_out,
-       b.used_own, b.used, b.overage, b.charges, b.rejected, b.expired, b.rolled_out, b.rolled_in
-FROM balances b
-WHERE b.period = %(period)s AND b.usage_type = ANY(%(usage_types)s::text[])
-  AND b.ordinal = ANY(%(ordinals)s::bigint[]::integer[])
-"""
+TOLD = {
+    "granted": "b.granted",
+    "own": OWN,
+    "consumed": "b.consumed",
+    "reserved": "b.reserved",
+    "received": "b.allocated_in - b.returned_out",
+    "allocated": "b.allocated_out - b.returned_in",
+    "traded": "b.traded_in - b.traded_out",
+    "used_own": "b.used_own",
+    "used": "b.used",
+    "overage": "b.overage",
+    "charges": "b.charges",
+    "rejected": "b.rejected",
+    "expired": "b.expired",
+    "rolled_out": "b.rolled_out",
+    "rolled_in": "b.rolled_in",
+}
+"""What is told of a bucket, of itself or of what moved through it; in the order of `Balance`."""
+AMONG = """b.period = %(period)s AND b.usage_type = ANY(%(usage_types)s::text[])
+  AND b.ordinal = ANY(%(ordinals)s::bigint[]::integer[])"""
+
+_FIGURES = f"SELECT b.ordinal, b.usage_type, {', '.join(TOLD.values())} FROM balances b WHERE {AMONG}"

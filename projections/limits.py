@@ -5,7 +5,7 @@ as crossed when it was crossed for a limit of this quantity, even by what a sess
 Limits in other windows, and what else there is to tell of a limit, are in `rules.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -106,13 +106,13 @@ def limits_among(
 ) -> list[Limit]:
     """The same for a tree that has been read; what its members have used may be known already."""
     asked = {"period": period, "usage_types": list(usage_types), "ordinals": ordinals_of(listed)}
-    found = db.execute(_IN_FORCE, asked, binary=True).fetchall()
+    found = db.execute(IN_FORCE, asked, binary=True).fetchall()
     held = {row[:2]: row[2:] for row in found if row[2] is not None}
     if not held:
         return []
     if used is None:
         used = {row[:2]: row[2] for row in db.execute(_USED, asked).fetchall()}
-    crossed = _crossed(db, asked, held)
+    crossed = crossings_of(db, asked, lambda ordinal, usage_type: held.get((ordinal, usage_type)))
     return [
         _limit(member, usage_type, held[key], used.get(key, 0), crossed.get(key, []))
         for member in listed
@@ -128,13 +128,18 @@ def _limit(
     return Limit(*told)
 
 
-def _crossed(
-    db: Connection, asked: Mapping[str, Any], held: Mapping[Counted, tuple[Any, ...]]
+def crossings_of(
+    db: Connection,
+    asked: Mapping[str, Any],
+    held: Callable[[int, str], tuple[int, Sequence[int]] | None],
 ) -> dict[Counted, list[Crossing]]:
-    """The last crossing of each threshold of a limit in force, in the order in which they happened."""
+    """The last crossing of each threshold of a limit in force, in the order in which they happened.
+
+    `held` is the quantity and the thresholds in force of a member, for a usage type.
+    """
     last: dict[tuple[Counted, int], Crossing] = {}
     for ordinal, usage_type, percent, of, *told in db.execute(_CROSSED, asked).fetchall():
-        limit = held.get((ordinal, usage_type))
+        limit = held(ordinal, usage_type)
         if limit is not None and limit[0] == of and percent in limit[1]:
             last[(ordinal, usage_type), percent] = Crossing(percent, *told)
     crossed: dict[Counted, list[Crossing]] = {}
@@ -151,7 +156,7 @@ def limits_of(
 
 
 _AMONG = "usage_type = ANY(%(usage_types)s::text[]) AND ordinal = ANY(%(ordinals)s::bigint[]::integer[])"
-_IN_FORCE = f"""
+IN_FORCE = f"""
 SELECT DISTINCT ON (ordinal, usage_type)
        ordinal, usage_type, quantity, thresholds, from_period, seq, recorded_at
 FROM limits WHERE {_AMONG} AND from_period <= %(period)s

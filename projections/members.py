@@ -9,7 +9,8 @@ from typing import Any
 
 from msgspec import Struct
 
-from ..domain.hierarchy import DEPTH_MAX
+from ..domain.hierarchy import DEPTH_MAX, NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
+from ..domain.life import NodeClosed, NodeMoved, NodeRenamed
 from . import member_life
 from .chunk import ROOT, Chunk, Ordinals
 from .member_changes import Changes
@@ -32,8 +33,15 @@ MEMBERS = Table(
         "tokens": "bytea[]",
     },
 )
-TABLES = (MEMBERS, MEMBER_LIFE)
-VERSION = 2
+MEMBER_CHANGES = Table("member_changes", {"part": "text"}, {"seq": "bigint"})
+"""The last event that changed what a tree shows of its nodes, or its resources: see `trees.py`."""
+TABLES = (MEMBERS, MEMBER_LIFE, MEMBER_CHANGES)
+VERSION = 3
+
+_PARTS: dict[type, str] = {
+    **dict.fromkeys((NodeAdded, NodeRenamed, NodeMoved, NodeClosed), "nodes"),
+    **dict.fromkeys((ResourceAdded, ResourceMoved, ResourceEnded), "resources"),
+}
 
 
 class Listed(Struct, frozen=True, gc=False):
@@ -49,6 +57,10 @@ class Listed(Struct, frozen=True, gc=False):
     until: int | None
     depth: int
     """Below the root of what was asked for."""
+
+    @property
+    def title(self) -> str:
+        return self.name or self.id
 
 
 class Member(Struct, frozen=True):
@@ -80,6 +92,9 @@ def apply(chunk: Chunk, db: Connection) -> None:
         changes.tell(told.event)
     MEMBERS.insert(db, changes.rows())
     changes.write(db)
+    MEMBER_CHANGES.put(
+        db, {(part,): (told.seq,) for told in chunk.others if (part := _PARTS.get(type(told.event)))}
+    )
     member_life.apply(chunk, db)
 
 

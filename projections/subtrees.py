@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from .members import Listed, each
 from .tables import Connection
+from .trees import Tree
 
 FEW = 2_000
 """Buckets of a period that are looked at one by one, wherever they are."""
@@ -25,50 +26,48 @@ Held = tuple[int, int, int, int]
 
 
 class Asked(Struct, frozen=True):
-    """A tree, and which of its buckets."""
+    """A tree with at least its root, and which of its buckets."""
 
-    listed: Sequence[Listed]
-    """In pre-order, its root first."""
-    depth: int | None
-    """To which it was read; None: all of it."""
+    tree: Tree
     period: str
     usage_types: Sequence[str]
-
-    @property
-    def levels(self) -> int:
-        return max(member.depth for member in self.listed)
-
-    @property
-    def shows_resources(self) -> bool:
-        return any(not member.is_node for member in self.listed)
 
 
 def subtree_sums(db: Connection, asked: Asked, own: Mapping[Key, Held]) -> dict[Key, Held]:
     """What is at and below each member; none where all is 0. `own` are the buckets of those in the tree."""
+    found, besides = held_below(db, asked)
+    return _added_up(asked.tree.listed, own if besides else {}, found)
+
+
+def held_below(db: Connection, asked: Asked) -> tuple[Sequence[tuple[Any, ...]], bool]:
+    """What there is below, each with the member of the tree that shows it.
+
+    And whether that is besides the buckets of the tree's own members, or these are among it.
+    """
+    tree = asked.tree
     values: dict[str, Any] = {
         "period": asked.period,
         "usage_types": list(asked.usage_types),
-        "root": asked.listed[0].ordinal,
-        "depth": asked.levels,
-        "resources": asked.shows_resources,
+        "root": tree.listed[0].ordinal,
+        "depth": tree.levels,
+        "resources": tree.shows_resources,
         "few": FEW,
     }
-    if asked.depth is None or asked.levels < asked.depth:
-        below = _of_resources(db, asked, values)
+    if tree.depth is None or tree.levels < tree.depth:
+        below = _of_resources(db, tree, values)
         if below is not None:
-            return _added_up(asked.listed, own, below)
-    return _added_up(asked.listed, {}, db.execute(_way(db, values), values).fetchall())
+            return below, True
+    return db.execute(_way(db, values), values).fetchall(), False
 
 
-def _of_resources(db: Connection, asked: Asked, values: dict[str, Any]) -> list[tuple[Any, ...]] | None:
+def _of_resources(db: Connection, tree: Tree, values: dict[str, Any]) -> list[tuple[Any, ...]] | None:
     """The buckets of resources that the tree does not show, by the node they are on; None of too many."""
-    if asked.shows_resources:
+    if tree.shows_resources:
         return []
     found = db.execute(_ON_RESOURCES, values).fetchall()
     if len(found) > FEW:
         return None
-    shown = {member.ordinal for member in asked.listed}
-    return [row for row in found if row[0] in shown]
+    return [row for row in found if row[0] in tree.places]
 
 
 def _way(db: Connection, asked: dict[str, Any]) -> str:

@@ -57,9 +57,10 @@ class Isolation:
         with self.connection(role) as connection:
             bound = f"SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)"
             may_write = "READ WRITE" if temporary else "READ ONLY"
-            connection.execute(f"BEGIN ISOLATION LEVEL REPEATABLE READ {may_write}; {bound}", prepare=False)
+            patient = "SET LOCAL idle_in_transaction_session_timeout = 0"
+            begun = f"BEGIN ISOLATION LEVEL REPEATABLE READ {may_write}; {bound}; {patient}"
+            connection.execute(begun, prepare=False)
             try:
-                connection.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                 yield connection
             finally:
                 _roll_back(connection)

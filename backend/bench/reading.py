@@ -35,6 +35,8 @@ from .workload import ACTOR, UTC, Shape, _nodes, commands, furnish, records
 BATCH = 50
 PATIENCE_SECONDS = 600.0
 TARGET_NODES = 1_000
+ALONE = 20
+"""Requests with nothing beside them, for the processor time of one."""
 
 BALANCES = """query($node: ID!, $types: [String!]) {
   hierarchy(under: $node, depth: 9, usageTypes: $types) { seq nodes { id name kind depth parentId
@@ -138,6 +140,7 @@ async def _asked(
         progress(f"{name}, {plan.requests} times")
         request = _graphql(api, query, variables)
         await _repeatedly(api, request, 3)
+        measured[f"{name}_request_cpu_ms"] = [await _cpu_ms(api, request)]
         taken, cpu_ms, charged = await flow.while_flowing(_repeatedly(api, request, plan.requests))
         measured |= _told(name, taken) | {f"{name}_flow_per_s": [charged], f"{name}_cpu_ms": [cpu_ms]}
     progress(f"balances, {plan.portals} portals at once")
@@ -159,6 +162,13 @@ def _told(name: str, taken: Sequence[float]) -> dict[str, list[float]]:
 def _graphql(api: Served, query: str, variables: dict[str, Any]) -> bytes:
     body = json.dumps({"query": query, "variables": variables}).encode()
     return _request("/graphql", api.token("telecoms_manager"), "application/json", body)
+
+
+async def _cpu_ms(api: Served, request: bytes) -> float:
+    """Processor time of one request with nothing beside it, the client's part included."""
+    began = time.process_time()
+    await _repeatedly(api, request, ALONE)
+    return (time.process_time() - began) * 1e3 / ALONE
 
 
 async def _repeatedly(api: Served, request: bytes, times: int) -> list[float]:

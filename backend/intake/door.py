@@ -25,6 +25,7 @@ from ..log import Group, Head, PostgresLog, Row
 from ..writer import Busy, Writer
 from .declaration import Format
 from .elsewhere import WORTHWHILE_BYTES, Elsewhere, Records, Task, reading_elsewhere
+from .plain_lines import PlainLines, read_plainly
 from .reading import Reader, ReadingCounts
 
 BATCH_RECORDS = 500
@@ -96,17 +97,38 @@ class IntakeReport(Struct):
     """When it began."""
 
     def count(self, records: Records, outcomes: Sequence[UsageOutcome]) -> None:
+        if self._count_charged(records, outcomes):
+            return
         self.received += len(records)
         for (record, position), outcome in zip(records, outcomes, strict=True):
             setattr(self, outcome.status, getattr(self, outcome.status) + 1)
-            tally = self.sources.get(record.source)
-            if tally is None:
-                tally = self.sources[record.source] = Tally()
-            tally.count(record, outcome, self.now)
+            self._tally(record.source).count(record, outcome, self.now)
             if outcome.reason:
                 self.reasons[outcome.reason] = self.reasons.get(outcome.reason, 0) + 1
                 if len(self.problems) < PROBLEMS_TOLD_MAX:
                     self.problems.append(_problem(record, position, outcome))
+
+    def _count_charged(self, records: Records, outcomes: Sequence[UsageOutcome]) -> bool:
+        """The same at once, for a batch of one source that was all charged, as most are; else False."""
+        amounts = [one.amount for one in outcomes if one.status == "charged" and not one.reason]
+        starts = [record.started_at for record, _ in records if record.__class__ is UsageRecord]
+        sources = {record.source for record, _ in records}
+        if not len(amounts) == len(starts) == len(records) or len(sources) != 1:
+            return False
+        tally = self._tally(sources.pop())
+        for counts in (self, tally):
+            counts.received += len(records)
+            counts.charged += len(records)
+        tally.amount += sum(amounts)
+        latest = self.now - LATE
+        tally.late += sum(1 for start in starts if start < latest)
+        return True
+
+    def _tally(self, source: str) -> Tally:
+        tally = self.sources.get(source)
+        if tally is None:
+            tally = self.sources[source] = Tally()
+        return tally
 
 
 async def charge_stream(
@@ -142,8 +164,10 @@ async def charge_stream(
             async with reading_elsewhere(task) as elsewhere:
                 report = await _charge(engine, charge, elsewhere, patient=patient, progress=progress)
         else:
-            reader = Reader(stream, format, time_zone=time_zone, name=name, source=source, packed=packed)
-            here = _Here(engine, reader)
+            plain = None if packed else await read_plainly(stream, format, name, BATCH_RECORDS)
+            if plain is None:
+                reader = Reader(stream, format, time_zone=time_zone, name=name, source=source, packed=packed)
+            here = plain or _Here(engine, reader)
             report = await _charge(engine, charge, here, patient=patient, progress=progress)
     if door:
         engine.tallies.add(tenant, door, report)
@@ -213,7 +237,7 @@ def _worth_a_process(stream: BinaryIO) -> str:
 async def _charge(
     engine: Engine,
     charge: Charge,
-    source: "_Here | Elsewhere",
+    source: "_Here | PlainLines | Elsewhere",
     *,
     patient: bool,
     progress: Callable[[IntakeReport], None] | None,

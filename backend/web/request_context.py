@@ -16,6 +16,7 @@ from ...domain.rating_job import Scope, StartRating
 from ...domain.tenant import Command, Tenant
 from ...domain.trying import Trial
 from ...graphql.context import TryAgain, Unreadable
+from ...projections.trees import Trees
 from ...tenants.access import NotPermitted
 from ...tenants.identity import Principal
 from ...tenants.isolation import Connection
@@ -90,6 +91,10 @@ class RequestContext:
     @property
     def principal(self) -> Principal:
         return self._principal
+
+    @property
+    def trees(self) -> Trees:
+        return self._engine.trees
 
     @property
     def tenant_id(self) -> UUID:

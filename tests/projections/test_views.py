@@ -5,6 +5,7 @@ import re
 import msgspec
 import psycopg
 import pytest
+from columns_told import check_columns
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
@@ -121,6 +122,7 @@ def test_after_any_history_the_views_tell_what_the_writer_knows(enterprise, hist
         _check_balances(db, made.state)
         _check_limits(db, made.state)
         _check_usage(db, made)
+        check_columns(db, PERIOD, (None, "emea", "r1"))
 
 
 def _check_members(db, state):
@@ -476,10 +478,12 @@ def test_sums_of_subtrees_are_the_same_whichever_way_they_are_found(busy, depth,
     busy.commit()
     catch_up(busy.isolation, busy.tenant)
     with reading(busy) as db:
+        check_columns(db, PERIOD, (None, "emea"))
         asked = [(db, root, depth, PERIOD) for root in MEMBERS if root not in ("added", "r4")]
         usual = [balances.balances_under(*one, resources=resources) for one in asked]
         monkeypatch.setattr(subtrees, "FEW", 0)
         monkeypatch.setattr(subtrees, "HIGH", -1)
+        check_columns(db, PERIOD, (None, "emea"))
         assert [balances.balances_under(*one, resources=resources) for one in asked] == usual
         monkeypatch.setattr(subtrees, "HIGH", 64)
         assert [balances.balances_under(*one, resources=resources) for one in asked] == usual

@@ -8,20 +8,26 @@ when one of them is killed. Who calls it when is decided in `keeping_up.py` and 
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 from ..projections import members
 from ..projections.chunk import FOLLOWED, Chunk, Ordinals
+from ..projections.consumption import calendar_of
 from ..projections.tables import BY_INDEX
+from ..projections.tally import tally
+from ..projections.usages import copied
 from ..projections.views import VIEWS, View
 from ..tenants.isolation import Connection, Isolation
 from .log import Row, recorded
 from .reading_log import Stretch, read_stretch
+from .snapshots import collector_paused
 
 CHUNK = 5_000
 """Events folded in one transaction: more would keep readers waiting longer for the newest."""
-CHUNK_MAX = 20_000
+CHUNK_MAX = 40_000
 """As many while there is more than that to do: then each counter is touched less often."""
-_reading = ThreadPoolExecutor(2, thread_name_prefix="read-ahead")
+_reading = ThreadPoolExecutor(4, thread_name_prefix="read-ahead")
+"""As many as a projector writes for at once."""
 
 
 class NewerView(Exception):
@@ -71,13 +77,15 @@ class Projector:
             held = lock(db, self._views)
             start = min(held.values())
             due = [view for view in self._views if held[view.name] == start]
-            told = self._next(db, read, start, self._end(start, held, upto))
+            end = self._end(start, held, upto)
+            told = self._next(db, read, start, end, ordinals.zone if ordinals and may_copy else None)
             if told is not None:
                 if ordinals is None or ordinals.seq != start:
                     ordinals = _ordinals_at(db, start, held.get("members"))
                 # Whatever a crash may take of it is folded again: nobody needs to wait for the disk.
                 db.execute(f"SET LOCAL synchronous_commit = off; {BY_INDEX}", prepare=False)
-                fold(db, due, told, ordinals, may_copy=may_copy)
+                with collector_paused():
+                    fold(db, due, told, ordinals, may_copy=may_copy)
                 advance(db, due, told.last)
         # Only what is committed is remembered: an exception leaves the memory empty.
         self._ordinals = ordinals
@@ -86,20 +94,27 @@ class Projector:
             return start, False
         return min(held[view.name] if view not in due else told.last for view in self._views), True
 
-    def _next(self, db: Connection, told: Stretch | None, start: int, end: int) -> Stretch | None:
+    def _next(
+        self, db: Connection, told: Stretch | None, start: int, end: int, zone: ZoneInfo | None
+    ) -> Stretch | None:
         """What was read ahead, if it is what comes next; the one after it is read from now on."""
         if told is None or told.first != start + 1 or told.last > end:
             told = read_stretch(db, start, end, self._limit)
         if told is not None and told.last - start >= self._limit:
             self._limit = max(self._limit, min(2 * self._limit, CHUNK_MAX) if self._chunk == CHUNK else 0)
-            self._ahead = _reading.submit(self._fetch, told.last, self._limit)
+            self._ahead = _reading.submit(self._fetch, told.last, self._limit, zone)
         else:
             self._limit = self._chunk
         return told
 
-    def _fetch(self, after: int, limit: int) -> Stretch | None:
-        with self._isolation.transaction(self._tenant, "projector") as db:
-            return read_stretch(db, after, after + limit, limit)
+    def _fetch(self, after: int, limit: int, zone: ZoneInfo | None) -> Stretch | None:
+        """Read, and where the calendar is known added up: the database writes meanwhile."""
+        with collector_paused():
+            with self._isolation.transaction(self._tenant, "projector") as db:
+                read = read_stretch(db, after, after + limit, limit)
+            if read is None or zone is None or not read.charges.events:
+                return read
+            return read._replace(added_up=tally(read.charges.events, zone), copied=copied(read.charges))
 
     def _end(self, start: int, held: dict[str, int], upto: int | None) -> int:
         """Views that lag behind go on until they meet the next one."""
@@ -128,7 +143,9 @@ def fold(
     db: Connection, views: Sequence[View], told: Stretch, ordinals: Ordinals, *, may_copy: bool = False
 ) -> None:
     """Rows are found `BY_INDEX`: set that before."""
-    chunk = Chunk(told.others, ordinals, told.charges, may_copy=may_copy)
+    chunk = Chunk(
+        told.others, ordinals, told.charges, may_copy=may_copy, added_up=told.added_up, copied=told.copied
+    )
     for view in views:
         view.apply(chunk, db)
 
@@ -136,7 +153,10 @@ def fold(
 def _ordinals_at(db: Connection, seq: int, members_seq: int | None) -> Ordinals:
     """The hierarchy as of a seq: from its view where that stands there, else from the log."""
     if seq == members_seq:
-        return members.load(db, seq)
+        loaded = members.load(db, seq)
+        # Only a guess where that view stands elsewhere: it looks itself before it counts days.
+        loaded.zone = calendar_of(db)
+        return loaded
     ordinals = Ordinals(seq)
     topics = [kind.topic for kind in FOLLOWED]
     found = db.execute(

@@ -15,8 +15,10 @@ from ..domain.brief import Charged, ChargeInBrief, ChargeOfAnyType
 from ..domain.charging import UsageCharged
 from ..domain.events import SCHEMA, Envelope, Recorded
 from ..projections.chunk import NO_CHARGES, Charges
+from ..projections.tally import Tally
 from ..tenants.isolation import Connection
 from .copying import SINCE_2000
+from .learned_texts import LearnedTexts
 from .log import MICROSECONDS, Log, PostgresLog, Row, ahead, reachable, recorded
 from .seen import KEY_BYTES
 
@@ -48,6 +50,10 @@ class Stretch(NamedTuple):
     last: int
     charges: Charges
     others: list[Recorded]
+    added_up: Tally | None = None
+    """What its charges come to, and ..."""
+    copied: bytes | bytearray = b""
+    """... their rows, where somebody made them ready."""
 
 
 # --- to fold ---------------------------------------------------------------------------------------
@@ -151,7 +157,7 @@ def decode_charges(count: int, states: bytes) -> list[Envelope[ChargeInBrief]] |
     """So many stored charges, one after the other: as the array that they are the inside of."""
     array = b"\xdd" + count.to_bytes(4, "big") + states
     try:
-        envelopes = _decode(array)
+        envelopes = _texts.decode(array)
     except msgspec.DecodeError:
         return _decode_any(array)
     return None if any(envelope.schema != SCHEMA for envelope in envelopes) else envelopes
@@ -176,7 +182,7 @@ def _others(columns: list[Any]) -> list[Recorded]:
     return [recorded(Row._make((*row, b""))) for row in zip(*columns, strict=True)]
 
 
-_decode = msgspec.msgpack.Decoder(list[Envelope[ChargeInBrief]]).decode
+_texts = LearnedTexts()
 _decode_of_any_type: Callable[[bytes], Sequence[Envelope[Any]]] = msgspec.msgpack.Decoder(
     list[Envelope[ChargeOfAnyType]]
 ).decode

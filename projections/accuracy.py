@@ -150,6 +150,22 @@ def apply(chunk: Chunk, db: Connection) -> None:
 
 
 def _charges(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
+    """Most chunks were taken on one day, and nothing in them is late."""
+    times, told = chunk.charges.times, chunk.tally()
+    if not times:
+        return
+    first, last = min(times), max(times)
+    day, _, ends_at = days.around(first)
+    if last >= ends_at or last - told.since > LATE:
+        _charges_one_by_one(chunk, days, sums)
+        return
+    for key, (records, amount) in told.sources.items():
+        row = sums.setdefault((day, *key), [0] * len(FIGURES))
+        row[_CHARGED] += records
+        row[_AMOUNT] += amount
+
+
+def _charges_one_by_one(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
     day, starts_at, ends_at = days.around(0)
     rows: dict[Any, list[int]] = {}
     for recorded_at, charge in zip(chunk.charges.times, chunk.charges.events, strict=True):

@@ -166,7 +166,7 @@ class Period(Struct, frozen=True):
 
 def apply(chunk: Chunk, db: Connection) -> None:
     sums: dict[Any, list[int]] = {}
-    _charges(chunk, sums)
+    _charges(chunk, db)
     _corrections(chunk, sums)
     for _, denied in chunk.rejected:
         for ordinal in denied.path:
@@ -221,29 +221,9 @@ def _roll_over(sums: dict[Any, list[int]], event: RolledOver, chunk: Chunk) -> N
             _gain(sums, chunk, event.into, event.usage_type, bucket.target)
 
 
-def _charges(chunk: Chunk, sums: dict[Any, list[int]]) -> None:
-    """Counted at their foot one by one; those of one node are added up before they go on up."""
-    above: dict[Any, list[int]] = {}
-    for charge in chunk.charges.events:
-        if charge.payer != CORPORATE:
-            continue
-        path, period, usage_type = charge.path, charge.period, charge.usage_type
-        foot, way = path[0], path[1:]
-        _count(_of(sums, period, usage_type, foot), charge.billed, charge.overage, 1)
-        _add(above, (period, usage_type, way), charge.billed, charge.overage)
-        if charge.amount:
-            _count(_of(sums, period, MONEY, foot), charge.amount, 0, 1)
-            _add(above, (period, MONEY, way), charge.amount, 0)
-        for ordinal, part in charge.drawn:
-            _of(sums, period, usage_type, ordinal)[_CONSUMED] += part
-        for ordinal, part in charge.credit:
-            _of(sums, period, MONEY, ordinal)[_CONSUMED] += part
-    for (period, usage_type, way), (used, overage, count) in above.items():
-        for ordinal in way:
-            figures = _of(sums, period, usage_type, ordinal)
-            figures[_USED] += used
-            figures[_OVERAGE] += overage
-            figures[_CHARGES] += count
+def _charges(chunk: Chunk, db: Connection) -> None:
+    used = chunk.tally().used.items()
+    BALANCES.add_parts(db, ("period", "usage_type"), [(of, figures.columns()) for of, figures in used])
 
 
 def _corrections(chunk: Chunk, sums: dict[Any, list[int]]) -> None:
@@ -272,16 +252,6 @@ def _count(figures: list[int], used: int, overage: int, count: int) -> None:
     figures[_USED_OWN] += used
     figures[_OVERAGE] += overage
     figures[_CHARGES] += count
-
-
-def _add(above: dict[Any, list[int]], key: Any, used: int, overage: int) -> None:
-    figures = above.get(key)
-    if figures is None:
-        above[key] = [used, overage, 1]
-    else:
-        figures[0] += used
-        figures[1] += overage
-        figures[2] += 1
 
 
 def _hold(sums: dict[Any, list[int]], event: SessionEvent, hold: Hold, sign: int) -> None:

@@ -6,6 +6,7 @@ end. It is fed by the events themselves, so no view asks the database anything p
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
+from zoneinfo import ZoneInfo
 
 from ..domain.brief import Charge
 from ..domain.bucket import Granted, Transferred
@@ -16,11 +17,14 @@ from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, Resource
 from ..domain.life import NodeClosed, NodeMoved
 from ..domain.rerated import UsageRerated, UsageTakenBack
 from ..domain.rollover import RolledOver
+from ..domain.tenant import TenantOpened
+from .tally import Tally, tally
 
 ROOT = -1
 """The parent of who has none."""
-FOLLOWED = (NodeAdded, ResourceAdded, ResourceMoved, ResourceEnded, NodeMoved, NodeClosed)
+FOLLOWED = (TenantOpened, NodeAdded, ResourceAdded, ResourceMoved, ResourceEnded, NodeMoved, NodeClosed)
 """The events that ordinals follow."""
+WORLD = ZoneInfo("UTC")
 
 
 class Ordinals:
@@ -34,6 +38,8 @@ class Ordinals:
         """All others are resources."""
         self.ended: dict[int, int] = {}
         """Resources that have ended, or will: when."""
+        self.zone = WORLD
+        """Of the tenant's calendar, as far as it was told."""
 
     def enter(self, ident: str, ordinal: int, parent: int, *, is_node: bool) -> None:
         assert ordinal == len(self.parents)
@@ -54,6 +60,8 @@ class Ordinals:
     def tell(self, event: object) -> int:
         """Follow the hierarchy; the ordinal of the node that a member leaves, if it does."""
         match event:
+            case TenantOpened():
+                self.zone = ZoneInfo(event.time_zone)
             case NodeAdded(node, ordinal, parent):
                 self.enter(node, ordinal, self.of[parent] if parent else ROOT, is_node=True)
             case ResourceAdded(resource, ordinal, node):
@@ -108,7 +116,7 @@ class Chunk:
     """Events of consecutive seqs: usage by its outcome, and the rest in order."""
 
     __slots__ = (
-        *("charges", "corrections", "left", "may_copy", "moved"),
+        *("_tally", "charges", "copied", "corrections", "left", "may_copy", "moved"),
         *("ordinals", "others", "rejected", "suspended"),
     )
 
@@ -119,8 +127,13 @@ class Chunk:
         charges: Charges = NO_CHARGES,
         *,
         may_copy: bool = False,
+        added_up: Tally | None = None,
+        copied: bytes | bytearray = b"",
     ) -> None:
         self.charges = charges
+        self._tally = added_up
+        self.copied = copied
+        """The rows of usage of these charges, where they were made ready beforehand."""
         self.may_copy = may_copy
         """Whether rows may be added by COPY: not to the temporary tables of who looks back."""
         self.rejected: list[tuple[Recorded, UsageRejected]] = []
@@ -138,8 +151,15 @@ class Chunk:
             ordinals.seq = max(ordinals.seq, told.seq)
         if more:
             self.charges = _with(charges, more)
+            self._tally, self.copied = None, b""
         if charges.seqs:
             ordinals.seq = max(ordinals.seq, charges.seqs[-1])
+
+    def tally(self, zone: ZoneInfo | None = None) -> Tally:
+        """What the charges come to; with days of this calendar, for whom these matter."""
+        if self._tally is None or (zone is not None and zone.key != self._tally.zone.key):
+            self._tally = tally(self.charges.events, self.ordinals.zone if zone is None else zone)
+        return self._tally
 
     def _sort(self, told: Recorded, charged: list[tuple[Recorded, UsageCharged]]) -> None:
         event = told.event

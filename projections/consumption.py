@@ -14,7 +14,6 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from ..domain.brief import Charge
 from ..domain.charging import CORPORATE, UsageCharged
 from ..domain.days import Days, day_of
 from ..domain.events import decode
@@ -61,7 +60,8 @@ def apply(chunk: Chunk, db: Connection) -> None:
             CALENDAR.insert(db, [(told.seq, told.event.time_zone)])
     if chunk.charges.events or chunk.moved or chunk.corrections:
         zone, sums = calendar_of(db), dict[Any, list[int]]()
-        _charges(chunk, Days(zone), sums)
+        days = {key: (*figures, 0) for key, figures in chunk.tally(zone).days.items()}
+        CONSUMPTION.add(db, days, by=("period", "usage_type", "day"))
         _corrections(chunk, Days(zone), sums)
         _moves(chunk, zone, sums)
         CONSUMPTION.add(db, sums)
@@ -73,39 +73,6 @@ def _moves(chunk: Chunk, zone: ZoneInfo, sums: dict[Any, list[int]]) -> None:
         for side, change in ((less, -quantity), (more, quantity)):
             for ordinal in side:
                 _of(sums, (period, ordinal, usage_type, day))[_MOVED] += change
-
-
-def _charges(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
-    """Those that took the same way up on the same day are added up; so are ways where they meet."""
-    ways: dict[Any, _Way] = {}
-    day, starts_at, ends_at = days.around(0)
-    for charge in chunk.charges.events:
-        if charge.payer != CORPORATE:
-            continue
-        at = charge.started_at
-        if not starts_at <= at < ends_at:
-            day, starts_at, ends_at = days.around(at)
-        key = (charge.path[1:], charge.usage_type, day, charge.period)
-        way = ways.get(key)
-        if way is None:
-            way = ways[key] = _Way()
-        way.used += charge.billed
-        way.records += 1
-        if charge.overage:
-            way.overage += charge.overage
-        if charge.amount:
-            way.amount += charge.amount
-        for ordinal, part in charge.drawn:
-            if ordinal in way.parts:
-                way.parts[ordinal] += part
-            else:
-                way.parts[ordinal] = part
-        if charge.credit:
-            _credits(charge, (day, charge.period), sums)
-    for key, way in ways.items():
-        way.drawn = sum(part for ordinal, part in way.parts.items() if ordinal not in key[0])
-    while ways:
-        ways = _up(ways, sums)
 
 
 def _corrections(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
@@ -124,54 +91,6 @@ def _corrections(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
         for bucket, part in charge.credit:
             for node in path[path.index(bucket) :]:
                 _of(sums, (charge.period, node, MONEY, day))[_DRAWN] += sign * part
-
-
-def _credits(charge: Charge, when: tuple[int, str], sums: dict[Any, list[int]]) -> None:
-    """What allowances of money paid of an amount: drawn as money, at its bucket and above."""
-    day, period = when
-    for bucket, part in charge.credit:
-        for ordinal in charge.path[charge.path.index(bucket) :]:
-            _of(sums, (period, ordinal, MONEY, day))[_DRAWN] += part
-
-
-class _Way:
-    """What came up to a node: the figures so far, and what buckets there and above paid of it."""
-
-    __slots__ = ("amount", "drawn", "overage", "parts", "records", "used")
-
-    def __init__(self) -> None:
-        self.used = self.overage = self.amount = self.records = self.drawn = 0
-        self.parts: dict[int, int] = {}
-
-
-def _up(ways: dict[Any, _Way], sums: dict[Any, list[int]]) -> dict[Any, _Way]:
-    """Count each on the node it has come to; the ways that go on from there."""
-    above: dict[Any, _Way] = {}
-    for (nodes, usage_type, day, period), way in ways.items():
-        way.drawn += way.parts.get(nodes[0], 0)
-        row = _of(sums, (period, nodes[0], usage_type, day))
-        row[_USED] += way.used
-        row[_OVERAGE] += way.overage
-        row[_AMOUNT] += way.amount
-        row[_RECORDS] += way.records
-        row[_DRAWN] += way.drawn
-        if len(nodes) > 1:
-            _meet(above, (nodes[1:], usage_type, day, period), way)
-    return above
-
-
-def _meet(above: dict[Any, _Way], key: Any, way: _Way) -> None:
-    on = above.get(key)
-    if on is None:
-        above[key] = way
-        return
-    on.used += way.used
-    on.overage += way.overage
-    on.amount += way.amount
-    on.records += way.records
-    on.drawn += way.drawn
-    for ordinal, part in way.parts.items():
-        on.parts[ordinal] = on.parts.get(ordinal, 0) + part
 
 
 def _of(sums: dict[Any, list[int]], key: Any) -> list[int]:

@@ -250,7 +250,9 @@ class Invoice(Struct, frozen=True):
 def apply(chunk: Chunk, db: Connection) -> None:
     sums: dict[Any, list[int]] = {}
     own: dict[Any, list[int]] = {}
-    for charge in chunk.charges.events:
+    charged = chunk.tally()
+    LINES.add(db, charged.lines, by=("period", "usage_type", "direction"))
+    for charge in charged.others:
         _add_up(sums, own, charge, 1)
     for corrected, sign in chunk.corrections:
         _add_up(sums, own, corrected, sign)

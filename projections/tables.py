@@ -18,6 +18,11 @@ from psycopg.rows import TupleRow
 
 Connection = psycopg.Connection[TupleRow]
 Key = tuple[Any, ...]
+Columns = Mapping[str, Sequence[Any]]
+
+PART_MIN = 200
+"""Rows of a chunk with something in common that have a statement of their own: planning one costs as
+much as writing a dozen."""
 
 
 class Table:
@@ -27,6 +32,7 @@ class Table:
         self.name = name
         self.key = tuple(key)
         self.figures = tuple(figures)
+        self._counts = frozenset(figures)
         self.columns = dict(key) | dict(figures)
         names = ", ".join(self.columns)
         values = ", ".join(_carrier(kind).back.format(name, kind) for name, kind in self.columns.items())
@@ -46,34 +52,84 @@ class Table:
         """Rows that replace what is held under the same key."""
         self._execute(db, self._put, [(*key, *row) for key, row in rows.items()])
 
-    def add(self, db: Connection, sums: Mapping[Key, Sequence[int]]) -> None:
+    def add(self, db: Connection, sums: Mapping[Key, Sequence[int]], by: Sequence[str] = ()) -> None:
         """Figures to be added to what is held under the same key. Nobody else may write them meanwhile.
 
-        Changing what is there and then inserting what is not costs two thirds of ON CONFLICT.
+        Changing what is there and then inserting what is not costs two thirds of ON CONFLICT. `by` are
+        columns of the key that many rows have in common.
         """
         if not sums:
             return
-        keys, figures = list(sums), list(sums.values())
-        columns = zip(self.figures, zip(*figures, strict=True), strict=True)
-        changing = {name: column for name, column in columns if any(column)}
-        arrays = self._arrays({**dict(zip(self.key, zip(*keys, strict=True), strict=True)), **changing})
-        found = db.execute(self._change(tuple(changing)), [*arrays, len(keys)], prepare=False).fetchone()
-        assert found is not None
-        if found[0] < len(keys):
-            held = set(found[1] or ())
-            self.insert(db, [(*keys[at], *figures[at]) for at in range(len(keys)) if at + 1 not in held])
+        rest = [name for name in self.key if name not in by]
+        common, own = ([self.key.index(name) for name in names] for names in (by, rest))
+        parts: dict[Key, dict[Key, Sequence[int]]] = {}
+        for key, figures in sums.items():
+            same = tuple([key[at] for at in common])
+            parts.setdefault(same, {})[tuple([key[at] for at in own])] = figures
+        self.add_parts(db, by, [(same, self._columns(rest, rows)) for same, rows in parts.items()])
 
-    def _change(self, figures: tuple[str, ...]) -> str:
+    def add_parts(self, db: Connection, by: Sequence[str], parts: Sequence[tuple[Key, Columns]]) -> None:
+        """The same, in columns: what the rows of a part have in common, and the rest, in the key's order.
+
+        What many rows have in common is said once, and rows that follow each other in the index are
+        found sooner: together that saves a third. A few rows are not worth a statement of their own.
+        """
+        sizes = [len(next(iter(columns.values()))) for _, columns in parts]
+        if by and sum(sizes) < PART_MIN * len(parts):
+            self._add(db, {}, self._merged(by, parts, sizes))
+            return
+        for same, columns in parts:
+            self._add(db, dict(zip(by, same, strict=True)), columns)
+
+    def _columns(self, keys: Sequence[str], rows: Mapping[Key, Sequence[int]]) -> Columns:
+        ordered = sorted(rows) if len(rows) >= PART_MIN else list(rows)
+        figures = zip(self.figures, zip(*[rows[key] for key in ordered], strict=True), strict=True)
+        columns: dict[str, Sequence[Any]] = dict(zip(keys, zip(*ordered, strict=True), strict=True))
+        columns.update((name, column) for name, column in figures if any(column))
+        return columns
+
+    def _merged(
+        self, by: Sequence[str], parts: Sequence[tuple[Key, Columns]], sizes: Sequence[int]
+    ) -> Columns:
+        told = {name for _, columns in parts for name in columns}
+        merged: dict[str, list[Any]] = {name: [] for name in self.columns if name in by or name in told}
+        for (same, columns), size in zip(parts, sizes, strict=True):
+            common = dict(zip(by, same, strict=True))
+            for name, column in merged.items():
+                held = columns.get(name)
+                column += held if held is not None else [common.get(name, 0)] * size
+        return merged
+
+    def _add(self, db: Connection, same: Mapping[str, Any], columns: Columns) -> None:
+        figures = tuple(name for name in columns if name in self._counts)
+        arrays, size = self._arrays(columns), len(next(iter(columns.values())))
+        statement = self._change(tuple(same), tuple(columns), figures)
+        found = db.execute(statement, [*arrays, *same.values(), size], prepare=False).fetchone()
+        assert found is not None
+        if found[0] < size:
+            held = set(found[1] or ())
+            missing = [place for place in range(size) if place + 1 not in held]
+            rows = [self._told(name, same, columns, missing) for name in self.columns]
+            self.insert(db, list(zip(*rows, strict=True)))
+
+    def _told(self, name: str, same: Mapping[str, Any], columns: Columns, places: Sequence[int]) -> list[Any]:
+        column = columns.get(name)
+        if column is None:
+            return [same.get(name, 0)] * len(places)
+        return [column[place] for place in places]
+
+    def _change(self, same: Sequence[str], columns: Sequence[str], figures: Sequence[str]) -> str:
         """How many rows were there and have changed; which, if not all."""
         places = ", ".join(f"{name} = held.{name} + added.{name}" for name in figures) or (
             f"{self.figures[0]} = held.{self.figures[0]}"
         )
-        same = " AND ".join(f"held.{name} = added.{name}" for name in self.key)
-        source = self._unnest((*self.key, *figures), ordinality=True)
+        found = [f"held.{name} = added.{name}" for name in columns if name not in self._counts]
+        found += [f"held.{name} = %s::{self._carriers[name].sql}" for name in same]
+        source = self._unnest(columns, ordinality=True)
         return (
-            f"WITH changed AS (UPDATE {self.name} AS held SET {places} FROM {source} WHERE {same} "
-            "RETURNING added.place) SELECT count(*), CASE WHEN count(*) < %s THEN array_agg(place) END "
-            "FROM changed"
+            f"WITH changed AS (UPDATE {self.name} AS held SET {places} FROM {source} "
+            f"WHERE {' AND '.join(found)} RETURNING added.place) "
+            "SELECT count(*), CASE WHEN count(*) < %s THEN array_agg(place) END FROM changed"
         )
 
     def _unnest(self, names: Iterable[str], *, ordinality: bool = False) -> str:
@@ -109,7 +165,7 @@ COPY_HEADER = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 COPY_TRAILER = b"\xff\xff"
 
 
-def copy_in(db: Connection, statement: str, rows: bytearray) -> None:
+def copy_in(db: Connection, statement: str, rows: bytes | bytearray) -> None:
     db.execute("SET LOCAL ROLE allotment_appender", prepare=False)
     with db.cursor().copy(statement) as copy:
         copy.write(rows)

@@ -145,7 +145,7 @@ ALL = UsageFilter()
 
 def apply(chunk: Chunk, db: Connection) -> None:
     if chunk.may_copy and chunk.charges.events:
-        copy_in(db, COPY, copied(chunk.charges))
+        copy_in(db, COPY, chunk.copied or copied(chunk.charges))
         rows = []
     else:
         rows = _charged(chunk.charges)

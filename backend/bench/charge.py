@@ -28,6 +28,8 @@ from ..embedded import Servers, embedded_servers
 from ..engine import Engine, wall_clock
 from ..following import catch_up
 from ..log import Log, PostgresLog, Row, follow
+from ..messaging import Messenger
+from ..offspring import projector_process
 from ..snapshots import SnapshottedLog
 from ..tuning import tuned
 from . import authorising, baselines, fronts, lags, moves, runner
@@ -59,7 +61,7 @@ class Plan(Struct, frozen=True):
     """Per cent of the records of a batch that were charged before."""
     baselines: bool = True
     fronts: bool = True
-    """Also through HTTP and GraphQL, and with the projections following."""
+    """Also through HTTP and GraphQL, with a projector beside as `serve` has it."""
     lag_rate: int = 0
     """Records per second at which lag is measured; 0 is half of what was charged, in batches."""
     seconds: float = 2.0
@@ -125,7 +127,12 @@ async def _rounds(plan: Plan, servers: Servers, progress: Progress) -> dict[str,
             measured["runner_per_s"] = [theirs]
         if plan.fronts:
             progress("HTTP, GraphQL, and how far behind the views are")
-            async with Engine(isolation, root) as engine:
+            async with (
+                Engine(isolation, root, projected_elsewhere=True) as engine,
+                projector_process(servers.database_url, servers.nats_url),
+                Messenger(engine, servers.nats_url) as messenger,
+            ):
+                engine.on_commit = messenger.committed
                 await _fronts(plan, engine, tenants[0], measured)
             rate = plan.lag_rate or int(statistics.median(measured["charges_per_s"]) / 2)
             progress(f"a projector of its own, and live listeners, at {rate:,} records/s")

@@ -1,6 +1,7 @@
 """`allotment project`: keep the views of all tenants up and send notices, in a process of its own."""
 
 import asyncio
+import os
 import sys
 
 import rich_click as click
@@ -12,6 +13,9 @@ from ..stopping import complete, until_told
 from ..tuning import tuned
 from .output import note, settings_for_command
 
+NICENESS = 5
+"""Of a child of `serve`: where cores are fewer than work, charging goes first and the views catch up."""
+
 
 @click.command()
 @click.option("--child", is_flag=True, hidden=True, help="End with standard input, so with who started it.")
@@ -22,6 +26,8 @@ def project(child: bool) -> None:
     them, or beside `allotment serve --views elsewhere`.
     """
     settings = settings_for_command(quiet=False)
+    if child:
+        os.nice(NICENESS)
     try:
         with running(settings, nats=True) as product, tuned():
             complete(_project(product, child))

@@ -41,7 +41,8 @@ class LearnedTexts:
             except msgspec.ValidationError:
                 pass
         charges = decode_any_texts(array)
-        self._learn(charges)
+        if charges:
+            self._learn(charges)
         return charges
 
     def _learn(self, charges: Sequence[Envelope[ChargeInBrief]]) -> None:
@@ -50,7 +51,7 @@ class LearnedTexts:
             name: texts.union([getattr(event, name) for event in events])
             for name, texts in self._known.items()
         }
-        self._known = {name: texts for name, texts in known.items() if 0 < len(texts) <= TEXTS_MAX}
+        self._known = {name: texts for name, texts in known.items() if len(texts) <= TEXTS_MAX}
         self._decode = _decoder(self._known) if self._known else decode_any_texts
 
 

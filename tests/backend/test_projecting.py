@@ -12,6 +12,7 @@ import pytest
 from fixtures_writer import NOON, ROOT, call, charge, furnish, tenant_with_key
 
 from allotment.backend import projecting as projecting_module
+from allotment.backend.commands.projecting import NICENESS
 from allotment.backend.engine import Engine
 from allotment.backend.following import catch_up
 from allotment.backend.keeping_up import Watcher
@@ -211,6 +212,10 @@ async def written(isolation, **options):
         yield engine, writer
 
 
+def niceness(process):
+    return os.getpriority(os.PRIO_PROCESS, process)
+
+
 def test_readers_see_their_writes_though_the_projector_is_another_process_that_is_killed(servers, isolation):
     """Under load: it comes back by itself, and every event counts once."""
 
@@ -222,6 +227,7 @@ def test_readers_see_their_writes_though_the_projector_is_another_process_that_i
                     for number in range(10):
                         await charge(writer, *(call(f"{turn}-{number}-{n}", n % 10) for n in range(100)))
                     await follower.wait_for(writer.seq - 500, 30)
+                    assert niceness(child.pid) == min(19, niceness(0) + NICENESS), "charging goes first"
                     if not turn:
                         os.kill(child.pid, signal.SIGKILL)
                 await follower.wait_for(writer.seq, 30)

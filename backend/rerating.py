@@ -169,10 +169,16 @@ class Plan:
             for again in self._charges.at(run.seqs[first : first + WALK_MAX], self.upto):
                 waiting += replanning.told([again])
                 if len(waiting) == PART_MAX:
-                    yield from self._part(waiting)
+                    yield from self._replanned(waiting, replanning)
                     # The state has changed by it.
                     waiting, replanning = [], self._replanning(run)
-        yield from self._part(waiting)
+        yield from self._replanned(waiting, replanning)
+
+    def _replanned(self, charges: list[Again], replanning: Replanning) -> Iterator[Part]:
+        if not replanning.is_whole:
+            yield from self._part(charges)
+        elif events := replanning.events():
+            yield self._decided(charges, events)
 
     def _replanning(self, run: Run) -> Replanning:
         return Replanning(self._state.rerating.parts, self._job_as_it_is.started, self._now, run.positions)

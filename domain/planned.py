@@ -90,6 +90,12 @@ class Plans:
             )
         counters[counted.of] = units, spent
 
+    def check_whole(self) -> None:
+        for (plan, _), counters in self.counters.items():
+            for of, (units, spent) in counters.items():
+                if units < 0 or spent < 0:
+                    raise InvariantBroken("no plan counts less than nothing", plan=plan, member=of)
+
     def spent(self, period: str) -> int:
         """What was charged under plans in a period."""
         return sum(

@@ -44,6 +44,8 @@ class Replanning(Making):
         self._positions = positions
         self._stood: Counter | None = None
         """Where the plan stood for the charge at hand, if it is under one."""
+        self.is_whole = True
+        """Whether `events` tells of all that changes: not of what is owed for closed periods."""
 
     def told(self, charges: Iterable[Again]) -> Iterator[Again]:
         """Those that change, each with its place."""
@@ -68,7 +70,7 @@ class Replanning(Making):
 
     def _told(self, again: Again) -> Again | None:
         before, closed = again.charge, self._is_closed(again.charge.period)
-        rate, _ = self._rate(again)
+        rate, by_zone = self._rate(again)
         if not closed:
             self._give_back(before)
         again, after = self._remade(again, rate, closed=closed)
@@ -79,7 +81,12 @@ class Replanning(Making):
         if after is None:
             return None
         self._positions.pass_charge(after)
-        return replace(again, place=self._stood)
+        again = replace(again, place=self._stood)
+        if closed:
+            self.is_whole = False
+        else:
+            self._made.append((again, after, by_zone and not again.kept))
+        return again
 
     def _remade(
         self, again: Again, rate: CompiledRate | None, *, closed: bool

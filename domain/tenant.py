@@ -659,6 +659,7 @@ class Tenant:
 
     def _check_plans(self) -> None:
         """What was charged under plans is part of what was charged at all."""
+        self.plans.check_whole()
         for period in self.contracts.periods:
             money, held = self.families[MONEY, period], self.sessions.held_amount(period)
             charged = (money.used[0] if money.used else 0) - held

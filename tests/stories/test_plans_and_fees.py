@@ -3,7 +3,10 @@
 Acme's nodes were added at noon on the 15th of November: fees for them are owed for 16 days of 30.
 """
 
+import json
+import time
 from copy import deepcopy
+from zoneinfo import ZoneInfo
 
 import pytest
 from fixtures_app import DEFINITION
@@ -12,6 +15,7 @@ from allotment.backend.verifying import verify
 from allotment.domain.rating.amending import Amendment, AmendTariff
 from allotment.domain.rating.overriding import Discount, OverrideRates, Overrides
 from allotment.domain.tariff import Rate
+from allotment.tenants.tariff_file import usable_tariff
 
 CHARGE = """mutation($input: ChargeFeeInput!) { chargeFee(input: $input) {
   __typename ... on FeeDone { fee amount period repeated } ... on DryRun { events { sentence } }
@@ -31,6 +35,8 @@ INVOICE = """query($period: String, $asOf: AsOf) { invoicePreview(period: $perio
 EXPLAIN = """query($id: ID!) { explain(usageId: $id) { rating {
   amount components { part exactFraction }
   plan { plan kind countedAt { id } before chargedBefore units charged } } } }"""
+CHAIN = """query($id: ID!) { explain(usageId: $id) { reratings { rating {
+  plan { before chargedBefore charged } } } } }"""
 UK, US, FR = "+442079460000", "+12125550100", "+33123456789"
 
 CALLS = {"usage_type": "voice", "increment": 60, "price": "0"}
@@ -242,6 +248,51 @@ def test_a_charge_says_where_its_plan_stood(acme, call):
         },
     }
     assert acme.ask(EXPLAIN, nodes=("sales",), id=ident)["explain"]["rating"]["plan"]["countedAt"] is None
+
+
+RERATE = """mutation($input: RerateInput!) { rerate(input: $input) { __typename ... on Problem { code } } }"""
+SHOWN = """{ previewRerating(scope: {usageType: "voice"}) {
+  digest left { reason } total { records wasAmount amount difference } } }"""
+JOBS = "{ ratingJobs { nodes { status changed difference } } }"
+
+
+def test_tiers_that_were_wrong_are_corrected_for_all_that_was_counted(acme, call):
+    acme.use(call("c-0", 600, UK), call("c-1", 590, UK), call("c-2", 60, UK))
+    acme.use(call("c-4", 600, US), call("c-5", 60, US))
+    before, seq = invoice(acme), acme.settle()
+    right = deepcopy(TARIFF)
+    # The second tier begins after 300 seconds, and of the volume the first price was too high.
+    right["plans"][0]["tiers"][0]["upto"] = 300
+    right["plans"][1]["tiers"][0]["price"] = "0.50"
+    command = usable_tariff(json.dumps(right).encode(), ZoneInfo("Europe/Berlin"))
+    acme.portal.run(acme.portal.engine.submit, acme.id, command, "right", "carrier:test")
+    acme.settle()
+    # c-1 costs 300 s at 0.06 a minute, 1.00, and 300 s at 0.03; c-2 is in the second tier already.
+    shown = acme.ask(SHOWN, "carrier")["previewRerating"]
+    assert shown["left"] == []
+    changes = {"records": "3", "wasAmount": "7.630000", "amount": "6.480000", "difference": "-1.150000"}
+    assert shown["total"] == changes
+    asked = {"idempotencyKey": "fix", "scope": {"usageType": "voice"}, "shown": shown["digest"]}
+    assert acme.ask(RERATE, "carrier", input=asked)["rerate"]["__typename"] == "RerateDone"
+    for _ in range(200):
+        acme.settle()
+        (job,) = acme.ask(JOBS, "carrier")["ratingJobs"]["nodes"]
+        if job["status"] == "FINISHED":
+            break
+        time.sleep(0.05)
+    assert job == {"status": "FINISHED", "changed": "3", "difference": "-1.150000"}
+    told = invoice(acme)
+    # The minute to the US after ten others costs what it did.
+    lines = {"0": "0.000000", "660": "1.480000", "600": "5.000000", "60": "0.300000"}
+    assert amounts(node(told, "sales")["lines"], "overage") == lines
+    (volume,) = (line for line in node(told, "acme")["plans"] if line["plan"] == "us volume")
+    assert (volume["charged"], volume["owed"]) == ("5.300000", "3.300000")
+    assert invoice(acme, asOf={"seq": str(seq)})["usageTotal"] == before["usageTotal"]
+    found = acme.ask("{ usages { nodes { id recordId } } }")["usages"]["nodes"]
+    (ident,) = (one["id"] for one in found if one["recordId"] == "c-2")
+    again = acme.ask(CHAIN, id=ident)["explain"]["reratings"][0]["rating"]["plan"]
+    assert again == {"before": "600", "chargedBefore": "1.450000", "charged": "0.030000"}
+    assert verify(acme.portal.engine.isolation, acme.id).problem == ""
 
 
 @pytest.mark.parametrize("roles", [("telecoms_manager",), ("auditor",)])

@@ -36,6 +36,7 @@ COMMANDS = {
     "tariff": "tariffs:tariff",
     "deck": "decks:deck",
     "rerate": "rerating:rerate",
+    "correct": "correcting:correct",
     "trade": "trading:trade",
     "invoice": "reading:invoice",
     "explain": "reading:explain",

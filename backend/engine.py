@@ -15,6 +15,7 @@ from uuid import UUID
 
 import structlog
 
+from ..domain.backdating import Correction
 from ..domain.bucket import Allocate
 from ..domain.charging import UsageRejected, UsageSuspended
 from ..domain.contract import SignContract
@@ -163,7 +164,7 @@ class Engine:
             return await self.carry_out_here(tenant, order, actor)
         return await self.sharing.carry_out(tenant, order, actor)
 
-    async def begin_rating(self, tenant: UUID, command: StartRating, actor: str) -> Answer:
+    async def begin_rating(self, tenant: UUID, command: StartRating | Correction, actor: str) -> Answer:
         """Begin to rate charges again, once for each name of a job; it is carried on by itself."""
         return await self.carry_out(tenant, Order(command, start_key(command.job)), actor)
 

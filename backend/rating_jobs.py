@@ -5,22 +5,25 @@ remembered: after a crash the next worker looks through the log again, and finds
 """
 
 import asyncio
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
 from msgspec import Struct
 
-from ..domain.correcting import CorrectMove
+from ..domain.backdating import Correction
 from ..domain.difference import Difference
 from ..domain.rating_job import FinishRating, RatingJob, Scope
 from ..domain.refusals import Refused
 from ..domain.rerated import RerateCharges
+from ..domain.session import Session
 from ..domain.tenant import Tenant
 from .charges import state_at
+from .correcting import RecycleRecord
 from .deciding import Answer, Order
 from .log import LogUnavailable
-from .rerating import Plan, Progress, begun, carry_out, preview, start_key
+from .rerating import Outcome, Plan, Progress, begun, finish, hand_over, preview, start_key
 from .stopping import cancelled
 from .writer import Busy, Unavailable, Writer
 
@@ -92,9 +95,8 @@ class RatingJobs:
 
     async def _carry_out(self, key: Key, job: RatingJob) -> None:
         tenant, name = key
-        plan = await self._plan(tenant, job)
 
-        async def submit(command: RerateCharges | FinishRating, command_key: bytes) -> Answer:
+        async def submit(command: RerateCharges | FinishRating | RecycleRecord, command_key: bytes) -> Answer:
             return await self._engine.carry_out_here(tenant, Order(command, command_key), JOBS_ACTOR)
 
         def progress(seq: int, of: int) -> None:
@@ -104,29 +106,42 @@ class RatingJobs:
             writer = self._engine.open_writers().get(tenant)
             return writer is not None and name in writer.state.rerating.jobs
 
-        outcome = await carry_out(
-            plan, name, submit, self._engine.in_thread, goes_on=goes_on, progress=progress
-        )
-        if outcome.differs:
-            # The log tells what was done; only here stands how far that is from what was shown.
-            log.warning(
-                "usage that came meanwhile has changed what a rating job does",
-                tenant=str(tenant),
-                job=name,
-                parts=outcome.differs,
-                charges_passed_over=outcome.passed_over,
+        outcomes, after = list[Outcome](), 0
+        while True:
+            plan = await self._plan(tenant, job, after)
+            outcome = await hand_over(
+                plan, name, submit, self._engine.in_thread, goes_on=goes_on, progress=progress
             )
+            if outcome.stopped:
+                return
+            _tell_if_differs(key, outcome)
+            outcomes.append(outcome)
+            # Of a hierarchy that was corrected: what others charged again meanwhile, and what still runs.
+            again = job.started.scope.guided and outcome.passed_over
+            again = await self._sessions_ended(key, job, goes_on) or again
+            if not again:
+                break
+            after = plan.upto
+        await finish(name, outcomes, submit)
 
-    async def _plan(self, tenant: UUID, job: RatingJob) -> Plan:
+    async def _sessions_ended(self, key: Key, job: RatingJob, goes_on: Callable[[], bool]) -> bool:
+        """Whether sessions that began elsewhere had to be waited for: they are charged where they began."""
+        waited = False
+        while goes_on() and any(elsewhere(self._engine.open_writers()[key[0]].state, job.started.scope)):
+            waited = True
+            await asyncio.sleep(LOOK_SECONDS)
+        return waited
+
+    async def _plan(self, tenant: UUID, job: RatingJob, after: int = 0) -> Plan:
         reading, sealer = self._engine.reading_log(tenant), await self._engine.sealer(tenant)
         now = self._engine.clock()
 
         def folded() -> Plan:
             begun_with = reading.find([start_key(job.started.job)])
             end = reading.head().seq
-            upto = begun_with[0].seq if begun_with else end
+            upto = begun_with[0].seq if begun_with and not job.started.scope.guided else end
             state = state_at(reading, reading.snapshots, end)
-            return Plan(reading, sealer, state, begun(job), upto, now, end, look)
+            return Plan(reading, sealer, state, begun(job), upto, now, end, look, after)
 
         def look() -> tuple[int, Tenant]:
             end = reading.head().seq
@@ -140,7 +155,7 @@ class RatingJobs:
         scope: Scope,
         progress: Progress = lambda done, of: None,
         *,
-        correction: CorrectMove | None = None,
+        correction: Correction | None = None,
     ) -> tuple[int, Difference]:
         """What rating a scope again would change, and the seq that was looked up to; raises Refused.
 
@@ -156,3 +171,31 @@ class RatingJobs:
             return end, preview(*about, upto=end, correction=correction, progress=progress)
 
         return await self._engine.in_thread(shown)
+
+
+def elsewhere(state: Tenant, scope: Scope) -> Iterator[Session]:
+    """The sessions that run and began where, as the hierarchy says now, their resource was not."""
+    hierarchy = state.hierarchy
+    whose = {hierarchy.by_id[one].ordinal for one in (scope.node, *scope.resources) if one}
+    for session in state.sessions.open.values() if scope.guided else ():
+        if not scope.spans(session.started_at) or whose.isdisjoint(session.path):
+            continue
+        at, ordinal = session.started_at, session.path[0]
+        barred = scope.anew and not session.emergency and hierarchy.is_suspended(ordinal, at)
+        stood = hierarchy.members[ordinal].path_at(at)
+        if scope.anew:
+            stood = hierarchy.guide(session.subject, at) or ()
+        if barred or stood != session.path:
+            yield session
+
+
+def _tell_if_differs(key: Key, outcome: Outcome) -> None:
+    if outcome.differs:
+        # The log tells what was done; only here stands how far that is from what was shown.
+        log.warning(
+            "usage that came meanwhile has changed what a rating job does",
+            tenant=str(key[0]),
+            job=key[1],
+            parts=outcome.differs,
+            charges_passed_over=outcome.passed_over,
+        )

@@ -1,8 +1,9 @@
 """Chains of charges: what was taken back is what stood in the log, and is made again once."""
 
-from ..domain.charging import UsageCharged
+from ..domain.charging import UsageCharged, UsageRejected
 from ..domain.events import Recorded
 from ..domain.rerated import UsageCorrected, UsageRerated, UsageTakenBack, unsealed
+from ..domain.withdrawn import of_rejected
 from .deciding import replacing_key
 from .log import COLUMNS, PostgresLog, Row, reachable, recorded
 
@@ -44,12 +45,14 @@ class Chain:
 
 
 def held_in(told: Recorded) -> tuple[int, UsageCharged] | None:
-    """The charge that stands in an event, and the event that charged its record first."""
+    """The charge that stands in an event, and the event that charged its record first, or denied it."""
     match told.event:
         case UsageCharged():
             return told.seq, unsealed(told.event)
         case UsageRerated() | UsageCorrected():
             return told.event.first, told.event.charge
+        case UsageRejected():
+            return told.seq, of_rejected(told.event)
     return None
 
 

@@ -10,13 +10,14 @@ meanwhile was charged where the counter stood by then: it is counted again at th
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from hashlib import sha256
 
 from msgspec import Struct
 
+from ..domain.backdating import Correction
+from ..domain.charging import ChargeUsage, UsageCharged, UsageRejected
 from ..domain.contract import OpenPeriod, PeriodNotOpen
-from ..domain.correcting import CorrectMove, begun_by
 from ..domain.difference import Difference
 from ..domain.ordering import Ordering, Tracks
 from ..domain.ordering import parts as in_parts
@@ -26,20 +27,25 @@ from ..domain.refusals import Refused
 from ..domain.remaking import counting_of
 from ..domain.replanning import Replanning
 from ..domain.rerated import Again, Made, RerateCharges, UsageCorrected, UsageRerated, UsageTakenBack
-from ..domain.tenant import Tenant
+from ..domain.suspense import RecycleUsage
+from ..domain.tenant import Event, Tenant
 from ..tenants.sealing import Sealer
 from .charges import READ_MAX, TOPICS, Charges
+from .correcting import RecycleRecord
 from .counted_charges import CountedCharges, Run
 from .deciding import Answer, command_key
 from .log import PostgresLog, recorded
 from .reading_log import chunks
 from .rerated_chain import events_at
 from .stopping import cancelled
+from .waiting_usage import WaitingUsage
 
 PART_MAX = 200
 """Charges handed to the writer in one command: it decides them in some twenty milliseconds."""
 WALK_MAX = 500
 """Charges that are read at once to be counted again."""
+WAITING_MAX = 100
+"""Records in suspense tried again at once: a slice of the writer of some ten milliseconds."""
 PREVIEW = "preview"
 IN_ORDER_MAX = 500_000
 """Charges of a period that can be put in order: they are held in memory meanwhile, a kilobyte each."""
@@ -49,7 +55,7 @@ ROUNDS_MAX = 50
 
 Look = Callable[[], tuple[int, Tenant]]
 """The log's end by now, and a state of one's own as of there. Blocks."""
-Submit = Callable[[RerateCharges | FinishRating, bytes], Awaitable[Answer]]
+Submit = Callable[[RerateCharges | FinishRating | RecycleRecord, bytes], Awaitable[Answer]]
 InThread = Callable[[Callable[[], "Part | None"]], Awaitable["Part | None"]]
 Progress = Callable[[int, int], None]
 
@@ -59,6 +65,8 @@ class Part(Struct, frozen=True):
 
     charges: tuple[Again, ...]
     events: tuple[Made, ...]
+    waiting: tuple[RecycleRecord, ...] = ()
+    """Records in suspense that can be charged now; then there are no charges."""
 
 
 HANDED_OVER = Part((), ())
@@ -78,10 +86,12 @@ class Plan:
         now: int,
         end: int = 0,
         look: Look | None = None,
+        after: int = 0,
     ) -> None:
-        """Of the charges up to a seq. `state` is that of the log's end, and the plan's own from here on.
+        """Of the charges up to a seq, after another.
 
-        `look`: by which the plan follows what comes meanwhile, where it is carried out.
+        `state` is that of the log's end, and the plan's own from here on. `look`: by which the plan follows
+        what comes meanwhile, where it is carried out.
         """
         self.difference = Difference()
         self.upto = upto
@@ -93,6 +103,7 @@ class Plan:
         self._sealer = sealer
         self._scope = started.scope
         self._look = look
+        self._waiting = WaitingUsage(log, sealer, state, started.scope)
         if started.job not in state.rerating.jobs:
             for event in state.rerating.decide(started, now):
                 state.apply(event)
@@ -101,7 +112,8 @@ class Plan:
         self._counting = set(self._job_as_it_is.counting)
         """The counters that are counted again."""
         tell = self._counted.tell if self._counted is not None else None
-        self._charges = Charges(log, sealer, state, started.scope, tell)
+        # Counters are counted again from their beginning.
+        self._charges = Charges(log, sealer, state, started.scope, tell, 0 if has_plans else after)
         self._told_upto = 0
         """How far the charges that count were told."""
 
@@ -120,8 +132,42 @@ class Plan:
         else:
             yield from self._parts_of_log()
             yield from self._parts_of_plans()
+        yield from self._parts_of_suspense()
         yield from self._parts_meanwhile()
         self.difference.trim()
+
+    # --- suspense -----------------------------------------------------------------------------
+
+    def _parts_of_suspense(self) -> Iterator[Part]:
+        """After what is given back, and so may be drawn."""
+        found = list(self._waiting.read(self.upto))
+        self.difference.looked_at += len(found) + self._waiting.erased
+        self.difference.leave(["erased"] * self._waiting.erased)
+        for first in range(0, len(found), WAITING_MAX):
+            part = tuple(found[first : first + WAITING_MAX])
+            for command in part:
+                self._recycle(command)
+            yield Part((), (), part)
+
+    def _recycle(self, command: RecycleRecord) -> None:
+        """As the writer will; nothing has to be sealed for it."""
+        token = self._sealer.token(command.record.line)
+        charge = ChargeUsage(command.record, token, b"", command.position)
+        recycled = RecycleUsage(command.waiting, command.revision, charge, note=command.note)
+        for event in self._recycled(recycled):
+            self._state.apply(event)
+            if isinstance(event, UsageCharged):
+                self.difference.add_new(event)
+            elif isinstance(event, UsageRejected):
+                self.difference.leave([event.reason])
+
+    def _recycled(self, command: RecycleUsage) -> Sequence[Event]:
+        try:
+            return self._state.decide(command, self._now)
+        except PeriodNotOpen as needed:
+            for event in self._state.decide(OpenPeriod(needed.period), self._now):
+                self._state.apply(event)
+            return self._recycled(command)
 
     # --- plans --------------------------------------------------------------------------------
 
@@ -291,7 +337,7 @@ def preview(
     now: int,
     *,
     upto: int,
-    correction: CorrectMove | None = None,
+    correction: Correction | None = None,
     progress: Progress = lambda done, of: None,
 ) -> Difference:
     """What rating this scope again would change. Only the state that is given becomes another. Blocks.
@@ -302,7 +348,7 @@ def preview(
     if correction is not None:
         for event in state.decide(correction, now):
             state.apply(event)
-        started = begun_by(correction)
+        started = begun(state.rerating.jobs[correction.job])
     plan = Plan(log, sealer, state, started, upto, now)
     for _ in plan.parts():
         progress(plan.reached, upto)
@@ -330,10 +376,23 @@ async def carry_out(
     goes_on: Callable[[], bool] = lambda: True,
     progress: Progress = lambda done, of: None,
 ) -> Outcome:
-    """Hand the parts of a plan to the writer, one after the other, and end the job.
+    """Hand the parts of a plan to the writer, one after the other, and end the job."""
+    outcome = await hand_over(plan, job, submit, in_thread, goes_on=goes_on, progress=progress)
+    if not outcome.stopped:
+        await finish(job, [outcome], submit)
+    return outcome
 
-    While one is stored the next is found.
-    """
+
+async def hand_over(
+    plan: Plan,
+    job: str,
+    submit: Submit,
+    in_thread: InThread,
+    *,
+    goes_on: Callable[[], bool] = lambda: True,
+    progress: Progress = lambda done, of: None,
+) -> Outcome:
+    """The parts of a plan, one after the other; while one is stored the next is found. The job goes on."""
     outcome, parts = Outcome(plan.difference, Difference()), plan.parts()
     handing: asyncio.Task[None] | None = None
     try:
@@ -345,7 +404,8 @@ async def carry_out(
                 outcome.stopped = True
                 return outcome
             if part is not HANDED_OVER:
-                handing = asyncio.create_task(_hand_over(part, job, submit, outcome))
+                hand = _try_again if part.waiting else _hand_over
+                handing = asyncio.create_task(hand(part, job, submit, outcome))
             progress(plan.reached, plan.upto)
         if handing is not None:
             await handing
@@ -354,9 +414,31 @@ async def carry_out(
             await cancelled([handing])
     outcome.done.looked_at, outcome.done.left = plan.difference.looked_at, plan.difference.left
     outcome.done.trim()
-    left = sum(plan.difference.left.values())
-    await submit(FinishRating(job, plan.difference.looked_at, left), finish_key(job))
     return outcome
+
+
+async def finish(job: str, outcomes: Sequence[Outcome], submit: Submit) -> None:
+    looked_at = sum(outcome.planned.looked_at for outcome in outcomes)
+    left = sum(sum(outcome.planned.left.values()) for outcome in outcomes)
+    await submit(FinishRating(job, looked_at, left), finish_key(job))
+
+
+async def _try_again(part: Part, job: str, submit: Submit, outcome: Outcome) -> None:
+    """Records that waited, each by itself; one that somebody has touched meanwhile is passed over."""
+
+    async def tried(command: RecycleRecord) -> None:
+        try:
+            answer = await submit(command, waiting_key(job, command))
+        except Refused as refusal:
+            if refusal.code not in ("not_waiting", "record_changed", "bad_record"):
+                raise
+            outcome.passed_over += 1
+            return
+        for event in () if answer.repeated else answer.events:
+            if isinstance(event, UsageCharged):
+                outcome.done.add_new(event)
+
+    await asyncio.gather(*(tried(command) for command in part.waiting))
 
 
 async def _hand_over(part: Part, job: str, submit: Submit, outcome: Outcome) -> None:
@@ -388,6 +470,10 @@ def part_key(job: str, part: Part) -> bytes:
     """Of exactly these charges: another run may cut its parts elsewhere."""
     seqs = sha256(repr([again.seq for again in part.charges]).encode()).hexdigest()
     return command_key(f"rating:{job}:{seqs}")
+
+
+def waiting_key(job: str, command: RecycleRecord) -> bytes:
+    return command_key(f"rating:{job}:{command.waiting.hex()}:{command.revision}")
 
 
 def finish_key(job: str) -> bytes:

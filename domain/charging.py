@@ -32,6 +32,8 @@ FUTURE_MAX = 86_400_000_000
 
 CORPORATE = "corporate"
 """The enterprise pays. What anybody else pays for draws no allowance and counts in no limit."""
+UNCHARGED = "nobody"
+"""Nobody pays: the charge was taken back, and its steering says why (see withdrawn.py)."""
 ENTERPRISE: Path = (0,)
 STEERING_DEFAULT = "default"
 """The steering rule in force while a tenant has none of its own: the enterprise pays."""
@@ -450,7 +452,7 @@ def find_rate(tariff: Tariff, record: UsageRecord) -> CompiledRate | None:
 
 def rated_again(rate: CompiledRate, charge: UsageCharged) -> Rated:
     """What the overage of a charge costs, by the tariff or by the policy that ruled it."""
-    if charge.payer == EMERGENCY:
+    if charge.payer in (EMERGENCY, UNCHARGED):
         return Rated(charge.overage, 0, (0, 1))
     taken, at, ruling = charge.billed - charge.overage, charge.started_at, charge.ruling
     if ruling is not None and ruling.action == "overage":
@@ -635,7 +637,7 @@ def charged(
 
 def told_of(rate: CompiledRate, rated: Rated, payer: str, ruling: Ruling | None) -> Basis | None:
     """What is kept of how a rate was applied. A call for help is free, and under no plan."""
-    if payer == EMERGENCY:
+    if payer in (EMERGENCY, UNCHARGED):
         return rate.basis
     if ruling is None or ruling.action != "overage":
         return rate.told(rated)

@@ -9,6 +9,7 @@ from hashlib import sha256
 
 from msgspec import Struct, field
 
+from .charging import UsageCharged
 from .rerated import Made, UsageCorrected, UsageRerated, Was, was
 
 EXAMPLES_MAX = 20
@@ -73,6 +74,15 @@ class Difference(Struct):
         for event in events:
             if isinstance(event, UsageRerated | UsageCorrected):
                 self._add(event)
+
+    def add_new(self, charge: UsageCharged) -> None:
+        """Of a record that was charged for nothing so far."""
+        after = was(charge)
+        self.total.add(NOTHING, after, closed=False)
+        change = self.by_kind.setdefault((after.node, charge.usage_type, charge.zone), Change())
+        change.add(NOTHING, after, closed=False)
+        told = repr((charge.source, charge.record_id, after, charge.drawn))
+        self._digest = sha256(self._digest + told.encode()).digest()
 
     def _add(self, made: UsageRerated | UsageCorrected) -> None:
         before, charge, closed = made.was, made.charge, isinstance(made, UsageCorrected)

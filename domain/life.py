@@ -85,6 +85,21 @@ class ResourceResumed(Struct, frozen=True, array_like=True):
     note: str = ""
 
 
+class ResourceJoinedEarlier(Struct, frozen=True, array_like=True):
+    """A resource was on its first node since an earlier moment than was told."""
+
+    topic: ClassVar[str] = "hierarchy.resource_joined_earlier"
+    resource: str
+    node: str
+    """Its first node."""
+    since: int
+    until: int
+    """Since when it was told to be there."""
+    note: str = ""
+    stayed: bool = True
+    """Whether it has been on that node ever since."""
+
+
 class IdentityAdded(Struct, frozen=True, array_like=True):
     """The network knows a resource by one more identity, from a moment on."""
 
@@ -209,6 +224,7 @@ LifeEvent = (
     | NodePlanCancelled
     | ResourceSuspended
     | ResourceResumed
+    | ResourceJoinedEarlier
     | IdentityAdded
     | IdentityRemoved
     | ResourceLabelled

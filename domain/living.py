@@ -18,6 +18,7 @@ from .hierarchy import (
     ResourceEnded,
     ResourceMoved,
 )
+from .joined import join_earlier, with_turn
 from .life import (
     CancelPlan,
     CarryOutPlan,
@@ -36,6 +37,7 @@ from .life import (
     NodePlanCancelled,
     NodeRenamed,
     RenameNode,
+    ResourceJoinedEarlier,
     ResourceLabelled,
     ResourceResumed,
     ResourceSuspended,
@@ -206,9 +208,9 @@ class Life:
         return max(len(one.way) for one in self._hierarchy.nodes_under(node)) - len(node.way) + 1
 
     def times(self, at: int) -> list[int]:
-        """A moment, and those after it at which nodes are to move."""
-        moves = {plan.at for plan in self.plans.values() if plan.act == "move" and plan.at > at}
-        return [at, *sorted(moves)]
+        """A moment, and those after it at which nodes move: later ones, where it is over, or planned."""
+        dated = self._hierarchy.parents.values()
+        return [at, *sorted({since for moves in dated for since, _ in moves if since > at})]
 
     # --- closing --------------------------------------------------------------------------------
 
@@ -344,7 +346,10 @@ class Life:
                     hierarchy.take_back(member, plan.at, self.times(plan.at))
             case ResourceSuspended(_, at) | ResourceResumed(_, at):
                 told = hierarchy.suspended.get(member.ordinal, ())
-                hierarchy.suspended[member.ordinal] = (*told, (at, isinstance(event, ResourceSuspended)))
+                turn = (at, isinstance(event, ResourceSuspended))
+                hierarchy.suspended[member.ordinal] = with_turn(told, turn)
+            case ResourceJoinedEarlier():
+                join_earlier(hierarchy, member, event)
             case IdentityAdded(_, identity, since):
                 add_identity(hierarchy, member, identity, since)
             case IdentityRemoved(_, token, at):

@@ -38,6 +38,14 @@ class Scope(Struct, frozen=True, array_like=True):
     """Give the allowance to whoever used it first, not to whoever was charged first."""
     guided: bool = False
     """Charge it where the resource stood, as the hierarchy says now."""
+    resources: tuple[str, ...] = ()
+    """Used by one of these."""
+    anew: bool = False
+    """Decide anew who had the line, and whether it might be used: what nobody can be charged for is taken
+    back, and what was taken back, denied or kept waiting for that reason is charged where somebody can."""
+
+    def spans(self, at: int) -> bool:
+        return at >= self.starts_at and (not self.ends_at or at < self.ends_at)
 
     def takes(self, charge: UsageCharged, hierarchy: Hierarchy, tariffs: Tariffs) -> bool:
         at = charge.started_at
@@ -45,11 +53,13 @@ class Scope(Struct, frozen=True, array_like=True):
             self.period and charge.period != self.period
         ):
             return False
-        if at < self.starts_at or (self.ends_at and at >= self.ends_at):
+        if not self.spans(at):
             return False
         if self.record_id and (charge.source, charge.record_id) != (self.source, self.record_id):
             return False
         if self.node and hierarchy.by_id[self.node].ordinal not in charge.path:
+            return False
+        if self.resources and all(hierarchy.by_id[one].ordinal != charge.path[0] for one in self.resources):
             return False
         if self.tariff:
             held = tariffs.at(at)

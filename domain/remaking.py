@@ -12,7 +12,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from .bucket import Drawn, Family
-from .charging import CORPORATE, UsageCharged, rated_again, told_of
+from .charging import CORPORATE, UsageCharged, find_rate, rated_again, told_of
 from .contract import Contracts
 from .hierarchy import Path
 from .ledger import Ledger, trimmed
@@ -30,6 +30,7 @@ from .rollover import RollOvers
 from .switching import Switching
 from .tariff import EXACT_MAX, CompiledRate, Tariffs
 from .usage import MONEY
+from .withdrawn import revived, withdrawn
 
 Families = Mapping[tuple[str, str], Family]
 
@@ -111,21 +112,28 @@ class Making:
         self, again: Again, rate: CompiledRate | None, *, closed: bool
     ) -> tuple[str, UsageCharged | None]:
         """The new charge; None and why, where there is none, or nothing that anybody pays has changed."""
+        if again.becomes:
+            return _withdrawn(again, again.becomes, closed=closed)
         if rate is None:
             return "no_rate", None
         before = again.charge
+        if again.becomes is not None:
+            if closed:
+                return "period_closed", None
+            before = revived(before)
         rate = self._placed(again, rate)
         if closed and before.payer != CORPORATE:
             return "paid_by_others", None
         if closed and (_is_settled_whole(rate) or _is_settled_whole(self._rate_before(before))):
             return "counts_in_a_plan", None
-        after = self._rated(again, rate, closed=closed)
+        after = self._rated(replace(again, charge=before), rate, closed=closed)
         if max(after.exact) >= EXACT_MAX:
             return "beyond_counting", None
-        short = after.overage > before.overage and rate.included and after.payer == CORPORATE
+        had = before.overage if again.becomes is None else 0
+        short = after.overage > had and rate.included and after.payer == CORPORATE
         if short and not self._of.contracts.periods[before.period].overage:
             return "insufficient_allowance", None
-        return "", None if _same(before, after) else after
+        return "", None if _same(again.charge, after) else after
 
     def _rated(self, again: Again, rate: CompiledRate, *, closed: bool) -> UsageCharged:
         before, path = again.charge, again.path or again.charge.path
@@ -189,11 +197,12 @@ class Making:
         """How many units an allowance may pay: what it paid, and of what was not billed before all."""
         if before.payer != CORPORATE or not rate.included:
             return 0
-        was = self._rate_before(before)
         if again.drawn is not None and again.seq not in self._late:
             return min(most, _sum(again.drawn))
-        moved = again.path not in (None, before.path)
-        if again.drawn is not None or moved or not was.included:
+        moved = again.path not in (None, before.path) or again.becomes is not None
+        if again.drawn is not None or moved:
+            return most
+        if not self._rate_before(before).included:
             return most
         taken = before.billed - before.overage
         return min(most, taken + max(0, most - before.billed))
@@ -206,7 +215,7 @@ class Making:
         before = again.charge
         if again.drawn is not None and again.seq not in self._late:
             return min(amount, _sum(again.credit or ()))
-        if again.drawn is not None or path != before.path:
+        if again.drawn is not None or path != before.path or again.becomes is not None:
             return amount
         return min(amount, _sum(before.credit) + max(0, amount - before.amount))
 
@@ -224,7 +233,10 @@ class Making:
         number = charge.prefix if again.counterpart is None else again.counterpart
         about = (charge.usage_type, charge.direction, number, charge.started_at)
         try:
-            rate = tariff.find_again(*about, charge.basis or NO_BASIS)
+            if again.record is not None:
+                rate = find_rate(tariff, again.record)
+            else:
+                rate = tariff.find_again(*about, charge.basis or NO_BASIS)
         except Refused:
             # It asks for something that the charge knows nothing of.
             return None, False
@@ -316,6 +328,14 @@ def counted_in(charge: UsageCharged) -> Counted | None:
 def counting_of(charge: UsageCharged) -> Counting | None:
     counted = counted_in(charge)
     return None if counted is None else Counting(counted.plan, charge.period, counted.of)
+
+
+def _withdrawn(again: Again, reason: str, *, closed: bool) -> tuple[str, UsageCharged | None]:
+    """Nobody can be charged for it; what a closed period has settled stays settled."""
+    before = again.charge
+    if closed:
+        return "period_closed", None
+    return "", withdrawn(replace(before, path=again.path or before.path), reason)
 
 
 def _same(before: UsageCharged, after: UsageCharged) -> bool:

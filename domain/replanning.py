@@ -99,7 +99,7 @@ class Replanning(Making):
                 self.left[again.seq] = problem
             return again, after
         self.left[again.seq] = problem
-        kept = replace(again, kept=True, path=None)
+        kept = replace(again, kept=True, path=None, becomes=None)
         return self._remade(kept, self._rate(kept)[0], closed=closed)
 
     def _place(self, again: Again, counting: Counting) -> Counter:

@@ -6,12 +6,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from .bucket import Drawn
-from .charging import UsageCharged
+from .charging import UNCHARGED, UsageCharged
 from .hierarchy import Path
 from .limit import ThresholdCrossed
 from .planned import Counter, Counting
 from .rating_job import FinishRating, RatingFinished, RatingStarted, StartRating
 from .recounting import WindowCorrected
+from .usage import UsageRecord
 
 CHARGES_MAX = 500
 """Made again in one command: some ten milliseconds, while charging waits."""
@@ -112,6 +113,10 @@ class Again(Struct, frozen=True, gc=False):
     """Where its plan's counter stood when it was used; None where it stood when it was charged."""
     kept: bool = False
     """Only its place is another: it is rated by the rate that it was rated by."""
+    becomes: str | None = None
+    """Why nobody can be charged for it, where that is so now; "" where somebody can be that could not."""
+    record: UsageRecord | None = None
+    """Of what was denied: all that its rate may ask for."""
 
 
 class RerateCharges(Struct, frozen=True, gc=False):
@@ -127,7 +132,8 @@ Made = UsageTakenBack | UsageRerated | UsageCorrected | ThresholdCrossed
 
 
 def was(charge: UsageCharged) -> Was:
-    return Was(charge.billed, charge.overage, charge.amount, charge.tariff, charge.path[1])
+    billed, overage = (0, 0) if charge.payer == UNCHARGED else (charge.billed, charge.overage)
+    return Was(billed, overage, charge.amount, charge.tariff, charge.path[1])
 
 
 def unsealed(charge: UsageCharged) -> UsageCharged:

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from .allocation import Allocations, ReturnUnused, TransferMany
 from .authorising import Sessions
+from .backdating import Backdating, Correction
 from .bucket import Allocate, Family, Granted, Return, Trade, Transferred, check_transfer
 from .cap import CapReached, Caps, CapSet, SetCap
 from .channels import Channels, ChannelsSet, SetChannels
@@ -39,7 +40,6 @@ from .contract import (
     SignContract,
     granted,
 )
-from .correcting import CorrectMove, decide_correction
 from .freeze import FreezeNode, NodeThawed, ThawNode, apply_freeze, decide_freeze
 from .granting import ChangeGrants, GrantChanged, ToppedUp, TopUp, apply_change, decide_change, decide_top_up
 from .hierarchy import (
@@ -204,7 +204,7 @@ AgreementCommand = (
 )
 
 HierarchyCommand = (
-    CorrectMove | AddNode | AddResource | MoveResource | EndResource | LifeCommand | ChangeInventory
+    Correction | AddNode | AddResource | MoveResource | EndResource | LifeCommand | ChangeInventory
 )
 
 Command = (
@@ -285,6 +285,7 @@ class Tenant:
         self.sessions = Sessions(*parts, self.plans)
         self.rollovers = RollOvers(self.hierarchy, self.contracts, self.families)
         self.rerating = Rerating(*parts, self.charging, self.rollovers)
+        self.backdating = Backdating(self.hierarchy, self.contracts, self.rollovers, self.rerating, self.life)
         self.trading = Trading(self.hierarchy, self.contracts, self.families)
         self.caps = Caps(self.hierarchy, self.contracts)
         self.templates = Templates(self.types)
@@ -557,10 +558,8 @@ class Tenant:
             case AddNode() | AddResource() | MoveResource() | EndResource():
                 self.life.check_asked(command)
                 return [*self.hierarchy.decide(command)]
-            case CorrectMove():
-                self.life.check_asked(MoveResource(command.resource, command.node, 0, command.expected))
-                parts = (self.hierarchy, self.contracts, self.rollovers, self.rerating)
-                return [*decide_correction(command, *parts, now)]
+            case _ if isinstance(command, Correction):
+                return [*self.backdating.decide(command, now)]
             case ChangeInventory():
                 return [*decide_inventory(command, self.hierarchy, self.life, now)]
             case _:

@@ -113,17 +113,18 @@ class Ways:
     def _relay_all(self, node: Member, times: Sequence[int]) -> list[int]:
         """Most are on the node since before, and stay: in one go. The others, for a closer look."""
         members, since, ordinal = self.members, times[0], node.ordinal
-        if len(times) > 1:
-            return self.placed.get(ordinal, [])
         others: list[int] = []
-        way = node.path_at(since)
+        way, later = node.path_at(since), [stay for stay in node.stays if stay[0] > since]
         for resource in self.placed.get(ordinal, ()):
             stays = members[resource].stays
             last, path = stays[-1]
             if last >= since:
                 others.append(resource)
-            elif path and path[1] == ordinal and path[1:] != way:
-                stays.append((since, (resource, *way)))
+            elif path and path[1] == ordinal:
+                if path[1:] != way:
+                    stays.append((since, (resource, *way)))
+                for at, along in later:
+                    stays.append((at, (resource, *along)))
         return others
 
     def _relay(self, resource: Member, times: Sequence[int]) -> None:

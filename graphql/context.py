@@ -10,7 +10,7 @@ from uuid import UUID
 
 from strawberry.types import Info as StrawberryInfo
 
-from ..domain.correcting import CorrectMove
+from ..domain.backdating import Correction
 from ..domain.difference import Difference
 from ..domain.events import Recorded
 from ..domain.limit import SetLimit
@@ -248,7 +248,7 @@ class Context(Protocol):
         ...
 
     async def preview_rating(
-        self, scope: Scope, correction: CorrectMove | None = None
+        self, scope: Scope, correction: Correction | None = None
     ) -> tuple[int, Difference]:
         """What rating a scope again would change, or a correction, and the seq that was looked up to.
 
@@ -256,7 +256,7 @@ class Context(Protocol):
         """
         ...
 
-    async def start_rating(self, command: StartRating | CorrectMove, *, dry: bool = False) -> Answer:
+    async def start_rating(self, command: StartRating | Correction, *, dry: bool = False) -> Answer:
         """Begin a job, once for each name. Raises as `submit`."""
         ...
 

@@ -53,6 +53,7 @@ COSTS = {
     "previewMove": 50,
     "rerate": 50,
     "correctMove": 50,
+    "backdate": 50,
     "stopRating": 10,
     "ratingJobs": 5,
     "signContract": 10,

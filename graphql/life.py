@@ -1,8 +1,8 @@
 """Hierarchy life: nodes and resources added, renamed, moved, merged, closed, suspended, renumbered.
 
 Everything takes effect now, or at the moment given; never in the past, for what was charged since
-would have to move. `expectedSeq` is the last event that the caller had seen: if the member has changed
-since, nothing is done.
+would have to move: `backdating.py` does that. `expectedSeq` is the last event that the caller had seen:
+if the member has changed since, nothing is done.
 """
 
 from collections.abc import Callable
@@ -24,6 +24,7 @@ from ..domain.life import (
     NodePlanCancelled,
     NodeRenamed,
     RenameNode,
+    ResourceJoinedEarlier,
     ResourceLabelled,
     ResourceResumed,
     ResourceSuspended,
@@ -282,7 +283,12 @@ def _whom(event: Event) -> str:
         case NodeRenamed() | NodeMoved() | NodeClosed() | NodeChangePlanned() | NodePlanCancelled():
             return event.node
         case (
-            ResourceSuspended() | ResourceResumed() | IdentityAdded() | IdentityRemoved() | ResourceLabelled()
+            ResourceJoinedEarlier()
+            | ResourceSuspended()
+            | ResourceResumed()
+            | IdentityAdded()
+            | IdentityRemoved()
+            | ResourceLabelled()
         ):
             return event.resource
     return ""

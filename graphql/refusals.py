@@ -139,7 +139,9 @@ TOLD: dict[str, Told] = {
     "too_many_members": Told("id", "the hierarchy may have {members_max} members"),
     # what becomes of members
     "in_the_past": Told(
-        "at", "that moment is over: leave it out for now, or give one to come; what was charged stays"
+        "at",
+        "that moment is over: leave it out for now, or give one to come; "
+        "moves, joins, ends and suspensions can be dated back",
     ),
     "version_conflict": Told("expectedSeq", "{node} has changed since: look again, then decide"),
     "root_stays": Told("id", "{node} is the enterprise: it neither moves nor closes"),
@@ -206,7 +208,12 @@ TOLD: dict[str, Told] = {
         "scope", "caps share out what {period} has: its allowance cannot be given in order"
     ),
     "period_closed": Told("scope", "{period} is closed, or was never opened: what was charged in it stays"),
-    "not_in_the_past": Told("at", "that moment is to come: move it then, without charging anything again"),
+    "not_in_the_past": Told("at", "that moment is to come: change it then, without charging anything again"),
+    "changed_since_shown": Told(
+        "shown", "this is not what was shown, look at the difference again: its digest is {digest} now"
+    ),
+    "joined_already": Told("at", "{resource} is there since {since}: choose an earlier time"),
+    "correction_runs": Told("idempotencyKey", "the job {job} carries out an earlier change: wait for it"),
     "rating_job_runs": Told("job", "the job {job} runs already: look how far it is, or take another name"),
     "unknown_rating_job": Told("job", "no job {job} is running"),
     "too_many_rating_jobs": Told("job", "at most {jobs_max} jobs may run: wait for one, or stop it"),

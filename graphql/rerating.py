@@ -7,6 +7,7 @@ from typing import Annotated
 import strawberry
 from strawberry import ID
 
+from ..domain.backdating import Correction
 from ..domain.correcting import CorrectMove
 from ..domain.difference import Change, Difference
 from ..domain.rating_job import FinishRating, Scope, StartRating
@@ -240,7 +241,7 @@ async def preview_rerating(info: Info, scope: RatingScopeInput) -> RatingDiffere
     """What would change, by node, usage type and zone. Nothing changes."""
     permit(info.context, "configure")
     try:
-        return await _shown(info.context, scope.scope())
+        return await shown_difference(info.context, scope.scope())
     except Refused as refusal:
         told = TOLD[refusal.code].message.format_map(facts_told(refusal.facts))
         raise QueryRefused(refusal.code, told) from None
@@ -255,7 +256,7 @@ async def preview_move(info: Info, id: ID, to: ID, at: Moment) -> RatingDifferen
         if not reach.sees_id(node):
             raise QueryRefused("unknown_node", f"there is no node {node}")
     try:
-        return await _shown(context, Scope(), CorrectMove("preview", id, to, at))
+        return await shown_difference(context, Scope(), CorrectMove("preview", id, to, at))
     except Refused as refusal:
         told = TOLD[refusal.code].message.format_map(facts_told(refusal.facts))
         raise QueryRefused(refusal.code, told) from None
@@ -289,7 +290,7 @@ async def rerate(info: Info, input: RerateInput) -> ReratePayload:
     try:
         return await _rerate(info.context, input)
     except (NotPermitted, Refused, TryAgain) as refusal:
-        return _narrow(problem_of(refusal))
+        return narrow(problem_of(refusal))
 
 
 async def _rerate(context: Context, input: RerateInput) -> ReratePayload:
@@ -301,14 +302,14 @@ async def _rerate(context: Context, input: RerateInput) -> ReratePayload:
     command = StartRating(key, input.scope.scope(), cause.value, input.note, input.shown)
     if input.dry_run:
         return await _foreseen(context, command)
-    return await _confirmed(context, command) if input.shown else await _begun(context, command)
+    return await confirmed(context, command) if input.shown else await _begun(context, command)
 
 
-async def _confirmed(context: Context, command: StartRating | CorrectMove) -> RerateDone | ChangedSinceShown:
+async def confirmed(context: Context, command: StartRating | Correction) -> RerateDone | ChangedSinceShown:
     """What was shown is done, and nothing else."""
     if not await context.was_begun(command.job):
         scope = command.scope if isinstance(command, StartRating) else Scope()
-        found = await _shown(context, scope, command if isinstance(command, CorrectMove) else None)
+        found = await shown_difference(context, scope, None if isinstance(command, StartRating) else command)
         if found.digest != command.shown:
             return ChangedSinceShown(
                 code="changed_since_shown",
@@ -319,7 +320,7 @@ async def _confirmed(context: Context, command: StartRating | CorrectMove) -> Re
     return await _begun(context, command)
 
 
-async def _begun(context: Context, command: StartRating | CorrectMove) -> RerateDone:
+async def _begun(context: Context, command: StartRating | Correction) -> RerateDone:
     answer = await context.start_rating(command)
     return RerateDone(job=ID(command.job), seq=Seq(answer.first_seq), repeated=answer.repeated)
 
@@ -336,12 +337,12 @@ async def correct_move(info: Info, input: CorrectMoveInput) -> ReratePayload:
                 return unknown_node(node, field)
         if input.dry_run:
             return await _foreseen(context, input.command())
-        return await _confirmed(context, input.command())
+        return await confirmed(context, input.command())
     except (NotPermitted, Refused, TryAgain) as refusal:
-        return _narrow(problem_of(refusal))
+        return narrow(problem_of(refusal))
 
 
-async def _foreseen(context: Context, command: StartRating | CorrectMove) -> DryRun:
+async def _foreseen(context: Context, command: StartRating | Correction) -> DryRun:
     answer = await context.start_rating(command, dry=True)
     if isinstance(command, StartRating):
         _, found = await context.preview_rating(command.scope)
@@ -357,14 +358,14 @@ async def stop_rating(info: Info, input: StopRatingInput) -> StopRatingPayload:
         require(context.principal, "configure")
         answer = await context.submit(FinishRating(input.job, 0, 0, stopped=True), input.idempotency_key)
     except (NotPermitted, Refused, TryAgain) as refusal:
-        return _narrow(problem_of(refusal))
+        return narrow(problem_of(refusal))
     return StopRatingDone(job=input.job, seq=Seq(answer.first_seq), repeated=answer.repeated)
 
 
 Narrow = InvalidInput | UnknownNode | NotPermittedProblem | IdempotencyMismatch | TryAgainProblem
 
 
-def _narrow(problem: ProblemType) -> Narrow:
+def narrow(problem: ProblemType) -> Narrow:
     assert not isinstance(problem, InsufficientAllowance | OverCommitted | Frozen | BadLines)
     return problem
 
@@ -372,7 +373,9 @@ def _narrow(problem: ProblemType) -> Narrow:
 # --- told ------------------------------------------------------------------------------------
 
 
-async def _shown(context: Context, scope: Scope, correction: CorrectMove | None = None) -> RatingDifference:
+async def shown_difference(
+    context: Context, scope: Scope, correction: Correction | None = None
+) -> RatingDifference:
     seq, found = await context.preview_rating(scope, correction)
     ids = [member.id for member in (await context.state()).hierarchy.members]
     return _difference(seq, found, ids, await reach_of(context))

@@ -42,6 +42,7 @@ from .approvals import (
     set_approval_rule,
     set_trade_rules,
 )
+from .backdating import backdate
 from .bounds import NamedOperation, WithinBounds
 from .buckets import allocate, return_allowance, trade
 from .context import TooSlow, TryAgain, Unreadable
@@ -292,6 +293,9 @@ class Mutation:
     rerate = strawberry.mutation(rerate, description="Rate charges again: a job that goes on by itself.")
     correct_move = strawberry.mutation(
         correct_move, description="Move a resource back-dated, and charge again what it has used since."
+    )
+    backdate = strawberry.mutation(
+        backdate, description="Change the hierarchy back-dated, and charge again what was used since."
     )
     stop_rating = strawberry.mutation(stop_rating, description="Let a job go no further.")
     recycle_usage = strawberry.mutation(

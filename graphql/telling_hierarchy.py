@@ -12,6 +12,7 @@ from ..domain.life import (
     NodeMoved,
     NodePlanCancelled,
     NodeRenamed,
+    ResourceJoinedEarlier,
     ResourceLabelled,
     ResourceResumed,
     ResourceSuspended,
@@ -63,6 +64,7 @@ def _resource(
     | ResourceEnded
     | ResourceSuspended
     | ResourceResumed
+    | ResourceJoinedEarlier
     | IdentityAdded
     | IdentityRemoved
     | ResourceLabelled,
@@ -78,6 +80,9 @@ def _resource(
             return f"{resource} was suspended on {moment_text(at)}."
         case ResourceResumed(resource, at):
             return f"{resource} was resumed on {moment_text(at)}."
+        case ResourceJoinedEarlier(resource, node, since, until):
+            told = f"not only since {moment_text(until)}"
+            return f"{resource} was on {teller.name(node)} since {moment_text(since)}, {told}."
         case IdentityAdded(resource, _, since):
             return f"{resource} got one more line on {moment_text(since)}."
         case IdentityRemoved(resource, _, at):

@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from ..domain.charging import UsageCharged
+from ..domain.charging import UNCHARGED, UsageCharged
 from ..domain.rating_job import RatingFinished, RatingStarted
 from ..domain.rerated import RatingEvent, TakenBack, UsageCorrected, UsageRerated, UsageTakenBack
 from .asking import Reach
@@ -38,6 +38,9 @@ def sentence(event: RatingEvent, name_of: Callable[[int], str]) -> str:
             )
         case UsageRerated(was=was, charge=charge):
             who, much = name_of(charge.path[0]), money_text(charge.amount)
+            if charge.payer == UNCHARGED:
+                why = charge.steering.replace("_", " ")
+                return f"{who} is not charged any more: {money_text(was.amount)} was given back, {why}."
             return f"{who} was charged again: {much} in place of {money_text(was.amount)}."
     raise AssertionError(event)
 

@@ -14,7 +14,7 @@ from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
-from ..domain.charging import CORPORATE, UsageCharged
+from ..domain.charging import CORPORATE, UNCHARGED, UsageCharged
 from ..domain.days import Days, day_of
 from ..domain.events import decode
 from ..domain.rerated import UsageRerated
@@ -132,15 +132,19 @@ def days_of_resource(db: Connection, ordinal: int, period: str, usage_type: str)
     found = db.execute(_CHARGES, asked | {"of_any_type": usage_type == MONEY}, binary=True).fetchall()
     if len(found) > RECORDS_MAX:
         raise TooManyRecords
-    days = Days(calendar_of(db))
+    days, firsts = Days(calendar_of(db)), [seq for seq, *_ in found]
+    come = [first for (first,) in db.execute(_COME_HERE, asked, prepare=False)]
+    made = db.execute(_MADE_AGAIN, {"firsts": sorted({*firsts, *come})}, binary=True).fetchall()
+    again = {first: told for first, *told in made}
     sums = {one.day: [0, 0, 0, 0, 0, one.moved] for one in days_of(db, ordinal, period, usage_type)}
-    again = {first: told for first, *told in db.execute(_MADE_AGAIN, asked, binary=True)} if found else {}
-    for seq, *told in found:
-        topic, state = again.get(seq, told)
+    told = [row for seq, *row in found if seq not in again]
+    told += [row for whose, *row in again.values() if whose == ordinal]
+    for topic, state in told:
         event = decode(topic, state).event
         charge = event.charge if isinstance(event, UsageRerated) else event
         assert isinstance(charge, UsageCharged)
-        _count(sums.setdefault(days.of(charge.started_at), [0, 0, 0, 0, 0, 0]), charge, usage_type)
+        if charge.payer != UNCHARGED and usage_type in (charge.usage_type, MONEY):
+            _count(sums.setdefault(days.of(charge.started_at), [0, 0, 0, 0, 0, 0]), charge, usage_type)
     return [DayUsed(day, *row) for day, row in sorted(sums.items())]
 
 
@@ -191,12 +195,17 @@ WHERE u.period = %(period)s AND u.status = 'charged'
   AND (%(of_any_type)s OR u.usage_type = %(usage_type)s)
 LIMIT %(most)s
 """
+# The last charge of each record: who had used it may turn out to be another.
 _MADE_AGAIN = f"""
-SELECT r.first, e.topic, e.state
+SELECT r.first, r.ordinal, e.topic, e.state
 FROM (
-    SELECT first, max(seq) AS seq FROM reratings
-    WHERE ordinal = %(ordinal)s AND period = %(period)s AND corrected_in = '' GROUP BY first
+    SELECT DISTINCT ON (first) first, ordinal, seq FROM reratings
+    WHERE first = ANY(%(firsts)s::bigint[]) AND corrected_in = '' ORDER BY first, seq DESC
 ) AS r CROSS JOIN {each("events", "seq = r.seq")} AS e
+"""
+_COME_HERE = """
+SELECT DISTINCT first FROM reratings
+WHERE ordinal = %(ordinal)s AND period = %(period)s AND corrected_in = ''
 """
 _BY_PERIOD = """
 SELECT ordinal, usage_type, period, used, overage FROM balances

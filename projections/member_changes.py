@@ -7,7 +7,14 @@ enough, in whatever order things happened within the chunk.
 from typing import Any
 
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
-from ..domain.life import IdentityAdded, IdentityRemoved, NodeClosed, NodeMoved, NodeRenamed
+from ..domain.life import (
+    IdentityAdded,
+    IdentityRemoved,
+    NodeClosed,
+    NodeMoved,
+    NodeRenamed,
+    ResourceJoinedEarlier,
+)
 from ..domain.tenant import Event
 from .chunk import Ordinals
 from .tables import Connection, int8_array, text_array
@@ -45,6 +52,8 @@ class Changes:
                 row["sealed"] = [identity.sealed for identity in identities]
             case ResourceMoved(resource, _, since):
                 self._change(of[resource], since=since, until=GOES_ON)
+            case ResourceJoinedEarlier(resource, _, since, stayed=True):
+                self._change(of[resource], since=since)
             case ResourceEnded(resource, at):
                 self._change(of[resource], until=at)
             case NodeRenamed(node, name):

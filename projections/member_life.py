@@ -97,6 +97,9 @@ def _changed(event: Event, row: Row, chunk: Chunk) -> Row:
             return {"closed_at": at, "successor": to, **_NO_PLAN}
         case NodeChangePlanned(_, act, to, at):
             return {"plan": act, "plan_to": to, "plan_at": at}
+        case ResourceSuspended(_, at) if row["resumed_at"] is not None and at < row["suspended_at"]:
+            # Dated back, before it was resumed.
+            return {"suspended_at": at}
         case ResourceSuspended(_, at):
             return {"suspended_at": at, "resumed_at": None}
         case ResourceResumed(_, at):

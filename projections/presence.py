@@ -9,7 +9,7 @@ from typing import Any
 
 from ..domain.channels import ChannelsSet
 from ..domain.hierarchy import NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
-from ..domain.life import NodeClosed
+from ..domain.life import NodeClosed, ResourceJoinedEarlier
 from ..domain.rating.fees import Fee, Presence
 from ..domain.tenant import Event
 from .chunk import Chunk
@@ -61,6 +61,9 @@ class _Changes:
                 self.stays[ordinal] = {since: [of[node], FOREVER, 0]}
             case ResourceMoved(resource, node, since):
                 self._go_on(self.stays[of[resource]], since, of[node])
+            case ResourceJoinedEarlier(resource, node, since, until):
+                stays = self.stays[of[resource]]
+                stays[since] = [of[node], until, stays[until][2] if until in stays else 0]
             case ResourceEnded(resource, at):
                 _end(self.stays[of[resource]], at)
             case ChannelsSet(resource, channels, since):
@@ -100,7 +103,13 @@ class _Changes:
 
 def _whom(event: Event) -> Iterable[str]:
     match event:
-        case ResourceMoved(member) | ResourceEnded(member) | ChannelsSet(member) | NodeClosed(member):
+        case (
+            ResourceMoved(member)
+            | ResourceEnded(member)
+            | ResourceJoinedEarlier(member)
+            | ChannelsSet(member)
+            | NodeClosed(member)
+        ):
             return (member,)
     return ()
 

@@ -24,6 +24,7 @@ from ..domain.life import (
     NodeMoved,
     NodePlanCancelled,
     NodeRenamed,
+    ResourceJoinedEarlier,
     ResourceLabelled,
     ResourceResumed,
     ResourceSuspended,
@@ -71,6 +72,7 @@ _NAMED: dict[type, tuple[str, ...]] = {
     ResourceAdded: ("resource", "node"),
     ResourceMoved: ("resource", "node"),
     ResourceEnded: ("resource",),
+    ResourceJoinedEarlier: ("resource", "node"),
     NodeMoved: ("node", "parent"),
     NodeClosed: ("node", "successor"),
     **dict.fromkeys(

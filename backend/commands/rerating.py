@@ -63,10 +63,10 @@ def rerate(**given: Any) -> None:
         try:
             if dry:
                 seq, found = complete(_shown(product, entry, command.scope))
-                _tell_difference(entry, seq, found, _ids(product, entry), as_json=given["as_json"])
+                tell_difference(entry, seq, found, ids_of(product, entry), as_json=given["as_json"])
             else:
                 finished = complete(_carried_out(product, entry, command))
-                _tell_finished(entry, finished, as_json=given["as_json"])
+                tell_finished(entry, finished, as_json=given["as_json"])
         except Refused as refusal:
             if given["as_json"]:
                 tell_json({"refused": refusal.code, **refusal.facts})
@@ -89,7 +89,7 @@ def _command(given: dict[str, Any]) -> StartRating:
 
 async def _shown(product: Product, entry: TenantEntry, scope: Scope) -> tuple[int, Difference]:
     async with product.engine(following=False) as engine:
-        return await engine.rating.preview(entry.tenant_id, scope, _tell_progress)
+        return await engine.rating.preview(entry.tenant_id, scope, tell_progress)
 
 
 async def _carried_out(product: Product, entry: TenantEntry, command: StartRating) -> RatingFinished:
@@ -98,10 +98,10 @@ async def _carried_out(product: Product, entry: TenantEntry, command: StartRatin
         answer = await engine.begin_rating(entry.tenant_id, command, ACTOR)
         if answer.repeated:
             note(f"The job {command.job} was begun before.")
-        return await _ended(engine, entry, command.job)
+        return await ended(engine, entry, command.job)
 
 
-async def _ended(engine: Engine, entry: TenantEntry, job: str) -> RatingFinished:
+async def ended(engine: Engine, entry: TenantEntry, job: str) -> RatingFinished:
     reading = PostgresLog(engine.isolation, entry.tenant_id)
     while True:
         found = await engine.in_thread(lambda: answer_of(reading, finish_key(job)))
@@ -112,22 +112,22 @@ async def _ended(engine: Engine, entry: TenantEntry, job: str) -> RatingFinished
             return finished
         reached = engine.rating.reached.get((entry.tenant_id, job))
         if reached is not None:
-            _tell_progress(reached.seq, reached.of)
+            tell_progress(reached.seq, reached.of)
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _tell_progress(seq: int, of: int) -> None:
+def tell_progress(seq: int, of: int) -> None:
     if sys.stderr.isatty() and of:
         sys.stderr.write(f"\r\x1b[K{seq:,} of {of:,} events looked at ({100 * seq // of} %)")
         sys.stderr.flush()
 
 
-def _ids(product: Product, entry: TenantEntry) -> dict[int, str]:
+def ids_of(product: Product, entry: TenantEntry) -> dict[int, str]:
     with product.isolation.transaction(entry.tenant_id) as db:
         return dict(db.execute("SELECT ordinal, id FROM members").fetchall())
 
 
-def _tell_difference(
+def tell_difference(
     entry: TenantEntry, seq: int, found: Difference, ids: dict[int, str], *, as_json: bool
 ) -> None:
     end_progress()
@@ -164,7 +164,7 @@ def _told(change: Change) -> dict[str, int]:
     return {**msgspec.structs.asdict(change), "difference": change.difference}
 
 
-def _tell_finished(entry: TenantEntry, finished: RatingFinished, *, as_json: bool) -> None:
+def tell_finished(entry: TenantEntry, finished: RatingFinished, *, as_json: bool) -> None:
     if as_json:
         tell_json({"tenant": entry.slug, "dry_run": False, **msgspec.structs.asdict(finished)})
         return

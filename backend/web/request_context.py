@@ -7,7 +7,7 @@ from uuid import UUID
 
 import psycopg
 
-from ...domain.correcting import CorrectMove
+from ...domain.backdating import Correction
 from ...domain.difference import Difference
 from ...domain.events import Recorded
 from ...domain.limit import SetLimit
@@ -178,7 +178,7 @@ class RequestContext:
         return seq, trial
 
     async def preview_rating(
-        self, scope: Scope, correction: CorrectMove | None = None
+        self, scope: Scope, correction: Correction | None = None
     ) -> tuple[int, Difference]:
         if await self._in_thread(self._head) > TRIED_EVENTS_MAX:
             raise Unreadable(f"the log has more than {TRIED_EVENTS_MAX} events: `allotment rerate --dry-run`")
@@ -188,7 +188,7 @@ class RequestContext:
     def _head(self) -> int:
         return PostgresLog(self._engine.isolation, self.tenant_id).head().seq
 
-    async def start_rating(self, command: StartRating | CorrectMove, *, dry: bool = False) -> Answer:
+    async def start_rating(self, command: StartRating | Correction, *, dry: bool = False) -> Answer:
         return await self._carry_out(Order(command, start_key(command.job), dry))
 
     async def was_begun(self, job: str) -> bool:

@@ -746,6 +746,41 @@ def test_charges_are_rated_again_after_it_was_shown_what_that_changes(allotment,
     assert "there is no node nobody" in refused.stderr
 
 
+def test_the_hierarchy_is_changed_back_dated_after_it_was_shown_what_that_changes(allotment, tmp_path):
+    slug = f"corrected-{uuid4().hex[:8]}"
+    about = ("--name", "Acme plc", "--time-zone", "Europe/London", "--currency", "GBP")
+    plan = tmp_path / "plan.json"
+    definition = {
+        "region": "GB",
+        "nodes": [
+            {"id": "acme", "kind": "enterprise"},
+            *({"id": node, "kind": "division", "parent": "acme", "name": node} for node in ("emea", "apac")),
+            {"id": "sales", "kind": "cost_centre", "parent": "emea", "name": "Sales"},
+        ],
+        "resources": [{"id": "alice", "node": "sales", "kind": "msisdn", "lines": ["+447700900123"]}],
+        "contracts": [{"id": "frame", "starts_on": "2026-01-01", "grants": {}}],
+        "tariffs": [TARIFF],
+    }
+    plan.write_text(json.dumps(definition), encoding="utf-8")
+    allotment.json("tenant", "create", slug, *about, "--file", str(plan))
+    allotment.json("import", "-", "--tenant", slug, stdin=call("one") + call("two"))
+
+    at = ("--from", "2026-10-01T00:00+00:00", "--tenant", slug)
+    wanted = ("correct", "move", "sales", "--to", "apac", *at)
+    shown = allotment.json(*wanted, "--dry-run")
+    assert (shown["records"], shown["difference"]) == (2, 0)
+    assert "2 would change" in allotment(*wanted, "--dry-run").stdout
+    assert allotment(*wanted).returncode == 2
+    stale = allotment.json(*wanted, "--job", "j", "--shown", "another", code=1)
+    assert (stale["refused"], stale["digest"]) == ("changed_since_shown", shown["digest"])
+    confirmed = (*wanted, "--job", "j", "--shown", shown["digest"], "--note", "ticket")
+    assert allotment.json(*confirmed)["changed"] == 2
+    assert allotment.json(*confirmed)["changed"] == 2
+    refused = allotment("correct", "join", "alice", *at, "--dry-run")
+    assert (refused.returncode, "earlier time" in refused.stderr) == (1, True), refused.stderr
+    assert allotment.json("correct", "end", "alice", *at, "--dry-run")["records"] == 2
+
+
 def test_terms_for_sessions_are_laid_down_listed_and_taken_back(allotment, acme):
     at_node = ("session", "terms", "set", "emea", "--type", "data", "--tenant", acme)
     refused = allotment(*at_node, "--final", "REDIRECT")

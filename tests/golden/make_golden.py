@@ -58,6 +58,7 @@ from allotment.domain.life import (
     NodeMoved,
     NodePlanCancelled,
     NodeRenamed,
+    ResourceJoinedEarlier,
     ResourceLabelled,
     ResourceResumed,
     ResourceSuspended,
@@ -182,6 +183,10 @@ SAMPLES: dict[str, list[Event]] = {
         NodePlanCancelled("sales", "node_not_empty"),
     ],
     "hierarchy.resource_suspended/v1": [ResourceSuspended("r-1", NOON, "stolen")],
+    "hierarchy.resource_joined_earlier/v1": [
+        ResourceJoinedEarlier("r-1", "sales", NOON, NOON + 1, "came on Monday"),
+        ResourceJoinedEarlier("r-1", "sales", NOON, NOON + 1, stayed=False),
+    ],
     "hierarchy.resource_resumed/v1": [ResourceResumed("r-1", NOON, "found")],
     "hierarchy.identity_added/v1": [
         IdentityAdded("r-1", Identity(b"\x00token", b"\xffsealed"), NOON, "a note")
@@ -662,6 +667,14 @@ SAMPLES |= {
     "rating.started/v1": [
         RatingStarted("fix-4711", SCOPE, "tariff_corrected", "ticket 4711", "ab12"),
         RatingStarted("all", Scope(), "requested", ""),
+    ],
+    "rating.started/v2": [
+        RatingStarted(
+            "joined",
+            Scope(starts_at=NOON, ends_at=NOON + 1, guided=True, resources=("r-1", "r-2"), anew=True),
+            "hierarchy_corrected",
+            "came on Monday",
+        )
     ],
     "rating.finished/v1": [RatingFinished("fix-4711", BIG, 7, 1, -33_333, 5, stopped=True)],
     "usage.taken_back/v1": [

@@ -1,0 +1,156 @@
+"""`allotment correct ...`: what was told too late of nodes and resources, and what that charges to whom."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any
+from uuid import uuid4
+
+import rich_click as click
+from click.exceptions import Exit
+
+from ...domain.backdating import (
+    CorrectEnd,
+    Correction,
+    CorrectJoin,
+    CorrectNodeMove,
+    CorrectResumption,
+    CorrectSuspension,
+)
+from ...domain.correcting import CorrectMove
+from ...domain.difference import Difference
+from ...domain.rating_job import RatingFinished, Scope
+from ...domain.refusals import Refused
+from ...graphql.refusals import message_of
+from ...tenants.onboarding import TenantEntry, find_tenant
+from ..log import PostgresLog, answer_of
+from ..rerating import start_key
+from ..running import Product, running
+from ..stopping import complete
+from .input import InputError
+from .options import JSON, TENANT
+from .output import note, settings_for_command, tell_json
+from .rerating import ACTOR, ended, ids_of, tell_difference, tell_finished, tell_progress
+from .rules import moment
+
+Made = Callable[[str, int], Correction]
+
+
+@click.group()
+def correct() -> None:
+    """Change the hierarchy back-dated, in a period that is open, and charge again what was used since."""
+
+
+def dated(command: Callable[..., Correction]) -> Callable[..., None]:
+    """The options of all of them; what it gives back is shown, or carried out."""
+
+    @wraps(command)
+    def carried_out(
+        slug: str, since: str, dry: bool, as_json: bool, job: str, shown: str, **given: Any
+    ) -> None:
+        if not dry and not (job and shown):
+            raise InputError("--job and --shown: look first with --dry-run, then confirm what was shown")
+        at, name = moment(since, "--from"), job or f"preview-{uuid4()}"
+        with running(settings_for_command()) as product:
+            entry = find_tenant(product.isolation, slug)
+            asked = command(product=product, entry=entry, job=name, at=at, shown=shown, **given)
+            _carry_out(product, entry, asked, dry=dry, as_json=as_json)
+
+    for option in (
+        JSON,
+        click.option(
+            "--dry-run", "dry", is_flag=True, help="Show what would be charged again; store nothing."
+        ),
+        click.option("--shown", default="", help="The digest that --dry-run has told: exactly that is done."),
+        click.option("--job", default="", help="The name of the job that charges again, for ever."),
+        click.option("--note", "why", default="", help="Why; it stands in the log. No personal data."),
+        click.option("--from", "since", required=True, metavar="DATE", help="Since when it was so."),
+        TENANT,
+    ):
+        carried_out = option(carried_out)
+    return carried_out
+
+
+@correct.command()
+@click.argument("member")
+@click.option("--to", "target", required=True, help="The node that it stood on, or below.")
+@dated
+def move(product: Product, entry: TenantEntry, member: str, target: str, **given: Any) -> Correction:
+    """Let a node with its subtree, or a resource, have stood elsewhere.
+
+    \b
+    allotment correct move sales --to apac --from 2026-11-10 --tenant acme --dry-run
+    allotment correct move sales --to apac --from 2026-11-10 --tenant acme --job fix-1 --shown 1f0c...
+    """
+    with product.isolation.transaction(entry.tenant_id) as db:
+        found = db.execute("SELECT is_node FROM members WHERE id = %s", (member,)).fetchone()
+    kind = CorrectNodeMove if found is not None and found[0] else CorrectMove
+    return kind(given["job"], member, target, given["at"], given["why"], given["shown"])
+
+
+@correct.command()
+@click.argument("resource")
+@dated
+def join(resource: str, **given: Any) -> Correction:
+    """Let a resource have been on its first node earlier.
+
+    What waits for nobody's line, or was charged to whoever had it, is charged to this one.
+    """
+    return CorrectJoin(given["job"], resource, given["at"], given["why"], given["shown"])
+
+
+@correct.command()
+@click.argument("resource")
+@dated
+def end(resource: str, **given: Any) -> Correction:
+    """Let a resource have ended earlier: what was used since is given back."""
+    return CorrectEnd(given["job"], resource, given["at"], given["why"], given["shown"])
+
+
+@correct.command()
+@click.argument("resource")
+@dated
+def suspend(resource: str, **given: Any) -> Correction:
+    """Let a resource have been suspended earlier: what was used since is given back."""
+    return CorrectSuspension(given["job"], resource, given["at"], given["why"], given["shown"])
+
+
+@correct.command()
+@click.argument("resource")
+@dated
+def resume(resource: str, **given: Any) -> Correction:
+    """Let a suspended resource have been resumed earlier: what was denied since is charged."""
+    return CorrectResumption(given["job"], resource, given["at"], given["why"], given["shown"])
+
+
+def _carry_out(product: Product, entry: TenantEntry, asked: Correction, *, dry: bool, as_json: bool) -> None:
+    try:
+        if dry or not asked.shown:
+            seq, found = complete(_shown(product, entry, asked))
+            tell_difference(entry, seq, found, ids_of(product, entry), as_json=as_json)
+            if not as_json:
+                note(f"To confirm exactly this: --job NAME --shown {found.digest}")
+        else:
+            finished = complete(_confirmed(product, entry, asked))
+            tell_finished(entry, finished, as_json=as_json)
+    except Refused as refusal:
+        if as_json:
+            tell_json({"refused": refusal.code, **refusal.facts})
+        note(f"allotment: refused, nothing was done: {message_of(refusal.code, refusal.facts)}")
+        raise Exit(1) from None
+
+
+async def _shown(product: Product, entry: TenantEntry, asked: Correction) -> tuple[int, Difference]:
+    async with product.engine(following=False) as engine:
+        return await engine.rating.preview(entry.tenant_id, Scope(), tell_progress, correction=asked)
+
+
+async def _confirmed(product: Product, entry: TenantEntry, asked: Correction) -> RatingFinished:
+    """What was shown, and nothing else; the same again waits until it is done."""
+    async with product.engine(following=False) as engine:
+        reading, key = PostgresLog(engine.isolation, entry.tenant_id), start_key(asked.job)
+        if not await engine.in_thread(lambda: answer_of(reading, key)):
+            _, found = await engine.rating.preview(entry.tenant_id, Scope(), correction=asked)
+            if found.digest != asked.shown:
+                raise Refused("changed_since_shown", shown=asked.shown, digest=found.digest)
+        await engine.begin_rating(entry.tenant_id, asked, ACTOR)
+        return await ended(engine, entry, asked.job)

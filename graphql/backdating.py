@@ -1,0 +1,146 @@
+"""Back-dated changes of the hierarchy, within periods that are open: looked at first, then confirmed.
+
+A dry run shows who would get what back, and who would pay. Its digest confirms exactly that: where
+anything has changed meanwhile, nothing is done, and what would be done now is shown.
+"""
+
+from enum import Enum
+from typing import Annotated
+
+import strawberry
+from strawberry import ID
+
+from ..domain.backdating import (
+    CorrectEnd,
+    Correction,
+    CorrectJoin,
+    CorrectNodeMove,
+    CorrectResumption,
+    CorrectSuspension,
+)
+from ..domain.correcting import CorrectMove
+from ..domain.life import IdentityRemoved
+from ..domain.rating_job import Scope
+from ..domain.refusals import Refused
+from ..tenants.access import NotPermitted, require
+from .asking import Reach, reach_of
+from .changing import KEY_MAX, ForeseenEvent, foreseen_events
+from .context import Context, Info, TryAgain
+from .problems import IdempotencyMismatch, InvalidInput, UnknownNode
+from .problems import NotPermitted as NotPermittedProblem
+from .problems import TryAgain as TryAgainProblem
+from .refusals import invalid, problem_of, unknown_node
+from .rerating import (
+    ChangedSinceShown,
+    RatingDifference,
+    RerateDone,
+    confirmed,
+    narrow,
+    shown_difference,
+)
+from .scalars import Moment
+from .wording import DRY, NOTE
+
+
+@strawberry.enum(description="What was so since an earlier moment than was told.")
+class BackdatedAct(Enum):
+    MOVE = strawberry.enum_value("move", description="A node with its subtree, or a resource, stood on `to`.")
+    JOIN = strawberry.enum_value("join", description="A resource was on its first node.")
+    END = strawberry.enum_value("end", description="A resource had ended.")
+    SUSPEND = strawberry.enum_value("suspend", description="A resource was suspended.")
+    RESUME = strawberry.enum_value("resume", description="A suspended resource was resumed.")
+
+
+@strawberry.input(description="What has been so since a moment that is over, in a period that is not closed.")
+class BackdateInput:
+    idempotency_key: str = strawberry.field(description="Also the name of the job, for ever.")
+    act: BackdatedAct
+    id: ID = strawberry.field(description="The node or resource.")
+    at: Moment = strawberry.field(description="Since when.")
+    to: ID | None = strawberry.field(default=None, description="Of a move: the parent, or node.")
+    note: str = strawberry.field(default="", description=NOTE)
+    shown: str = strawberry.field(
+        default="", description="The digest of the difference that was confirmed; needed, but for a dry run."
+    )
+    dry_run: bool = strawberry.field(default=False, description=DRY)
+
+
+@strawberry.type(description="What would be told, and who would be charged again. Nothing has changed.")
+class BackdateShown:
+    events: list[ForeseenEvent]
+    difference: RatingDifference
+
+
+BackdatePayload = Annotated[
+    RerateDone
+    | BackdateShown
+    | ChangedSinceShown
+    | InvalidInput
+    | UnknownNode
+    | NotPermittedProblem
+    | IdempotencyMismatch
+    | TryAgainProblem,
+    strawberry.union("BackdatePayload"),
+]
+
+
+async def backdate(info: Info, input: BackdateInput) -> BackdatePayload:
+    context = info.context
+    try:
+        require(context.principal, "organise")
+        return await _checked(context, input)
+    except (NotPermitted, Refused, TryAgain) as refusal:
+        return narrow(problem_of(refusal))
+
+
+async def _checked(context: Context, input: BackdateInput) -> BackdatePayload:
+    key = input.idempotency_key
+    if not 0 < len(key) <= KEY_MAX or not key.isprintable():
+        return invalid("idempotencyKey", f"give a key of 1 to {KEY_MAX} printable characters")
+    if (input.to is None) == (input.act is BackdatedAct.MOVE):
+        return invalid("to", "a move needs to know where to; nothing else does")
+    reach = await reach_of(context)
+    for field, node in (("id", input.id), ("to", input.to)):
+        if node is not None and not reach.sees_id(node):
+            return unknown_node(node, field)
+    command = await _command(context, input)
+    if not input.dry_run:
+        if not await context.was_begun(key):
+            await _check_reach(context, command, reach)
+        return await confirmed(context, command)
+    events = await _check_reach(context, command, reach)
+    difference = await shown_difference(context, Scope(), command)
+    return BackdateShown(events=events, difference=difference)
+
+
+async def _check_reach(context: Context, command: Correction, reach: Reach) -> list[ForeseenEvent]:
+    """What would be told; refuses what would take a line from somebody whom the caller may not see."""
+    try:
+        answer = await context.start_rating(command, dry=True)
+    except Refused as refusal:
+        holder = refusal.facts.get("holder")
+        if holder is None or reach.sees_id(holder):
+            raise
+        raise Refused(refusal.code, **refusal.facts | {"holder": None}) from None
+    for event in answer.events:
+        if isinstance(event, IdentityRemoved) and not reach.sees_id(event.resource):
+            raise Refused("identity_in_use", resource=str(event.resource), holder=None)
+    return await foreseen_events(context, reach, answer.events)
+
+
+async def _command(context: Context, input: BackdateInput) -> Correction:
+    about = (input.at, input.note, input.shown)
+    match input.act:
+        case BackdatedAct.MOVE:
+            to, members = input.to or "", (await context.state()).hierarchy.by_id
+            member = members.get(input.id)
+            move = CorrectNodeMove if member is not None and member.is_node else CorrectMove
+            return move(input.idempotency_key, input.id, to, *about)
+        case BackdatedAct.JOIN:
+            return CorrectJoin(input.idempotency_key, input.id, *about)
+        case BackdatedAct.END:
+            return CorrectEnd(input.idempotency_key, input.id, *about)
+        case BackdatedAct.SUSPEND:
+            return CorrectSuspension(input.idempotency_key, input.id, *about)
+        case BackdatedAct.RESUME:
+            return CorrectResumption(input.idempotency_key, input.id, *about)

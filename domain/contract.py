@@ -12,7 +12,7 @@ from typing import ClassVar
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from .agreed import FOREVER, Agreed, ContractSigned, Plan, end_of
 from .calendar import (
@@ -116,6 +116,9 @@ def first_form(command: object) -> object:
     digests stay the same."""
     if isinstance(command, SignContract) and command.terms is None and not command.note:
         return command.contract, command.starts_on, command.grants, command.overage
+    if isinstance(command, SignContract) and command.terms is not None and not command.terms.expires:
+        terms = astuple(command.terms)[:-1]
+        return command.contract, command.starts_on, command.grants, command.overage, terms, command.note
     if isinstance(command, PublishTariff | AmendTariff | OverrideRates):
         return command.first_form()
     return command

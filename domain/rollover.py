@@ -1,11 +1,12 @@
 """Roll-over: what becomes, at a period's end, of what is left in its buckets.
 
-Where the contract rolls over, every unit that is left at a period's end and not held for a session
-either enters the next period or expires: an event tells of every bucket. What a session holds
-is looked at when it has ended. A cap is shared out in proportion to what buckets have left.
+Where the contract rolls over, or lets expire, every unit that is left at a period's end and not held
+for a session either enters the next period or expires: an event tells of every bucket. What a session
+holds is looked at when it has ended. A cap is shared out in proportion to what buckets have left.
 """
 
 from collections.abc import Iterator
+from heapq import nsmallest
 from typing import ClassVar
 
 from msgspec import Struct
@@ -130,12 +131,10 @@ class RollOvers:
         """
         terms = self._contracts.terms_of(period)
         rule = next((rule for rule in terms.rollover if rule.usage_type == family.usage_type), None)
+        if rule is None or not into:
+            return _expired(family)
         rest = {ordinal: family.available(ordinal) for ordinal in sorted(family.holders)}
         rest = {ordinal: available for ordinal, available in rest.items() if available > 0}
-        if rule is None or not into:
-            return [
-                RolledBucket(ordinal, ordinal, (), rest[ordinal]) for ordinal in [*rest][:BUCKETS_AT_ONCE]
-            ]
         granted = family.granted_total - family.rolled_in_total
         may = {ordinal: min(left, _young(family, ordinal, rule)) for ordinal, left in rest.items()}
         total, most, told = sum(may.values()), rule.cap(granted), []
@@ -175,6 +174,16 @@ class RollOvers:
         self.turns[at] = self.turns.get(at, 0) + 1
         if not any(one.remaining_total for one in self._of(self._contracts.periods[event.period])):
             self._done.add(event.period)
+
+
+def _expired(family: Family) -> list[RolledBucket]:
+    """The first buckets that have something left; those that had their turn cost next to nothing."""
+    remaining, reserved = family.remaining, family.reserved
+    left = (ordinal for ordinal in family.holders if remaining[ordinal] > reserved[ordinal])
+    return [
+        RolledBucket(ordinal, ordinal, (), family.available(ordinal))
+        for ordinal in nsmallest(BUCKETS_AT_ONCE, left)
+    ]
 
 
 def _has_available(family: Family) -> bool:

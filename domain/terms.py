@@ -68,11 +68,13 @@ class Terms(Struct, frozen=True, array_like=True):
     overage_prices: tuple[OveragePrice, ...] = ()
     over_commitment_percent: int = 0
     """Caps below a bucket may add up to so much more than it has; 0: to what it has."""
+    expires: bool = False
+    """What is left at a period's end expires, bucket by bucket, also where nothing is rolled over."""
 
     @property
     def settles(self) -> bool:
         """Whether what is left at a period's end is rolled over or expires, rather than stay as it is."""
-        return bool(self.rollover)
+        return bool(self.rollover) or self.expires
 
 
 USUAL = Terms()

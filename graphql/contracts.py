@@ -88,6 +88,9 @@ class ContractTerms:
     over_commitment_percent: int = strawberry.field(
         description="Caps below a bucket may add up to so much more than it has."
     )
+    expires: bool = strawberry.field(
+        description="What is left at a period's end expires, told bucket by bucket, if it does not roll over."
+    )
 
 
 @strawberry.type(description="A version of a contract; it holds from the next period opened.")
@@ -195,6 +198,7 @@ def terms_told(terms: Terms) -> ContractTerms:
             for one in terms.overage_prices
         ],
         over_commitment_percent=terms.over_commitment_percent,
+        expires=terms.expires,
     )
 
 
@@ -250,6 +254,11 @@ class SignContractInput:
     commitment: Money = Money(0)
     overage_prices: list[OveragePriceInput] = strawberry.field(default_factory=list)
     over_commitment_percent: int = 0
+    expires: bool = strawberry.field(
+        default=False,
+        description="Let what is left at a period's end expire, and be told bucket by bucket, also where "
+        "nothing rolls over. Else it stays, for usage that is told late.",
+    )
     note: str = strawberry.field(default="", description=NOTE)
     dry_run: bool = strawberry.field(default=False, description=DRY)
 
@@ -502,5 +511,6 @@ def _terms_of(input: SignContractInput) -> Terms | None:
             OveragePrice(one.usage_type, one.price, one.per) for one in input.overage_prices
         ),
         over_commitment_percent=input.over_commitment_percent,
+        expires=input.expires,
     )
     return None if terms == USUAL else terms

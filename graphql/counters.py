@@ -16,9 +16,8 @@ from strawberry import ID
 from ..projections import balances, members
 from ..tenants.access import in_scope
 from ..tenants.isolation import Connection
-from .asking import permit, usage_types_of
+from .asking import Reach, permit, usage_types_of
 from .context import Context, Info, TryAgain
-from .hierarchy import UNITS
 from .refusals import QueryRefused
 from .scalars import Quantity, Seq
 
@@ -58,7 +57,7 @@ async def counters(
     context, asked = info.context, list(dict.fromkeys(map(str, nodes)))
     permit(context, "read")
     state = await context.state()
-    types = usage_types_of(usage_types, state)
+    types, units = usage_types_of(usage_types, state), Reach(context.principal, state).units
     if not 1 <= len(asked) <= NODES_MAX:
         raise QueryRefused("too_many_members", f"nodes: name 1 to {NODES_MAX}")
     if not 1 <= per_second <= PER_SECOND_MAX:
@@ -66,8 +65,9 @@ async def counters(
     seq, told = -1, dict[tuple[str, str], Counter]()
     while context.now() < context.principal.expires_at * 1_000_000:
         began = asyncio.get_running_loop().time()
+        period = state.contracts.name_at(context.now())
         query = functools.partial(
-            _read, context=context, nodes=asked, types=types, period=state.contracts.name_at(context.now())
+            _read, context=context, nodes=asked, types=types, period=period, units=units
         )
         try:
             first, (seq, found) = seq < 0, await context.read(query, VIEWS, at_least=seq + 1)
@@ -83,21 +83,27 @@ async def counters(
 
 
 def _read(
-    db: Connection, *, context: Context, nodes: list[str], types: list[str], period: str
+    db: Connection,
+    *,
+    context: Context,
+    nodes: list[str],
+    types: list[str],
+    period: str,
+    units: dict[str, str],
 ) -> list[Counter]:
     found: list[Counter] = []
     for node in nodes:
         above = [member.id for member in members.ancestors(db, node)]
         if in_scope(context.principal, [*above, node]):
-            found += map(_counter, balances.balance_of(db, node, period, types))
+            found += (_counter(one, units) for one in balances.balance_of(db, node, period, types))
     return found
 
 
-def _counter(balance: balances.Balance) -> Counter:
+def _counter(balance: balances.Balance, units: dict[str, str]) -> Counter:
     return Counter(
         node=ID(balance.id),
         usage_type=balance.usage_type,
-        unit=UNITS[balance.usage_type],
+        unit=units[balance.usage_type],
         period=balance.period,
         used=Quantity(balance.used),
         remaining=Quantity(balance.subtree.remaining),

@@ -11,6 +11,7 @@ from strawberry import ID
 from ..domain.limit import THRESHOLDS, Kind, LimitSet, SetAnyLimit, SetLimit, ThresholdCrossed
 from ..domain.policy import quantity_at
 from ..domain.raising import LimitRaised, MayRaise, RaiseLimit, bound_of
+from ..domain.refusals import Refused
 from ..domain.tenant import Tenant
 from ..domain.usage import MONEY
 from ..domain.window import PERIOD
@@ -72,7 +73,10 @@ class SetLimitInput:
         description="Percentages at which somebody is told; above 100 where the limit is soft.",
     )
     from_period: str | None = strawberry.field(default=None, description=WHICH_PERIOD)
-    window: str = strawberry.field(default=PERIOD, description=WINDOWS)
+    window: str = strawberry.field(
+        default=PERIOD,
+        description=WINDOWS + " All but the period count from when the limit is first set: see `countsFrom`.",
+    )
     kind: LimitKind | None = strawberry.field(default=None, description="Hard, where nothing is said.")
     quantities: list[Quantity] = strawberry.field(
         default_factory=list, description="Further thresholds, as quantities."
@@ -90,6 +94,10 @@ class SetLimitDone:
     node: Member = strawberry.field(description="As it stands now.")
     from_period: str
     crossed: list[int] = strawberry.field(description="Percentages that usage had reached already.")
+    counts_from: Moment | None = strawberry.field(
+        description="Usage recorded since then counts. In a period, all of it; in days, weeks and rolling "
+        "windows, what came after the limit was first set, and nothing before. Null where it is lifted."
+    )
     event_seqs: list[Seq] = strawberry.field(description=EVENTS)
     repeated: bool = strawberry.field(description=REPEATED)
 
@@ -161,9 +169,32 @@ async def set_limit(info: Info, input: SetLimitInput) -> SetLimitPayload:
         node=node,
         from_period=limit.from_period,
         crossed=[event.percent for event in answer.events if isinstance(event, ThresholdCrossed)],
+        counts_from=await _counts_from(context, limit, answer.last_seq),
         event_seqs=seqs_of(answer),
         repeated=answer.repeated,
     )
+
+
+async def _counts_from(context: Context, limit: LimitSet, at_least: int) -> Moment | None:
+    """A limit that replaces one in the same window goes on with what that had counted."""
+    if limit.quantity is None:
+        return None
+    if limit.window == PERIOD:
+        return _begins(await context.state(), limit.from_period)
+    query = functools.partial(
+        rules.counted_since, node=limit.node, usage_type=limit.usage_type, window=limit.window
+    )
+    _, since = await context.read(query, ("rules",), at_least=at_least)
+    told = await context.events([since]) if since is not None else []
+    return Moment(told[0].recorded_at) if told else None
+
+
+def _begins(state: Tenant, period: str) -> Moment | None:
+    """Null where no contract covers it: nothing is used then."""
+    try:
+        return Moment(state.contracts.bounds(period)[0])
+    except Refused:
+        return None
 
 
 def _command(input: SetLimitInput, state: Tenant, context: Context) -> SetLimit:

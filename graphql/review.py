@@ -16,9 +16,9 @@ from ..projections import reviews as views
 from ..projections.consumption import TooManyRecords
 from ..tenants.access import in_scope
 from ..tenants.isolation import Connection
-from .asking import AsOf, looking, period_of, permit, usage_types_of
+from .asking import AsOf, Reach, looking, period_of, permit, usage_types_of
 from .context import Context, Info
-from .hierarchy import UNITS, Balance, balance_told
+from .hierarchy import Balance, balance_told
 from .refusals import QueryRefused
 from .scalars import Moment, Quantity, Seq
 from .wording import WHICH_PERIOD
@@ -168,7 +168,8 @@ async def review(
         VIEWS if known is None or known.is_node else VIEWS_OF_RESOURCE,
         as_of=from_where.seq,
     )
-    return None if found is None else _told(seq, found)
+    units = Reach(context.principal, state).units
+    return None if found is None else _told(seq, found, units)
 
 
 def _bounds(state: Tenant, period: str) -> tuple[int, int]:
@@ -198,7 +199,7 @@ def _read(db: Connection, *, context: Context, asked: views.Asked) -> views.Revi
         ) from None
 
 
-def _told(seq: int, found: views.Review) -> Review:
+def _told(seq: int, found: views.Review, units: dict[str, str]) -> Review:
     about = found.member
     return Review(
         seq=Seq(seq),
@@ -206,7 +207,7 @@ def _told(seq: int, found: views.Review) -> Review:
         name=about.name or about.id,
         kind=about.kind,
         usage_type=found.usage_type,
-        unit=UNITS[found.usage_type],
+        unit=units[found.usage_type],
         period=found.period,
         starts_at=Moment(found.starts_at),
         ends_at=Moment(found.ends_at),
@@ -214,7 +215,7 @@ def _told(seq: int, found: views.Review) -> Review:
         days_in_period=found.days_in_period,
         complete_days=found.complete_days,
         complete_days_used=Quantity(found.complete_days_used),
-        balance=balance_told(found.balance),
+        balance=balance_told(found.balance, units),
         days=[_day(day) for day in found.days],
         burn_rates=[_rate(rate) for rate in found.rates],
         projections=[_projection(one) for one in found.foresights],

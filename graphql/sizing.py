@@ -14,9 +14,8 @@ from ..projections import members
 from ..projections import sizings as views
 from ..tenants.access import in_scope
 from ..tenants.isolation import Connection
-from .asking import AsOf, looking, period_of, permit, reach_of, usage_types_of
+from .asking import AsOf, Reach, looking, period_of, permit, reach_of, usage_types_of
 from .context import Context, Info
-from .hierarchy import UNITS
 from .refusals import TOLD, QueryRefused, camel
 from .scalars import Quantity, Seq
 
@@ -113,7 +112,8 @@ async def sizing(
         ),
     )
     seq, found = await context.read(query, VIEWS, as_of=from_where.seq)
-    return None if found is None else _told(seq, found)
+    units = Reach(context.principal, state).units
+    return None if found is None else _told(seq, found, units)
 
 
 def _assumed(given: SizingAssumptions | None) -> rules.Assumptions:
@@ -154,16 +154,16 @@ def _read(
     return sized(db, listed) if listed else None
 
 
-def _told(seq: int, found: views.Sizing) -> Sizing:
+def _told(seq: int, found: views.Sizing, units: dict[str, str]) -> Sizing:
     return Sizing(
         seq=Seq(seq),
         periods=found.periods,
         held_in=found.held_in,
-        proposals=[_proposal(one) for one in found.sized],
+        proposals=[_proposal(one, units) for one in found.sized],
     )
 
 
-def _proposal(one: views.Sized) -> SizingProposal:
+def _proposal(one: views.Sized, units: dict[str, str]) -> SizingProposal:
     member, made = one.member, one.proposal
     return SizingProposal(
         node=ID(member.id),
@@ -171,7 +171,7 @@ def _proposal(one: views.Sized) -> SizingProposal:
         depth=member.depth,
         parent_id=ID(member.parent_id) if member.parent_id and member.depth else None,
         usage_type=one.usage_type,
-        unit=UNITS[one.usage_type],
+        unit=units[one.usage_type],
         held=Quantity(one.held),
         base=_exact(made.base),
         grown=_exact(made.grown),

@@ -384,7 +384,9 @@ _decode_lines = msgspec.json.Decoder(list[Line]).decode
 _TYPES = "usage_type = ANY(%(usage_types)s::text[])"
 _LATEST = """
 SELECT DISTINCT ON (ordinal, usage_type) ordinal, usage_type, quantity FROM caps
-WHERE {} from_period <= %(period)s ORDER BY ordinal, usage_type, from_period DESC, seq DESC
+WHERE {} from_period <= %(period)s AND NOT EXISTS (
+    SELECT FROM member_life l WHERE l.ordinal = caps.ordinal AND l.closed_at IS NOT NULL
+) ORDER BY ordinal, usage_type, from_period DESC, seq DESC
 """
 _IN_FORCE = _LATEST.format(f"{_TYPES} AND")
 _EVERY_IN_FORCE = _LATEST.format("")

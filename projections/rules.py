@@ -227,6 +227,16 @@ def limits_at(
     return sorted(limits, key=lambda limit: -limit.seq)
 
 
+def counted_since(db: Connection, node: str, usage_type: str, window: str) -> int | None:
+    """The event from which on a limit in a window other than the period counts; None where none is."""
+    found = db.execute(
+        "SELECT since FROM window_limits WHERE ordinal = (SELECT ordinal FROM members WHERE id = %s) "
+        "AND usage_type = %s AND span = %s AND in_force",
+        (node, usage_type, window),
+    ).fetchone()
+    return int(found[0]) if found is not None else None
+
+
 def used_in(db: Connection, ordinals: Sequence[int], period: str) -> dict[tuple[int, str], int]:
     """What a period has counted at members, by usage type."""
     found = db.execute(

@@ -131,6 +131,7 @@ class ContractDefinition(Struct, frozen=True, forbid_unknown_fields=True):
     """In the tenant's currency: "1000.00"."""
     overage_prices: dict[str, PriceDefinition] = {}
     over_commitment_percent: int = 0
+    expires: bool = False
     note: str = ""
 
 
@@ -287,6 +288,7 @@ def contract_command(contract: ContractDefinition) -> SignContract:
         _money("contracts.commitment", contract.commitment),
         tuple(OveragePrice(name, one.price, one.per) for name, one in contract.overage_prices.items()),
         contract.over_commitment_percent,
+        contract.expires,
     )
     agreed = None if terms == USUAL else terms
     return SignContract(contract.id, contract.starts_on, grants, contract.overage, agreed, contract.note)

@@ -351,6 +351,7 @@ class Acts:
             rollover=self.chance.choice([(), (RollOverRule("voice", 2, 200), RollOverRule("data", 1, 900))]),
             rolls_to_enterprise=self.chance.random() < 0.5,
             settle_after_hours=self.chance.choice([0, 30]),
+            expires=self.chance.choice([True, False]),
             overage_prices=self.chance.choice([(), (OveragePrice("voice", "0.003", 3),)]),
             over_commitment_percent=self.chance.choice([0, 50]),
         )

@@ -185,6 +185,7 @@ def _version_told(version: Version) -> dict[str, Any]:
         "rollover": {rule.usage_type: msgspec.structs.asdict(rule) for rule in terms.rollover},
         "rolls_to_enterprise": terms.rolls_to_enterprise,
         "settle_after_hours": terms.settle_after_hours,
+        "expires": terms.expires,
         "commitment": money(terms.commitment),
         "overage_prices": {one.usage_type: msgspec.structs.asdict(one) for one in terms.overage_prices},
         "note": version.note,

@@ -8,7 +8,6 @@ import rich_click as click
 from ...domain.contract import name_of
 from ...domain.refusals import Refused
 from ...domain.sizing import PERIODS_MAX, Assumptions
-from ...domain.usage import MONEY, USAGE_TYPES
 from ...projections.balances import period_at
 from ...projections.members import tree
 from ...projections.sizings import MEMBERS_MAX, Sized, Sizing, sizing_among
@@ -19,6 +18,7 @@ from ..running import running
 from .input import InputError
 from .options import JSON, TENANT
 from .output import amount, say, settings_for_command, table, tell_json
+from .usage_types import built_in_and_own, check_types
 
 
 @click.command()
@@ -28,9 +28,8 @@ from .output import amount, say, settings_for_command, table, tell_json
 @click.option(
     "--type",
     "types",
-    type=click.Choice([*USAGE_TYPES, MONEY]),
     multiple=True,
-    help="Of usage; else all but money.",
+    help="Of usage, or money; else all but money.",
 )
 @click.option(
     "--periods", type=click.IntRange(1, PERIODS_MAX), default=3, show_default=True, help="Complete ones."
@@ -67,6 +66,7 @@ def sizing(
         now = wall_clock()
         catch_up(product.isolation, entry.tenant_id)
         with product.isolation.snapshot(entry.tenant_id) as db:
+            check_types(db, types)
             listed, seq = tree(db, node, depth), position(db)
             if not listed:
                 raise InputError(
@@ -75,7 +75,7 @@ def sizing(
             if len(listed) > MEMBERS_MAX:
                 raise InputError(f"More than {MEMBERS_MAX} nodes: take a lower node, or less depth.")
             period = period_at(db, now) or name_of(now, ZoneInfo(entry.time_zone))
-            found = sizing_among(db, listed, types or tuple(USAGE_TYPES), assumed, now, period)
+            found = sizing_among(db, listed, types or built_in_and_own(db), assumed, now, period)
     if as_json:
         tell_json({"tenant": entry.slug, "seq": seq, **sizing_told(found)})
     else:

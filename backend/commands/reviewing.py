@@ -8,7 +8,6 @@ import rich_click as click
 
 from ...domain.burning import Rate
 from ...domain.contract import bounds_of, name_of
-from ...domain.usage import MONEY, USAGE_TYPES
 from ...projections.balances import period_at, periods
 from ...projections.consumers import Ranking
 from ...projections.consumption import TooManyRecords
@@ -21,15 +20,15 @@ from ..running import running
 from .input import InputError
 from .options import JSON, TENANT
 from .output import amount, say, settings_for_command, table, tell_json
+from .usage_types import check_types
 
-_TYPES = click.Choice([*USAGE_TYPES, MONEY])
 BAR = 40
 
 
 @click.command()
 @TENANT
 @click.option("--node", "-n", help="Id of a node or resource; else the whole enterprise.")
-@click.option("--type", "usage_type", type=_TYPES, default="data", show_default=True, help="Of usage.")
+@click.option("--type", "usage_type", default="data", show_default=True, help="Of usage, or money.")
 @click.option("--period", help='Such as "2026-11"; else the month that is running.')
 @click.option("--top", type=click.IntRange(0, TOP_MAX), default=5, show_default=True, help="Consumers told.")
 @click.option(
@@ -50,6 +49,7 @@ def review(
         zone, now = ZoneInfo(entry.time_zone), wall_clock()
         catch_up(product.isolation, entry.tenant_id)
         with product.isolation.snapshot(entry.tenant_id) as db:
+            check_types(db, [usage_type])
             seq = position(db)
             wanted = period or period_at(db, now) or name_of(now, zone)
             opened = {one.period: (one.starts_at, one.ends_at) for one in periods(db)}

@@ -95,6 +95,15 @@ def test_a_review_tells_people_and_programs_the_same(acme, capsys):
     assert "100.00 %" in said
 
 
+def test_usage_types_of_the_carriers_own_are_reviewed_and_sized(acme, capsys):
+    assert cli.run(["contract", "define-type", "iot", "message", "--tenant", acme]) == 0
+    assert told(capsys, "review", "--tenant", acme, "--type", "iot")["used"] == "0"
+    sized = told(capsys, "sizing", "--tenant", acme, "--type", "iot")["proposals"]
+    assert {one["usageType"] for one in sized} == {"iot"}
+    assert cli.run(["review", "--tenant", acme, "--type", "fax"]) != 0
+    assert "voice" in capsys.readouterr().err
+
+
 def test_a_sizing_tells_what_would_have_been_avoided(acme, capsys):
     arguments = ("sizing", "--tenant", acme, "--type", "voice", "--growth", "10", "--margin", "0")
     document = told(capsys, *arguments)

@@ -52,6 +52,19 @@ def test_nothing_is_settled_where_the_contract_rolls_nothing_over(acme, at):
     assert [*acme.tenant.due(at("2028-01-01 00:00"))] == []
 
 
+@pytest.mark.parametrize(("hours", "moment"), [(0, JANUARY), (6, "2027-01-01 06:00")])
+def test_where_nothing_rolls_over_what_is_left_may_expire_bucket_by_bucket(acme, at, hours, moment):
+    open_december(sign(acme, expires=True, settle_after_hours=hours), at)
+    acme.do(Allocate("acme", "emea", "voice", "2026-12", 400), at("2026-12-02 00:00"))
+    acme.use(100, at=at("2026-12-03 00:00"), now=at("2026-12-03 00:00"))
+    assert carry_out(acme, at(moment) - 1) == []
+    told = {event.usage_type: event for event in carry_out(acme, at(moment))}
+    assert [*told["voice"].buckets] == [RolledBucket(0, 0, (), 600), RolledBucket(1, 1, (), 280)]
+    assert (left(acme, "2026-12"), acme.family("voice", "2026-12").expired_total) == ({}, 880)
+    assert left(acme, "2026-11") != {}
+    assert all(event.period > "2026-12" for event in carry_out(acme, at("2027-06-01 00:00")))
+
+
 @pytest.mark.parametrize(
     ("rule", "used", "rolled", "expired"),
     [

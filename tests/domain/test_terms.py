@@ -3,6 +3,7 @@
 from fractions import Fraction
 from itertools import pairwise
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -18,6 +19,7 @@ from allotment.domain.contract import (
     PeriodOpened,
     RenewContract,
     SignContract,
+    first_form,
 )
 from allotment.domain.limit import SetLimit
 from allotment.domain.terms import OveragePrice, RollOverRule, Terms
@@ -347,3 +349,11 @@ def test_what_the_allowance_never_covers_costs_what_the_tariff_says(told, acme, 
     company = under(told, acme, signed("2026-01-01", terms))
     (charged,) = company.use(2, "messaging", at=at("2026-11-10 12:00"))
     assert charged.amount == 100_000
+
+
+def test_what_was_asked_for_before_leftovers_could_expire_is_the_same_request_still():
+    asked = SignContract("frame", "2026-01-01", (), True, Terms(commitment=5), "why")
+    # Ten terms, as keys and digests of then have them.
+    assert len(msgspec.json.decode(msgspec.json.encode(first_form(asked)))[4]) == 10
+    later = SignContract("frame", "2026-01-01", (), True, Terms(commitment=5, expires=True), "why")
+    assert first_form(later) is later

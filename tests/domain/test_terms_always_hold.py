@@ -64,6 +64,7 @@ TERMS = st.builds(
     rollover=RULES.map(tuple),
     rolls_to_enterprise=st.booleans(),
     settle_after_hours=st.sampled_from([0, 0, 30]),
+    expires=st.booleans(),
     overage_prices=st.sampled_from([(), (OveragePrice("voice", "0.000007", 3),)]),
 )
 

@@ -561,6 +561,9 @@ SAMPLES: dict[str, list[Event]] = {
         ImportFinished("i-2", "stdin", "allotment", "", 0, 0, 0, ()),
     ],
     "usage.duplicates_counted/v1": [DuplicatesCounted("nats", (("pbx-1", 3), ("pbx-2", BIG)), 2, 1)],
+    "contract.signed/v4": [
+        ContractSigned("frame", 5, "2026-01-01", (Grant("voice", BIG),), True, Terms(expires=True), ""),
+    ],
     "contract.signed/v2": [
         ContractSigned(
             "frame",

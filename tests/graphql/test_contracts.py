@@ -10,6 +10,7 @@ FIELDS = """
     grants { usageType quantity rollover { cycles quantity percent } }
     terms {
       calendar { kind number starts } prorate renewsMonths rollsToEnterprise settleAfterHours commitment
+      expires
       overagePrices { usageType price per }
     }
   }
@@ -102,6 +103,7 @@ def test_a_contract_is_shown_as_it_was_signed(company):
             "rollsToEnterprise": False,
             "settleAfterHours": 6,
             "commitment": "100.500000",
+            "expires": False,
             "overagePrices": [{"usageType": "voice", "price": "0.03", "per": "60"}],
         },
     }

@@ -13,6 +13,8 @@ from allotment.backend.verifying import verify
 from allotment.domain.allocation import TransferMany
 from allotment.domain.cap import SetCap
 from allotment.domain.freeze import FreezeNode, ThawNode
+from allotment.domain.hierarchy import AddNode
+from allotment.domain.life import CloseNode
 from allotment.domain.running import Line
 from allotment.domain.schedule import CancelSchedule, CarryOutSchedule, ScheduleAllocation
 from allotment.domain.session import ReleaseSession, Report, UpdateSession
@@ -107,3 +109,21 @@ def test_settings_are_shown_as_they_are(isolation):
             Line("allocate", "acme", "sales", "voice", 30),
             Line("cap", "", "sales", "voice", 50),
         ]
+
+
+def test_the_cap_of_a_closed_node_is_told_no_more(isolation):
+    store = Store(isolation)
+
+    async def script():
+        async with store.opened() as writer:
+            await furnish(writer, voice=4000)
+            await submit(writer, AddNode("team", "emea", "", "group"), "team")
+            await submit(writer, SetCap("team", "voice", 900), "cap")
+            await submit(writer, CloseNode("team"), "close")
+
+    asyncio.run(script())
+    catch_up(isolation, store.tenant)
+    with isolation.transaction(store.tenant) as db:
+        told = allocations.standings(db, tree(db), PERIOD, ["voice"])
+        assert all(one.cap is None and not one.committed for one in told.values()), told
+        assert [line for line in allocations.as_lines(db, PERIOD) if line.action == "cap"] == []

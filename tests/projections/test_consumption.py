@@ -16,6 +16,7 @@ from allotment.domain.charging import UsageCharged
 from allotment.domain.contract import PeriodOpened, bounds_of
 from allotment.domain.events import encode
 from allotment.domain.hierarchy import AddNode, AddResource, MoveResource
+from allotment.domain.life import MoveNode
 from allotment.domain.limit import SetLimit
 from allotment.domain.sizing import Assumptions
 from allotment.projections import consumption
@@ -216,6 +217,26 @@ def test_who_left_is_among_the_rest_and_who_came_brought_usage_along(november):
     assert (sales.rest, sales.rest_share) == (900, 4_286)
     assert [(one.id, one.used) for one in apac.consumers] == [("r3", 2_400), ("r1", 900)]
     assert sum(one.share for one in apac.consumers) == 10_000
+
+
+def test_a_node_that_moves_takes_its_buckets_along_and_leaves_its_usage(november):
+    before = {node: reviewed(november, node) for node in ("acme", "emea", "apac", "sales")}
+    assert november.do(MoveNode("sales", "apac"))
+    november.use("r1", "voice", 60, at=november.now)
+    settle(november)
+    told = {node: reviewed(november, node) for node in before}
+    used = {node: told[node].balance.used - before[node].balance.used for node in before}
+    assert used == {"acme": 60, "emea": 0, "apac": 60, "sales": 60}
+    for node, review in told.items():
+        assert review.days[-1].remaining == review.balance.subtree.remaining, node
+        assert sum(day.used for day in review.days) == review.balance.used, node
+        # What was is as it was: only the last day knows of the move.
+        assert [day.remaining for day in review.days[:-1]] == [
+            day.remaining for day in before[node].days[:-1]
+        ], node
+    with reading(november) as db:
+        for usage_type in ("voice", "data"):
+            _check_ends(db, november, PERIOD, usage_type)
 
 
 def test_a_review_stands_beside_the_same_days_of_earlier_periods(november):

@@ -12,9 +12,9 @@ ANSWERS = """
   ... on Problem { code message path }
   ... on DryRun { events { topic sentence } }
 """
-SET_LIMIT = (
-    "mutation($input: SetLimitInput!) { setLimit(input: $input) { %s ... on SetLimitDone { crossed } } }"
-)
+SET_LIMIT = """mutation($input: SetLimitInput!) { setLimit(input: $input) {
+  %s ... on SetLimitDone { crossed countsFrom }
+} }"""
 RAISE = """mutation($input: RaiseLimitInput!) { raiseLimit(input: $input) {
   %s ... on RaiseLimitDone { quantity } ... on MayNotRaise { node window upTo mayRaise { role upTo } }
 } }"""
@@ -140,9 +140,12 @@ def test_a_daily_limit_stops_is_raised_for_an_hour_and_holds_again(company, mana
 
 
 def test_what_a_limit_was_as_of_an_earlier_moment(company, manager, call):
-    manager.limit("sales", "100", window="day")
+    first = manager.limit("sales", "100", window="day")["countsFrom"]
     seq = str(company.settle())
-    manager.limit("sales", "200", window="day")
+    # It goes on with what was counted for the one before.
+    assert manager.limit("sales", "200", window="day")["countsFrom"] == first == "2026-11-15T12:00:00.000000Z"
+    assert manager.limit("sales", "900")["countsFrom"] == "2026-10-31T23:00:00.000000Z"
+    manager.limit("sales", None)
     company.use(call("c1", 60))
     (then,), (now,) = manager.limits(asOf={"seq": seq}), manager.limits()
     assert (then["quantity"], then["used"]) == ("100", "0")

@@ -35,6 +35,32 @@ class SourceCounts(Struct, frozen=True, array_like=True):
     """What those suspended would cost, as far as this is known."""
 
 
+class Tally(Struct):
+    """The same while it is being counted."""
+
+    received: int = 0
+    charged: int = 0
+    duplicate: int = 0
+    suspended: int = 0
+    rejected: int = 0
+    unreadable: int = 0
+    late: int = 0
+    amount: int = 0
+    value: int = 0
+
+    def add(self, other: "Tally | SourceCounts") -> None:
+        for name in FIGURES:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+
+    def of(self, source: str) -> SourceCounts:
+        return SourceCounts(source, *(getattr(self, name) for name in FIGURES))
+
+
+FIGURES = SourceCounts.__struct_fields__[1:]
+"""What is counted of a source, a file and a day, wherever it is told."""
+assert Tally.__struct_fields__ == FIGURES
+
+
 class ImportBegun(Struct, frozen=True, array_like=True):
     """Somebody began to import a file, or went on with it. It is under way until it is told how it ended."""
 

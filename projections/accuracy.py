@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from ..domain.days import Days
 from ..domain.events import Recorded
+from ..domain.receiving import FIGURES as TALLIED
 from ..domain.receiving import (
     LATE,
     DuplicatesCounted,
@@ -21,6 +22,7 @@ from ..domain.receiving import (
     ImportFinished,
     ImportRefused,
     SourceCounts,
+    Tally,
 )
 from ..domain.suspense import UsageRecycled
 from ..domain.tenant import TenantOpened
@@ -37,7 +39,7 @@ ACCURACY = Table(
     {"day": "integer", "source": "text", "usage_type": "text"},
     dict.fromkeys(FIGURES, "bigint"),
 )
-COUNTS = ("received", "charged", "duplicate", "suspended", "rejected", "unreadable", "late")
+COUNTED = tuple(name for name in TALLIED if name not in ("amount", "value"))
 IMPORTS = Table(
     "imports",
     {"import_id": "text"},
@@ -48,7 +50,7 @@ IMPORTS = Table(
         "attempts": "bigint",
         "again": "boolean",
         **dict.fromkeys(("began_seq", "began_at", "finished_seq", "finished_at"), "bigint"),
-        **dict.fromkeys(("read", *COUNTS, "merged", "ignored", "amount", "value"), "bigint"),
+        **dict.fromkeys(("read", *COUNTED, "merged", "ignored", "amount", "value"), "bigint"),
         "refused_seq": "bigint",
         "problem": "text",
     },
@@ -259,8 +261,11 @@ def _finish(row: Import, told: Recorded, event: ImportFinished) -> None:
 
 
 def _add_up(row: Import, sources: Sequence[SourceCounts]) -> None:
-    for name in (*COUNTS, "amount", "value"):
-        setattr(row, name, sum(getattr(one, name) for one in sources))
+    brought = Tally()
+    for one in sources:
+        brought.add(one)
+    for name in TALLIED:
+        setattr(row, name, getattr(brought, name))
 
 
 def _calendar_of(db: Connection) -> ZoneInfo:
@@ -343,7 +348,4 @@ def _imports_where(db: Connection, condition: str, values: Any) -> list[Import]:
 
 def counts_of(row: Import) -> SourceCounts:
     """An import's figures, to be checked: they add up."""
-    return SourceCounts(
-        *(row.name, row.received, row.charged, row.duplicate, row.suspended, row.rejected),
-        *(row.unreadable, row.late, row.amount, row.value),
-    )
+    return SourceCounts(row.name, *(getattr(row, name) for name in TALLIED))

@@ -16,7 +16,7 @@ from uuid import UUID
 
 from msgspec import Struct, field
 
-from ...domain.receiving import LATE
+from ...domain.receiving import LATE, Tally
 from ...domain.usage import UnreadableRecord, UsageRecord
 from ...tenants.sealing import load_sealer
 from ..deciding import Usage, UsageOutcome
@@ -47,35 +47,6 @@ class Problem(Struct, frozen=True):
     detail: str = ""
 
 
-class Tally(Struct):
-    """What became of one source's records: see `SourceCounts`."""
-
-    received: int = 0
-    charged: int = 0
-    duplicate: int = 0
-    suspended: int = 0
-    rejected: int = 0
-    unreadable: int = 0
-    late: int = 0
-    amount: int = 0
-    value: int = 0
-
-    def count(self, record: Usage, outcome: UsageOutcome, now: int) -> None:
-        self.received += 1
-        status = outcome.status
-        if status == "charged":
-            self.charged += 1
-            self.amount += outcome.amount
-        else:
-            setattr(self, status, getattr(self, status) + 1)
-        if status == "suspended":
-            self.value += outcome.amount
-        if not isinstance(record, UsageRecord):
-            self.unreadable += status == "suspended"
-        elif now - record.started_at > LATE and status != "duplicate":
-            self.late += 1
-
-
 class IntakeReport(Struct):
     """What became of a stream. `received` = charged + duplicate + suspended + rejected."""
 
@@ -102,7 +73,7 @@ class IntakeReport(Struct):
         self.received += len(records)
         for (record, position), outcome in zip(records, outcomes, strict=True):
             setattr(self, outcome.status, getattr(self, outcome.status) + 1)
-            self._tally(record.source).count(record, outcome, self.now)
+            _count(self._tally(record.source), record, outcome, self.now)
             if outcome.reason:
                 self.reasons[outcome.reason] = self.reasons.get(outcome.reason, 0) + 1
                 if len(self.problems) < PROBLEMS_TOLD_MAX:
@@ -129,6 +100,22 @@ class IntakeReport(Struct):
         if tally is None:
             tally = self.sources[source] = Tally()
         return tally
+
+
+def _count(tally: Tally, record: Usage, outcome: UsageOutcome, now: int) -> None:
+    tally.received += 1
+    status = outcome.status
+    if status == "charged":
+        tally.charged += 1
+        tally.amount += outcome.amount
+    else:
+        setattr(tally, status, getattr(tally, status) + 1)
+    if status == "suspended":
+        tally.value += outcome.amount
+    if not isinstance(record, UsageRecord):
+        tally.unreadable += status == "suspended"
+    elif now - record.started_at > LATE and status != "duplicate":
+        tally.late += 1
 
 
 async def charge_stream(

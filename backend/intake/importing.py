@@ -12,16 +12,22 @@ from typing import BinaryIO
 from uuid import UUID, uuid4
 
 from msgspec import Struct
-from msgspec.structs import astuple
 
-from ...domain.receiving import SOURCES_MAX, BeginImport, FinishImport, RefuseImport, SourceCounts
+from ...domain.receiving import (
+    SOURCES_MAX,
+    BeginImport,
+    FinishImport,
+    RefuseImport,
+    SourceCounts,
+    Tally,
+)
 from ...domain.refusals import TEXT_MAX
 from ...projections.accuracy import imports_of
 from ...tenants.isolation import Isolation
 from ..engine import Engine
 from ..following import catch_up
 from .declaration import Format
-from .door import IntakeReport, Tally, charge_stream
+from .door import IntakeReport, charge_stream
 from .unpacking import UnreadableFile
 
 PIECE_BYTES = 1 << 20
@@ -102,10 +108,9 @@ def counts_of(report: IntakeReport) -> tuple[SourceCounts, ...]:
     named = sorted(report.sources.items())
     rest = Tally()
     for _, tally in named[SOURCES_MAX - 1 :]:
-        for field in Tally.__struct_fields__:
-            setattr(rest, field, getattr(rest, field) + getattr(tally, field))
+        rest.add(tally)
     told = [*named[: SOURCES_MAX - 1], *([("", rest)] if rest.received else [])]
-    return tuple(SourceCounts(source, *astuple(tally)) for source, tally in told)
+    return tuple(tally.of(source) for source, tally in told)
 
 
 def digest_of(path: str) -> str:

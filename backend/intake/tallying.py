@@ -29,8 +29,8 @@ ACTOR = "mediation:doors"
 log = structlog.get_logger()
 
 
-class Tally:
-    """Of one tenant at one door."""
+class AtDoor:
+    """What left no event, of one tenant at one door."""
 
     def __init__(self) -> None:
         self.key = command_key(f"duplicates:{uuid4()}")
@@ -50,7 +50,7 @@ class Tallies:
 
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
-        self._open: dict[tuple[UUID, str], Tally] = {}
+        self._open: dict[tuple[UUID, str], AtDoor] = {}
         self._telling: list[tuple[UUID, Order]] = []
         """Commands made and not stored yet: told again under the same key."""
         self._task: asyncio.Task[None] | None = None
@@ -66,7 +66,7 @@ class Tallies:
     def add(self, tenant: UUID, door: str, report: "IntakeReport") -> None:
         if not (report.duplicate or report.merged or report.ignored):
             return
-        tally = self._open.setdefault((tenant, door), Tally())
+        tally = self._open.setdefault((tenant, door), AtDoor())
         for source, counts in report.sources.items():
             if counts.duplicate:
                 tally.duplicates[source] += counts.duplicate

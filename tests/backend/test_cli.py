@@ -394,6 +394,45 @@ def test_what_waits_is_valued_corrected_recycled_and_written_off(allotment, acme
     assert allotment.json("verify", *of)["ok"]
 
 
+def test_rules_hold_what_is_late_and_let_writing_off_take_two(allotment, tmp_path, tmp_path_factory):
+    acme = made_from_example(allotment, tmp_path_factory)
+    of, path = ("--tenant", acme), tmp_path / "late.ndjson"
+    rules = ("usage", "rules")
+    assert "No rules" in allotment(*rules, "list", *of).stderr
+    for bad in (
+        ("late",),
+        ("dismissal",),
+        ("late", "--lift", "--after-hours", "1"),
+        ("dismissal", "--above", "x"),
+    ):
+        assert allotment(*rules, *bad, *of).returncode == 2
+    tried = allotment(*rules, "late", "--after-hours", "24", *of, "--dry-run").stdout
+    assert tried == "Would be: Usage of all sources that comes more than 24 hours late is held in suspense.\n"
+    allotment.json(*rules, "late", "--after-hours", "24", *of, "--note", "section 4")
+    allotment.json(*rules, "dismissal", "--above", "0.000001", *of)
+    listed = allotment.json(*rules, "list", *of)
+    assert [(one["rule"], one.get("above"), one.get("after_hours")) for one in listed] == [
+        ("suspense.dismissal_rule_set", 1, None), ("suspense.late_rule_set", None, 24),
+    ]  # fmt: skip
+    assert "more than 24 hours old" in allotment(*rules, "list", *of).stdout
+    path.write_text(call("late-1") + call("late-2"), encoding="utf-8")
+    assert allotment.json("usage", "import", str(path), *of)["suspended"] == 2
+    assert allotment.json("usage", "recycle", *of)["reasons"] == {"too_late": 2}
+    done = allotment.json("usage", "recycle", *of, "--accept-late", "--most", "1", "--note", "agreed")
+    assert done["charged"] == 1
+    told = allotment("explain", *of, "test/late-1").stdout
+    assert "waited     too_late" in told
+    assert "accepted although it was late" in told
+    these = (*of, "--file", path.name, "--note", "too old")
+    assert allotment.json("usage", "dismiss", *these)["asked"] == 1
+    assert allotment.json("usage", "dismiss", *these)["reasons"] == {"dismissal_asked": 1}
+    assert "takes another person" in allotment("usage", "suspense", *of).stdout
+    assert allotment.json("usage", "keep", *of, "--note", "no")["kept"] == 1
+    allotment.json(*rules, "dismissal", "--lift", *of)
+    assert allotment.json("usage", "dismiss", *these)["dismissed"] == 1
+    assert allotment.json("verify", *of)["ok"]
+
+
 def test_every_record_received_is_accounted_for(allotment, acme, tmp_path):
     path, of = tmp_path / "counted.ndjson", ("--tenant", acme)
     path.write_text(call("counted") + call("counted"), encoding="utf-8")
@@ -434,6 +473,56 @@ def test_files_in_a_watched_folder_are_charged_and_put_away(allotment, acme, tmp
     assert (problem["position"], problem["reason"]) == ("b.csv:3", "bad_value")
     assert json.loads((tmp_path / "done" / "b.csv.report.json").read_bytes())["charged"] == 1
     assert [path.name for path in tmp_path.glob("*.csv*")] == ["c.csv.part"]
+    [refused] = allotment.json("usage", "imports", "-t", acme, "--refused")["imports"]
+    assert (refused["name"], refused["state"], refused["problem"]) == ("a.csv", "refused", first["problem"])
+    assert first["problem"] in allotment("usage", "imports", "-t", acme).stdout
+    (tmp_path / "a.csv").write_text(columns + good.replace("w-1", "w-3"))
+    [corrected] = map(json.loads, allotment(*watch, *maps, "--json").stdout.splitlines())
+    assert (corrected["file"], corrected["charged"], "problem" in corrected) == ("a.csv", 1, False)
+    listed = allotment.json("usage", "imports", "-t", acme)["imports"]
+    assert [one["state"] for one in listed if one["name"] == "a.csv"] == ["finished", "refused"]
+
+
+@pytest.mark.soak
+def test_what_was_received_adds_up_though_the_import_was_killed_in_the_middle(
+    allotment, program, tmp_path, tmp_path_factory
+):
+    """Each record is in the day's counts once as what became of it; what came again is a duplicate."""
+    tenant, many = made_from_example(allotment, tmp_path_factory), 40_000
+    path = tmp_path / "killed.ndjson"
+    odd = (
+        call("nobody", line="+4930999"),
+        call("old", start="1970-01-01T00:00:00Z"),
+        call("k-0", quantity=0),
+    )
+    path.write_text("".join(call(f"k-{number}", quantity=0) for number in range(many)) + "".join(odd))
+
+    def counted():
+        days = allotment.json("usage", "accuracy", "-t", tenant, "--source", "test")["days"]
+        told = {name: sum(day[name] for day in days) for name in COUNTS}
+        assert told["received"] == sum(told[name] for name in COUNTS[1:])
+        return told
+
+    process = program.start("usage", "import", str(path), "-t", tenant)
+    while not counted()["charged"]:
+        assert process.poll() is None, "it was to be killed, and has ended"
+    process.kill()
+    process.communicate()
+    before = counted()
+    assert 0 < before["charged"] < many
+    [left_off] = allotment.json("usage", "imports", "-t", tenant)["imports"]
+    assert left_off["state"] == "unfinished"
+    again = allotment.json("usage", "import", str(path), "-t", tenant)
+    after = counted()
+    assert (after["charged"], after["suspended"], after["rejected"]) == (many, 2, 0)
+    assert again["received"] == many + 3
+    assert after["received"] == before["received"] + again["received"]
+    assert after["duplicate"] == before["received"] + 1, (
+        "what was charged before, and the line that stood twice"
+    )
+    [finished] = allotment.json("usage", "imports", "-t", tenant)["imports"]
+    assert (finished["state"], finished["attempts"], finished["received"]) == ("finished", 2, many + 3)
+    assert allotment.json("verify", "--tenant", tenant)["ok"]
 
 
 @pytest.mark.soak

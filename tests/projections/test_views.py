@@ -517,6 +517,8 @@ def _sums_below(db):
         (lambda db: usages.suspense_page(db, 9), r"suspense_waits .*\n *Index Cond: .*\(seq <"),
         (lambda db: usages.suspense_page(db, 9), r"usages_\w+ on usages .*\n *Index Cond: .*\(seq ="),
         (lambda db: suspense.waiting_page(db, 9), r"suspense_waits .*\n *Index Cond: .*\(seq <"),
+        (lambda db: suspense.origin_of(db, 9), r"suspense_settled .*\n *Index Cond: .*\(settled_seq ="),
+        (lambda db: suspense.steps_of(db, b"x"), r"suspense_steps_of .*\n *Index Cond: .*\(waiting ="),
         (lambda db: usages.usages_page(db, 9, 5), r"usages_pkey .*\n *Index Cond: .*\(seq <"),
         (
             lambda db: usages.usages_page(db, 9, wanted=usages.UsageFilter(under="r1")),

@@ -20,10 +20,6 @@ Connection = psycopg.Connection[TupleRow]
 Key = tuple[Any, ...]
 Columns = Mapping[str, Sequence[Any]]
 
-PART_MIN = 200
-"""Rows of a chunk with something in common that have a statement of their own: planning one costs as
-much as writing a dozen."""
-
 
 class Table:
     """A table's columns with their SQL types, its key first. The tenant is the one that is bound."""
@@ -71,64 +67,51 @@ class Table:
     def add_parts(self, db: Connection, by: Sequence[str], parts: Sequence[tuple[Key, Columns]]) -> None:
         """The same, in columns: what the rows of a part have in common, and the rest, in the key's order.
 
-        What many rows have in common is said once, and rows that follow each other in the index are
-        found sooner: together that saves a third. A few rows are not worth a statement of their own.
+        Rows that follow each other in the index are found sooner. What they have in common is told with
+        each row all the same: said once, as a constant, the planner of a table that was never analysed
+        takes it to leave one row, and compares every row added with every row held.
         """
-        sizes = [len(next(iter(columns.values()))) for _, columns in parts]
-        if by and sum(sizes) < PART_MIN * len(parts):
-            self._add(db, {}, self._merged(by, parts, sizes))
-            return
-        for same, columns in parts:
-            self._add(db, dict(zip(by, same, strict=True)), columns)
+        if parts:
+            self._add(db, self._merged(by, parts))
 
     def _columns(self, keys: Sequence[str], rows: Mapping[Key, Sequence[int]]) -> Columns:
-        ordered = sorted(rows) if len(rows) >= PART_MIN else list(rows)
+        ordered = sorted(rows)
         figures = zip(self.figures, zip(*[rows[key] for key in ordered], strict=True), strict=True)
         columns: dict[str, Sequence[Any]] = dict(zip(keys, zip(*ordered, strict=True), strict=True))
         columns.update((name, column) for name, column in figures if any(column))
         return columns
 
-    def _merged(
-        self, by: Sequence[str], parts: Sequence[tuple[Key, Columns]], sizes: Sequence[int]
-    ) -> Columns:
+    def _merged(self, by: Sequence[str], parts: Sequence[tuple[Key, Columns]]) -> Columns:
         told = {name for _, columns in parts for name in columns}
         merged: dict[str, list[Any]] = {name: [] for name in self.columns if name in by or name in told}
-        for (same, columns), size in zip(parts, sizes, strict=True):
-            common = dict(zip(by, same, strict=True))
+        for same, columns in parts:
+            common, size = dict(zip(by, same, strict=True)), len(next(iter(columns.values())))
             for name, column in merged.items():
                 held = columns.get(name)
                 column += held if held is not None else [common.get(name, 0)] * size
         return merged
 
-    def _add(self, db: Connection, same: Mapping[str, Any], columns: Columns) -> None:
+    def _add(self, db: Connection, columns: Columns) -> None:
         figures = tuple(name for name in columns if name in self._counts)
         arrays, size = self._arrays(columns), len(next(iter(columns.values())))
-        statement = self._change(tuple(same), tuple(columns), figures)
-        found = db.execute(statement, [*arrays, *same.values(), size], prepare=False).fetchone()
+        found = db.execute(self._change(tuple(columns), figures), [*arrays, size], prepare=False).fetchone()
         assert found is not None
         if found[0] < size:
             held = set(found[1] or ())
             missing = [place for place in range(size) if place + 1 not in held]
-            rows = [self._told(name, same, columns, missing) for name in self.columns]
-            self.insert(db, list(zip(*rows, strict=True)))
+            nothing = [0] * size
+            rows = [columns.get(name, nothing) for name in self.columns]
+            self.insert(db, [[column[place] for column in rows] for place in missing])
 
-    def _told(self, name: str, same: Mapping[str, Any], columns: Columns, places: Sequence[int]) -> list[Any]:
-        column = columns.get(name)
-        if column is None:
-            return [same.get(name, 0)] * len(places)
-        return [column[place] for place in places]
-
-    def _change(self, same: Sequence[str], columns: Sequence[str], figures: Sequence[str]) -> str:
+    def _change(self, columns: Sequence[str], figures: Sequence[str]) -> str:
         """How many rows were there and have changed; which, if not all."""
         places = ", ".join(f"{name} = held.{name} + added.{name}" for name in figures) or (
             f"{self.figures[0]} = held.{self.figures[0]}"
         )
-        found = [f"held.{name} = added.{name}" for name in columns if name not in self._counts]
-        found += [f"held.{name} = %s::{self._carriers[name].sql}" for name in same]
-        source = self._unnest(columns, ordinality=True)
+        found = " AND ".join(f"held.{name} = added.{name}" for name in self.key)
         return (
-            f"WITH changed AS (UPDATE {self.name} AS held SET {places} FROM {source} "
-            f"WHERE {' AND '.join(found)} RETURNING added.place) "
+            f"WITH changed AS (UPDATE {self.name} AS held SET {places} "
+            f"FROM {self._unnest(columns, ordinality=True)} WHERE {found} RETURNING added.place) "
             "SELECT count(*), CASE WHEN count(*) < %s THEN array_agg(place) END FROM changed"
         )
 

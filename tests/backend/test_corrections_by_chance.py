@@ -214,11 +214,11 @@ def _kill_and_compare(database, seed, records, kills):
     with psycopg.connect(_address(database, "postgres"), autocommit=True) as server:
         source = psycopg.conninfo.conninfo_to_dict(database)["dbname"]
         server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{source}"')
-    part = max(1, records // 30)
+    part = max(8, records // 30)
     for _ in range(kills):
-        _rate(database, tenant, part, killed_after=chance.randint(1, 4))
+        _rate(database, tenant, part, killed_after=chance.randint(1, 3))
     _rate(database, tenant, part)
-    _rate(_address(database, name), tenant, part)
+    asyncio.run(_undisturbed(_address(database, name), tenant))
     assert _state(database, tenant) == _state(_address(database, name), tenant)
     with psycopg.connect(_address(database, "postgres"), autocommit=True) as server:
         server.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
@@ -240,6 +240,15 @@ async def _begun(database, chance, records):
         await Product(store, writer).begin(JOB)
     isolation.close()
     return store.tenant
+
+
+async def _undisturbed(database, tenant):
+    isolation = Isolation(database)
+    store = Store(isolation)
+    store.tenant, store.log = tenant, PostgresLog(isolation, tenant)
+    async with store.opened() as writer:
+        await Product(store, writer).run(JOB)
+    isolation.close()
 
 
 def _rate(database, tenant, part, killed_after=None):

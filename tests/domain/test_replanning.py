@@ -393,7 +393,7 @@ def standing(company: Any) -> Any:
 
 
 @given(uses=USES, before=TARIFF, after=TARIFF, part=st.integers(1, 4))
-@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_corrected_all_is_as_if_it_had_been_charged_in_order(bare_company, now, uses, before, after, part):
     acme, right = bare_company(), bare_company()
     publish(acme, *before)
@@ -409,7 +409,7 @@ def test_corrected_all_is_as_if_it_had_been_charged_in_order(bare_company, now, 
 
 
 @given(uses=USES, tariff=TARIFF)
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_what_came_in_order_stays_as_it_is(bare_company, now, uses, tariff):
     acme = bare_company()
     publish(acme, *tariff)

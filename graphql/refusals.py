@@ -209,9 +209,6 @@ TOLD: dict[str, Told] = {
     ),
     "period_closed": Told("scope", "{period} is closed, or was never opened: what was charged in it stays"),
     "not_in_the_past": Told("at", "that moment is to come: change it then, without charging anything again"),
-    "changed_since_shown": Told(
-        "shown", "this is not what was shown, look at the difference again: its digest is {digest} now"
-    ),
     "joined_already": Told("at", "{resource} is there since {since}: choose an earlier time"),
     "correction_runs": Told("idempotencyKey", "the job {job} carries out an earlier change: wait for it"),
     "rating_job_runs": Told("job", "the job {job} runs already: look how far it is, or take another name"),

@@ -32,7 +32,13 @@ from .output import note, settings_for_command, tell_json
 from .rerating import ACTOR, ended, ids_of, tell_difference, tell_finished, tell_progress
 from .rules import moment
 
-Made = Callable[[str, int], Correction]
+
+class ChangedSinceShown(Exception):
+    """What would change is not what was confirmed."""
+
+    def __init__(self, digest: str) -> None:
+        super().__init__(digest)
+        self.digest = digest
 
 
 @click.group()
@@ -132,6 +138,11 @@ def _carry_out(product: Product, entry: TenantEntry, asked: Correction, *, dry: 
         else:
             finished = complete(_confirmed(product, entry, asked))
             tell_finished(entry, finished, as_json=as_json)
+    except ChangedSinceShown as changed:
+        if as_json:
+            tell_json({"refused": "changed_since_shown", "shown": asked.shown, "digest": changed.digest})
+        note("allotment: this is not what was shown, so nothing was done: look at it again, with --dry-run")
+        raise Exit(1) from None
     except Refused as refusal:
         if as_json:
             tell_json({"refused": refusal.code, **refusal.facts})
@@ -151,6 +162,6 @@ async def _confirmed(product: Product, entry: TenantEntry, asked: Correction) ->
         if not await engine.in_thread(lambda: answer_of(reading, key)):
             _, found = await engine.rating.preview(entry.tenant_id, Scope(), correction=asked)
             if found.digest != asked.shown:
-                raise Refused("changed_since_shown", shown=asked.shown, digest=found.digest)
+                raise ChangedSinceShown(found.digest)
         await engine.begin_rating(entry.tenant_id, asked, ACTOR)
         return await ended(engine, entry, asked.job)

@@ -33,7 +33,7 @@ def test_every_failure_of_a_mutation_is_a_problem_and_every_other_answer_is_done
     for field in built.mutation_type.fields.values():
         members = field.type.of_type.types
         others = {member.name for member in members if not built.is_sub_type(problem, member)}
-        assert len(others - {"DryRun", "ApprovalRequired"}) == 1
+        assert len(others - {"DryRun", "BackdateShown", "ApprovalRequired"}) == 1
 
 
 def aliases(count):

@@ -21,6 +21,7 @@ KINDS = {
     "trade": ("TransferInput", "TransferDone ApprovalRequired"),
     "approveTransfer": ("AnswerTransferInput", "AnswerTransferDone"),
     "declineTransfer": ("AnswerTransferInput", "AnswerTransferDone"),
+    "declineOffer": ("DeclineOfferInput", "OfferDone"),
     "undoTransfer": ("UndoTransferInput", "UndoTransferDone"),
     "setApprovalRule": ("SetApprovalRuleInput", "SetRuleDone"),
     "setTradeRules": ("SetTradeRulesInput", "SetRuleDone"),
@@ -91,14 +92,19 @@ class Play:
         return self.outcome(self.ask(nodes, "approveTransfer", proposal=proposal))
 
     def declines(self, nodes, who, proposal):
+        if proposal in self.names:
+            given = {"offer": self.names[proposal], "target": who}
+            return self.outcome(self.ask(nodes, "declineOffer", **given))
         return self.outcome(self.ask(nodes, "declineTransfer", proposal=proposal))
 
     def undoes(self, nodes, who, name):
         return self.outcome(self.ask(nodes, "undoTransfer", seq=self.names[name]))
 
-    def rules(self, nodes, who, above, unit, at, node):
-        """rules 50 seconds at emea: above it, emea must approve."""
+    def rules(self, nodes, who, above, unit, at, node, *a_day):
+        """rules 50 seconds at emea: above it, emea must approve; with "a day" what adds up in a day."""
         given = {"usageType": WORDS[unit], "above": above, "node": node, "approver": node}
+        if a_day:
+            given["window"] = "DAY"
         return self.outcome(self.ask(nodes, "setApprovalRule", **given))
 
     def limits(self, nodes, who, trades):
@@ -179,6 +185,26 @@ def test_large_transfers_wait_for_the_division(play):
         apac: accepts large 50                           -> done
         apac: accepts large                              -> done
         apac: has 181 seconds
+    """)
+
+
+def test_small_transfers_add_up_to_a_large_one_and_an_offer_is_declined(play):
+    play("""
+        acme: rules 50 seconds at emea a day             -> done
+        acme: gives emea 30 seconds to apac              -> done
+        acme: gives emea 30 seconds to apac              -> waits as p-1
+        emea: approves p-1                               -> done
+        acme: gives emea 20 seconds to apac              -> done
+        acme: gives emea 1 seconds to apac               -> waits as p-2
+        acme: waits 24
+        acme: gives emea 1 seconds to apac               -> done
+        emea: offers 10 seconds as gift                  -> done
+        apac: declines gift                              -> offer_to_everybody
+        apac: offers 5 seconds for 1 byte answering gift as swap -> done
+        apac: declines swap                              -> not_addressed
+        emea: declines swap                              -> done
+        emea: accepts swap                               -> offer_gone
+        emea: sees                                       -> gift open swap declined
     """)
 
 

@@ -51,8 +51,9 @@ class Columns:
         ]
         return iter(self._finish(objects))
 
-    def first(self) -> Any:
-        return next(iter(self))
+    def row(self, at: int) -> Any:
+        """One object alone, as it is before it is finished with the others."""
+        return self.kind(**{name: _one(self.column(name), at) for name in self._columns})
 
 
 class Cut:
@@ -65,8 +66,16 @@ class Cut:
     def lists(self, flat: list[Any]) -> list[list[Any]]:
         return [flat[first:end] for first, end in pairwise([0, *self._ends])]
 
+    def row(self, at: int) -> list[Any]:
+        first = self._ends[at - 1] if at else 0
+        return [self.flat.row(place) for place in range(first, self._ends[at])]
+
     def __len__(self) -> int:
         return len(self._ends)
 
     def __iter__(self) -> Iterator[list[Any]]:
         return iter(self.lists(list(self.flat)))
+
+
+def _one(column: Any, at: int) -> Any:
+    return column.row(at) if isinstance(column, Columns | Cut) else column[at]

@@ -168,7 +168,7 @@ class _Shown:
 
     @property
     def root(self) -> Member:
-        member: Member = self.nodes.first() if isinstance(self.nodes, Columns) else self.nodes[0]
+        member: Member = self.nodes.row(0) if isinstance(self.nodes, Columns) else self.nodes[0]
         return member
 
 

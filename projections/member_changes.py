@@ -22,6 +22,15 @@ from .tables import Connection, int8_array, text_array
 GOES_ON = -(1 << 62)
 """Written as the end of a resource that has none any more; None leaves it as it is."""
 
+OF_RESOURCES = (
+    ResourceAdded,
+    ResourceMoved,
+    ResourceJoinedEarlier,
+    ResourceEnded,
+    IdentityAdded,
+    IdentityRemoved,
+)
+
 Row = dict[str, Any]
 Named = tuple[list[bytes], list[bytes]]
 """Tokens and sealed names of a resource, side by side."""
@@ -40,8 +49,10 @@ class Changes:
         self.moved: set[int] = set()
         """Nodes whose subtrees have other paths now."""
         self.identities: dict[int, list[IdentityAdded | IdentityRemoved]] = {}
+        self.last: dict[tuple[str], tuple[int]] = {}
+        """The seq of the last event that changed nodes, and of the last that changed resources."""
 
-    def tell(self, event: Event) -> None:
+    def tell(self, event: Event, seq: int) -> None:
         of = self._ordinals.of
         match event:
             case NodeAdded(node, ordinal, _, name, kind):
@@ -66,6 +77,10 @@ class Changes:
                 self.moved.add(of[successor])
             case IdentityAdded(resource) | IdentityRemoved(resource):
                 self.identities.setdefault(of[resource], []).append(event)
+            case _:
+                return
+        # Whatever is not known to change resources alone, changes every tree: see `trees.py`.
+        self.last[("resources" if isinstance(event, OF_RESOURCES) else "nodes",)] = (seq,)
 
     def _change(self, ordinal: int, **columns: Any) -> None:
         row = self.added.get(ordinal)

@@ -9,8 +9,7 @@ from typing import Any
 
 from msgspec import Struct
 
-from ..domain.hierarchy import DEPTH_MAX, NodeAdded, ResourceAdded, ResourceEnded, ResourceMoved
-from ..domain.life import NodeClosed, NodeMoved, NodeRenamed
+from ..domain.hierarchy import DEPTH_MAX
 from . import member_life
 from .chunk import ROOT, Chunk, Ordinals
 from .member_changes import Changes
@@ -37,11 +36,6 @@ MEMBER_CHANGES = Table("member_changes", {"part": "text"}, {"seq": "bigint"})
 """The last event that changed what a tree shows of its nodes, or its resources: see `trees.py`."""
 TABLES = (MEMBERS, MEMBER_LIFE, MEMBER_CHANGES)
 VERSION = 3
-
-_PARTS: dict[type, str] = {
-    **dict.fromkeys((NodeAdded, NodeRenamed, NodeMoved, NodeClosed), "nodes"),
-    **dict.fromkeys((ResourceAdded, ResourceMoved, ResourceEnded), "resources"),
-}
 
 
 class Listed(Struct, frozen=True, gc=False):
@@ -89,12 +83,10 @@ class Member(Struct, frozen=True):
 def apply(chunk: Chunk, db: Connection) -> None:
     changes = Changes(chunk.ordinals, MEMBERS.figures)
     for told in chunk.others:
-        changes.tell(told.event)
+        changes.tell(told.event, told.seq)
     MEMBERS.insert(db, changes.rows())
     changes.write(db)
-    MEMBER_CHANGES.put(
-        db, {(part,): (told.seq,) for told in chunk.others if (part := _PARTS.get(type(told.event)))}
-    )
+    MEMBER_CHANGES.put(db, changes.last)
     member_life.apply(chunk, db)
 
 

@@ -6,9 +6,7 @@ which are read in the same transaction as the figures: so what is shown is alway
 A tree as of such a seq never changes, whoever reads it, now or looking back.
 """
 
-from collections import OrderedDict
 from functools import cached_property
-from threading import Lock
 from typing import Any
 
 from .members import Listed, tree
@@ -16,6 +14,9 @@ from .tables import Connection, int8_array
 
 MEMBERS_KEPT_MAX = 50_000
 """Of all trees together, some 500 bytes each: the least recently used go first."""
+
+OVERHEAD = 20
+"""What a tree takes besides its members, in members: many are of one member alone."""
 
 _Key = tuple[Any, ...]
 
@@ -73,26 +74,23 @@ class Tree:
 
 
 class Trees:
-    """The trees that are kept, of all tenants. Any thread may read them."""
+    """The trees that are kept, of all tenants, the last read last.
+
+    Any thread may read them: who finds that another has just taken one out reads it again.
+    """
 
     def __init__(self, members_max: int = MEMBERS_KEPT_MAX) -> None:
         self._members_max = members_max
-        self._kept: OrderedDict[_Key, Tree] = OrderedDict()
-        self._members = 0
-        self._changing = Lock()
-
-    def __len__(self) -> int:
-        return len(self._kept)
+        self._kept: dict[_Key, Tree] = {}
 
     def read(self, db: Connection, root: str | None, depth: int | None, *, resources: bool) -> Tree:
         """As `members.tree` reads it; without members where there is no such root."""
         tenant, nodes, others = db.execute(_LAST_CHANGES).fetchone() or ("", None, None)
         key = (tenant, root, depth, resources, nodes, others if resources else None)
-        with self._changing:
-            kept = self._kept.get(key)
-            if kept is not None:
-                self._kept.move_to_end(key)
-                return kept
+        kept = self._kept.pop(key, None)
+        if kept is not None:
+            self._kept[key] = kept
+            return kept
         found = Tree(tree(db, root, depth, resources=resources), depth)
         # Of a resource alone it is not known here what has changed it.
         if nodes is not None and found.listed and (resources or found.listed[0].is_node):
@@ -100,15 +98,20 @@ class Trees:
         return found
 
     def _keep(self, key: _Key, found: Tree) -> None:
-        if len(found) * 4 > self._members_max:
+        if 4 * _size(found) > self._members_max:
             return
-        with self._changing:
-            if key not in self._kept:
-                self._kept[key] = found
-                self._members += len(found)
-            while self._members > self._members_max:
-                _, gone = self._kept.popitem(last=False)
-                self._members -= len(gone)
+        self._kept[key] = found
+        held = list(self._kept.items())
+        over = sum(_size(kept) for _, kept in held) - self._members_max
+        for oldest, kept in held:
+            if over <= 0:
+                break
+            self._kept.pop(oldest, None)
+            over -= _size(kept)
+
+
+def _size(tree: Tree) -> int:
+    return len(tree) + OVERHEAD
 
 
 # The tenant is the one that PostgreSQL is bound to: no tree can be taken for another tenant's.

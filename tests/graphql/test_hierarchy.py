@@ -2,6 +2,8 @@
 
 import pytest
 
+from allotment.graphql.columns import Columns
+
 VOICE = """
 query($under: ID, $asOf: AsOf, $depth: Int! = 4, $atLeast: Seq) {
   hierarchy(under: $under, asOf: $asOf, depth: $depth, atLeast: $atLeast, usageTypes: ["voice"]) {
@@ -43,6 +45,27 @@ def test_the_tree_comes_in_pre_order_with_figures_that_add_up(company, call):
     # 90 s are billed as 120 s: 60 from Sales, 60 from EMEA.
     assert acme["subtree"] == {"granted": "600", "used": "120", "remaining": "480"}
     assert sum(int(node["balances"][0]["remaining"]) for node in told["nodes"]) == 480
+
+
+def test_a_long_list_is_told_without_an_object_for_each_member(company, monkeypatch):
+    def wanted(columns):
+        raise AssertionError("somebody wants objects")
+
+    def asked(query):
+        headers = {"Authorization": f"Bearer {company.token()}"}
+        return company.portal.client.post("/graphql", json={"query": query}, headers=headers).json()
+
+    for name in (
+        "id name since parentId",
+        "balances { own subtree { used } }",
+        "limits { thresholds { seq } }",
+    ):
+        query = f"{{ hierarchy(resources: true) {{ root {{ {name} }} nodes {{ __typename {name} }} }} }}"
+        as_objects = company.ask(query)["hierarchy"]
+        assert [{"__typename": "Member", **as_objects["root"]}] == as_objects["nodes"][:1]
+        monkeypatch.setattr(Columns, "__iter__", wanted)
+        assert asked(query) == {"data": {"hierarchy": as_objects}}
+        monkeypatch.undo()
 
 
 def test_children_nest_as_deep_as_was_asked_for(company):

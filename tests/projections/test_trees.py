@@ -4,12 +4,24 @@ import pytest
 
 from allotment.backend.following import catch_up
 from allotment.backend.looking_back import past
-from allotment.domain.hierarchy import AddNode, EndResource, MoveResource
-from allotment.domain.life import CloseNode, MoveNode, RenameNode, ResumeResource, SuspendResource
+from allotment.domain.hierarchy import AddNode, EndResource, MoveResource, ResourceEnded
+from allotment.domain.life import (
+    CloseNode,
+    MoveNode,
+    NodeClosed,
+    NodeRenamed,
+    RenameNode,
+    ResourceJoinedEarlier,
+    ResourceSuspended,
+    ResumeResource,
+    SuspendResource,
+)
+from allotment.projections.chunk import ROOT, Ordinals
 from allotment.projections.figures import unpacked
+from allotment.projections.member_changes import Changes
 from allotment.projections.members import tree
 from allotment.projections.tables import int8_array
-from allotment.projections.trees import Trees
+from allotment.projections.trees import OVERHEAD, Trees
 
 STEPS = [
     lambda now: AddNode("south", "emea", "South", "group"),
@@ -25,7 +37,7 @@ STEPS = [
 ASKED = [
     (root, depth, resources)
     for root in (None, "acme", "emea", "south", "r1", "r2", "nobody")
-    for depth in (None, 0, 1)
+    for depth in (None, 1)
     for resources in (True, False)
 ]
 
@@ -98,6 +110,27 @@ def test_devices_that_move_leave_the_tree_of_nodes_as_it_is(enterprise):
     assert again[1] is not devices
 
 
+@pytest.mark.parametrize(
+    ("event", "part"),
+    [
+        (NodeRenamed("n", "Other"), "nodes"),
+        (NodeClosed("n", "", 5), None),
+        (ResourceEnded("r", 5), "resources"),
+        (ResourceJoinedEarlier("r", "n", 3, 5), "resources"),
+        (ResourceJoinedEarlier("r", "n", 3, 5, stayed=False), None),
+        (ResourceSuspended("r", 5), None),
+    ],
+)
+def test_whatever_changes_a_row_tells_that_its_tree_is_another(event, part):
+    ordinals = Ordinals(0)
+    ordinals.enter("n", 0, ROOT, is_node=True)
+    ordinals.enter("r", 1, 0, is_node=False)
+    changes = Changes(ordinals, ())
+    changes.tell(event, 7)
+    assert bool(changes.changed) == (part is not None)
+    assert changes.last == ({(part,): (7,)} if part else {})
+
+
 def test_a_tree_is_never_another_tenants(enterprise):
     trees, told = Trees(), []
     for name in ("One", "Two"):
@@ -111,18 +144,26 @@ def test_a_tree_is_never_another_tenants(enterprise):
 
 
 def test_the_least_recently_read_trees_go_first(enterprise):
-    made, trees = enterprise().opened(), Trees(members_max=8)
+    # Of trees as small as these there is room for four.
+    made, trees = enterprise().opened(), Trees(members_max=4 * (OVERHEAD + 3))
     made.commit()
     catch_up(made.isolation, made.tenant)
     with reading(made) as db:
-        kept = {root: trees.read(db, root, 1, resources=False) for root in ("emea", "sales", "apac")}
-        assert sum(map(len, kept.values())) <= 8
-        trees.read(db, "emea", 1, resources=False)
+        emea, apac = (trees.read(db, root, 1, resources=False) for root in ("emea", "apac"))
         for depth in range(2, 8):
             trees.read(db, "sales", depth, resources=False)
-            assert trees.read(db, "emea", 1, resources=False) is kept["emea"]
-        assert trees.read(db, "apac", 1, resources=False) is not kept["apac"]
-        assert trees.read(db, None, None, resources=True) is not trees.read(db, None, None, resources=True)
+            assert trees.read(db, "emea", 1, resources=False) is emea
+        assert trees.read(db, "apac", 1, resources=False) is not apac
+
+
+def test_a_tree_that_would_take_most_of_the_room_is_not_kept(enterprise):
+    made, trees = enterprise().opened(), Trees(members_max=4 * OVERHEAD)
+    made.commit()
+    catch_up(made.isolation, made.tenant)
+    with reading(made) as db:
+        first, second = (trees.read(db, None, None, resources=True) for _ in range(2))
+        assert first is not second
+        assert first.listed == second.listed
 
 
 @pytest.mark.parametrize("values", [[], [0], [-1, 2**63 - 1, -(2**63), 256]])

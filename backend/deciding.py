@@ -24,15 +24,18 @@ from ..domain.charging import (
 )
 from ..domain.contract import OpenPeriod, PeriodNotOpen, first_form
 from ..domain.events import encode
+from ..domain.preparing import Prepared
 from ..domain.receiving import ReceivingCommand
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.rerated import RatingCommand, RerateCharges, UsageCorrected, UsageRerated
 from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, UpdateSession
 from ..domain.snapshot import COUNTED
 from ..domain.suspense import RecycleUsage
+from ..domain.tariff import Tariffs
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trading import TradingCommand
 from ..domain.usage import UnreadableRecord, UsageRecord, pack_personal
+from ..domain.versioning import About
 from ..domain.window import PERIOD
 from ..domain.writing_off import DismissUsage, KeepUsage
 from ..tenants.lines import Unsealed
@@ -74,6 +77,15 @@ class Order(Struct, frozen=True):
     key: bytes
     dry: bool = False
     """Only tell what it would lead to: nothing is written, and the key is not used up."""
+    ready: "Ready | None" = None
+
+
+class Ready(Struct, frozen=True):
+    """What was done for a large command beside the writer."""
+
+    content: bytes
+    """As `content_of` tells it."""
+    versions: Prepared
 
 
 class UsageOutcome(Struct, frozen=True, gc=False):
@@ -389,6 +401,15 @@ class Decider:
         return f"; {', '.join(roles)} may raise it" if roles else ""
 
     def _decide_order(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
+        if order.ready is None:
+            return self._carried_out(order, actor, now, before)
+        self.state.tariffs.prepared = order.ready.versions
+        try:
+            return self._carried_out(order, actor, now, before)
+        finally:
+            self.state.tariffs.prepared = None
+
+    def _carried_out(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
         if order.dry:
             return self._try(order, actor, now)
         known = self.seen.recall(order.key[DAY_BYTES:])
@@ -689,10 +710,18 @@ def content_of(item: Usage | Order) -> bytes:
         return _pack(item)
     if isinstance(item, Order):
         asked = item.command
+        if item.ready is not None:
+            return item.ready.content
         if isinstance(asked, DismissUsage | RecycleRecord | AskUnits):
             return _pack([type(asked).__name__, asked.first_form()])
         return _pack([type(asked).__name__, first_form(asked)])
     return _raw(item)
+
+
+def made_ready(order: Order, seen: Tariffs, about: About, now: int) -> Order:
+    """A large command, decided on a copy of what it is about; in a thread."""
+    command: Any = order.command
+    return msgspec.structs.replace(order, ready=Ready(content_of(order), Prepared(command, about, seen, now)))
 
 
 def pseudonymous(record: Usage, sealer: Sealer) -> Usage:

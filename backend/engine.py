@@ -22,6 +22,7 @@ from ..domain.contract import SignContract
 from ..domain.events import Recorded
 from ..domain.limit import SetLimit
 from ..domain.policy import SetPolicy
+from ..domain.preparing import cold, is_worth_while
 from ..domain.rating_job import StartRating
 from ..domain.refusals import Refused
 from ..domain.session import ReleaseSession, UpdateSession
@@ -34,7 +35,7 @@ from ..tenants.lines import Unsealed
 from ..tenants.onboarding import Definition, Step, TenantEntry, check_slug, enter, make_key, steps
 from ..tenants.sealing import RootKey, Sealer, load_sealer
 from .authorising import AskUnits, StartSession
-from .deciding import Answer, Order, Usage, UsageOutcome, command_key, session_key, usage_key
+from .deciding import Answer, Order, Usage, UsageOutcome, command_key, made_ready, session_key, usage_key
 from .in_force import is_limited, is_ruled, turn_of
 from .intake.numbers import is_region, normal_number
 from .intake.tallying import Tallies
@@ -192,11 +193,18 @@ class Engine:
         """By the writer of this engine; raises Moved where the tenant is another's."""
         with self._use(tenant):
             writer = await self.writer(tenant)
+            if is_worth_while(order.command, writer.state.tariffs):
+                order = await self._made_ready(writer, order)
             try:
                 return await writer.carry_out(order, actor)
             except Moved:
                 self._drop_lost(tenant, writer)
                 raise
+
+    async def _made_ready(self, writer: Writer, order: Order) -> Order:
+        state, now = writer.state, self.clock()
+        seen, about = state.tariffs.copied(), state.about_tariffs()
+        return await self.in_thread(lambda: made_ready(order, seen, about, now))
 
     async def charge_here(
         self,
@@ -333,6 +341,7 @@ class Engine:
         except NotHeld as error:
             self._not_ours(tenant)
             raise Moved(str(error)) from error
+        await self._warm(writer)
         self._replicas.drop(tenant)
         self.follower(tenant)
         return writer
@@ -446,6 +455,13 @@ class Engine:
         while True:
             await asyncio.sleep(self._idle_seconds / SWEEPS_PER_IDLE_TIME)
             await self.close_idle()
+            for writer in self.open_writers().values():
+                await self._warm(writer)
+
+    async def _warm(self, writer: Writer) -> None:
+        """Compile large tariffs that hold, or begin to before the next look: usage should not wait for it."""
+        for tariff in cold(writer.state.tariffs, self.clock(), int(self._idle_seconds * 1_000_000)):
+            await self.in_thread(tariff.compile)
 
     def _use(self, tenant: UUID) -> "_Use":
         use = self._uses.get(tenant)

@@ -8,14 +8,15 @@ import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import msgspec
 import structlog
 
 from . import wires
+from .parcels import PARCEL_BYTES_MAX, Fetching, Kept, Parcel, Parcels, Part, Piece, cut
 from .stopping import cancelled
-from .wire import Asked, Told, pack, trouble_of, unpack_asked, unpack_told
+from .wire import Asked, Charging, Told, pack, trouble_of, unpack_asked, unpack_told
 from .writer import Moved, Unavailable
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ class Peers:
         """How often the line was cut: an answer that was on its way is lost with it."""
         self._connecting = asyncio.Lock()
         self._answering: set[asyncio.Task[None]] = set()
+        self._incoming, self._outgoing = Parcels(), Parcels()
         self._answer: Answering | None = None
 
     async def start(self, answer: Answering) -> None:
@@ -66,14 +68,49 @@ class Peers:
     async def ask(self, worker: UUID, asked: Asked, is_there: Callable[[], bool]) -> Told:
         """What the worker says. Moved when it is not there (any more), Unavailable when it says nothing.
 
-        TooLarge before anything is sent.
+        TooLarge before anything is sent: of usage, which is cut by its sender; of more than any command.
         """
         body = pack(asked)
         client = await self._connected()
-        if len(body) > client.max_payload:
+        if len(body) <= client.max_payload:
+            told = await self._say(worker, body, asked.seconds, is_there)
+        elif isinstance(asked, Charging) or len(body) > PARCEL_BYTES_MAX:
             raise TooLarge
-        breaks = self._breaks
-        asking = asyncio.create_task(client.request(f"{SUBJECT}.{worker.hex}", body, timeout=asked.seconds))
+        else:
+            told = await self._say_in_pieces(worker, body, asked.seconds, is_there)
+        return await self._fetched(worker, told, is_there) if isinstance(told, Parcel) else told
+
+    async def _say_in_pieces(
+        self, worker: UUID, body: bytes, seconds: float, is_there: Callable[[], bool]
+    ) -> Told:
+        parcel, parts = uuid4(), cut(body, self._piece_bytes())
+        told: Told = Kept()
+        for place, part in enumerate(parts):
+            piece = Piece(parcel, place, len(parts), part, seconds)
+            told = await self._say(worker, pack(piece), seconds, is_there)
+            if not isinstance(told, Kept):
+                break
+        return told
+
+    async def _fetched(self, worker: UUID, parcel: Parcel, is_there: Callable[[], bool]) -> Told:
+        """An answer that came in pieces."""
+        parts: list[bytes] = []
+        for place in range(parcel.count):
+            asked = Fetching(parcel.parcel, place)
+            told = await self._say(worker, pack(asked), asked.seconds, is_there)
+            if not isinstance(told, Part):
+                raise Unavailable("the answer of the tenant's worker was lost on its way")
+            parts.append(told.part)
+        whole: Told = unpack_told(b"".join(parts))
+        return whole
+
+    def _piece_bytes(self) -> int:
+        assert self._client is not None
+        return self._client.max_payload // 2
+
+    async def _say(self, worker: UUID, body: bytes, seconds: float, is_there: Callable[[], bool]) -> Told:
+        client, breaks = await self._connected(), self._breaks
+        asking = asyncio.create_task(client.request(f"{SUBJECT}.{worker.hex}", body, timeout=seconds))
         try:
             while not asking.done() and is_there() and breaks == self._breaks:
                 await asyncio.wait([asking], timeout=LOOK_SECONDS)
@@ -137,13 +174,33 @@ class Peers:
         told: Told
         try:
             async with asyncio.timeout(asked.seconds):
-                told = await self._answer(asked)
+                told = await self._told(asked)
         except TimeoutError:
             return
         except Exception as error:  # noqa: BLE001  (those that are foreseen are told, the others raised again)
             told = trouble_of(error)
         with contextlib.suppress(*_troubles()):
-            await message.respond(pack(told))
+            await message.respond(self._as_message(pack(told)))
+
+    async def _told(self, asked: Asked) -> Told:
+        assert self._answer is not None
+        if isinstance(asked, Fetching):
+            return Part(self._outgoing.give(asked.parcel, asked.place))
+        if isinstance(asked, Piece):
+            whole = self._incoming.take(asked)
+            if whole is None:
+                return Kept()
+            return await self._answer(unpack_asked(whole))
+        return await self._answer(asked)
+
+    def _as_message(self, answer: bytes) -> bytes:
+        """An answer, or where it is too large for a message, how many pieces are to be fetched."""
+        assert self._client is not None
+        if len(answer) <= self._client.max_payload:
+            return answer
+        parcel, parts = uuid4(), cut(answer, self._piece_bytes())
+        self._outgoing.put(parcel, parts)
+        return pack(Parcel(parcel, len(parts)))
 
 
 def _troubles() -> tuple[type[Exception], ...]:

@@ -22,6 +22,7 @@ from .correcting import InClear
 from .deciding import Answer, Order, Usage, UsageOutcome
 from .intake.gate import checked
 from .log import LogUnavailable
+from .parcels import Fetching, Kept, Lost, Parcel, Part, Piece
 from .writer import Busy, Halted, Moved, Unavailable
 
 
@@ -72,7 +73,7 @@ class Counting(Struct, frozen=True, array_like=True, tag="count"):
     seconds: float = 1.0
 
 
-Asked = Charging | Ordering | Adopting | Counting
+Asked = Charging | Ordering | Adopting | Counting | Piece | Fetching
 
 
 class Charged(Struct, frozen=True, array_like=True, tag="charged"):
@@ -110,7 +111,7 @@ class Adopted(Struct, frozen=True, array_like=True, tag="adopted"):
     pass
 
 
-Told = Charged | Done | Refusal | Trouble | Counted | Adopted
+Told = Charged | Done | Refusal | Trouble | Counted | Adopted | Kept | Parcel | Part
 
 COMMANDS: dict[str, type[Struct]] = {
     kind.__name__: kind
@@ -192,6 +193,8 @@ def trouble_of(error: Exception) -> Refusal | Trouble:
             return Trouble("elsewhere", place=error.place)
         case Moved():
             return Trouble("elsewhere")
+        case Lost():
+            return Trouble("unavailable", "a piece of what was asked, or of its answer, was lost")
         case Unavailable() | LogUnavailable():
             return Trouble("unavailable", str(error))
     log.error("a request of another worker failed", exc_info=error)

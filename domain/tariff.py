@@ -8,7 +8,7 @@ was valid when it happened: versions are only ever added. What rates is in `rati
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -154,6 +154,19 @@ class Tariff:
                 rate.plan = self.plans[rate.row.plan]
         return finder
 
+    @property
+    def is_compiled(self) -> bool:
+        return "_finder" in self.__dict__
+
+    def compile(self) -> None:
+        """Now, and not when it is first rated with."""
+        assert self._finder is not None
+
+    def among(self, versions: Sequence["Tariff"]) -> "Tariff":
+        """The same as one of these."""
+        self._versions = versions
+        return self
+
     @cached_property
     def rates(self) -> list[CompiledRate]:
         return self._finder.rates
@@ -210,6 +223,13 @@ class Tariff:
         return self._finder.has_prefix(index, prefix)
 
 
+class Ready(Protocol):
+    """See `preparing.py`."""
+
+    def made(self, event: TariffEvent) -> Tariff | None: ...
+    def events(self, tariffs: "Tariffs", command: Any, about: Any, now: int) -> list[TariffEvent] | None: ...
+
+
 class Tariffs:
     """All versions, by the moment each begins to hold."""
 
@@ -217,6 +237,16 @@ class Tariffs:
         self.versions: list[Tariff] = []
         self.withdrawn: dict[int, TariffWithdrawn] = {}
         self._newest_first: list[Tariff] = []
+        self.prepared: Ready | None = None
+        """What was made ready beside the writer for the command that is decided now."""
+
+    def copied(self) -> "Tariffs":
+        """The same versions, to be gone on with apart."""
+        other = Tariffs()
+        other.versions = [*self.versions]
+        other.withdrawn = dict(self.withdrawn)
+        other._newest_first = [*self._newest_first]
+        return other
 
     def at(self, at: int) -> Tariff | None:
         for tariff in self._newest_first:
@@ -268,6 +298,9 @@ class Tariffs:
         )
 
     def _made(self, event: Made) -> Tariff:
+        ready = self.prepared.made(event) if self.prepared is not None else None
+        if ready is not None:
+            return ready.among(self.versions)
         match event:
             case TariffAmended():
                 of = self.versions[event.change.of - 1].published

@@ -349,9 +349,7 @@ class Tenant:
         """What the carrier and the enterprise agree on, and what follows from it in time."""
         match command:
             case PublishTariff() | AmendTariff() | WithdrawTariff() | OverrideRates():
-                assert self.opened is not None
-                about = About(self.opened.currency, self.types.units, self.opened.time_zone)
-                return decide_versions(self.tariffs, command, about, now)
+                return decide_versions(self.tariffs, command, self.about_tariffs(), now)
             case SignContract() | OpenPeriod() | EndContract() | RenewContract():
                 return self._contract(command, now)
             case TopUp():
@@ -632,6 +630,11 @@ class Tenant:
             members[event.source].ordinal, members[event.target].ordinal, event.quantity
         )
         self.trading.rules.count(event)
+
+    def about_tariffs(self) -> About:
+        """What a tariff must fit."""
+        assert self.opened is not None
+        return About(self.opened.currency, dict(self.types.units), self.opened.time_zone)
 
     def check_whole(self) -> None:
         """Every invariant over the whole state; for verification, not for each event."""

@@ -52,6 +52,10 @@ class About(Struct, frozen=True):
 
 def decide_versions(tariffs: Tariffs, command: VersionCommand, about: About, now: int) -> list[TariffEvent]:
     """The version asked for, then those with own rates that follow from it."""
+    if tariffs.prepared is not None:
+        ready = tariffs.prepared.events(tariffs, command, about, now)
+        if ready is not None:
+            return ready
     match command:
         case PublishTariff():
             told: list[TariffEvent] = [*tariffs.decide(command, about.currency, about.units, about.time_zone)]
@@ -62,6 +66,15 @@ def decide_versions(tariffs: Tariffs, command: VersionCommand, about: About, now
         case OverrideRates():
             return _overridden(tariffs, command, about, now)
     return _laid_again(tariffs, told, about, _note(command))
+
+
+def check_moments(command: VersionCommand, now: int) -> None:
+    """Refuses what would hold in the past by now, and need not have when it was prepared."""
+    if isinstance(command, AmendTariff):
+        for change in command.changes:
+            _check_moment(change.valid_from, now, supersede=command.supersede)
+    elif isinstance(command, OverrideRates):
+        _check_moment(command.valid_from, now, supersede=command.supersede)
 
 
 def _note(command: VersionCommand) -> str:

@@ -127,6 +127,20 @@ def reading(as_json: bool, **wanted: Any) -> None:
 
 @bench.command()
 @JSON
+def publishing(*, as_json: bool) -> None:
+    """Publish sheets of 50,000 destinations while somebody charges, and tell the longest wait.
+
+    \b
+    allotment bench publishing
+    """
+    from ..bench.publishing import run  # noqa: PLC0415  (as above)
+
+    settings_for_command()
+    _tell(run(note), as_json=as_json)
+
+
+@bench.command()
+@JSON
 def rating(*, as_json: bool) -> None:
     """Load a tariff of 50,000 prefixes, and rate by it beside one of 50.
 

@@ -10,16 +10,20 @@ import pytest
 from fellow_workers import QUICK, Workers
 from fixtures_loop import in_a_loop
 from fixtures_workers import DEFINITION, charged_ids
-from fixtures_writer import call, in_time, statuses, unreadable
+from fixtures_writer import NOON, call, in_time, statuses, unreadable
+from msgspec.structs import replace
 
 from allotment.backend.following import catch_up
 from allotment.backend.placement import Placement
 from allotment.backend.recycling import Recycling, Selection
 from allotment.backend.verifying import verify
+from allotment.backend.wire import pack
 from allotment.backend.writer import Busy, Halted, Moved, Unavailable
 from allotment.domain.bucket import Allocate
 from allotment.domain.limit import SetLimit
+from allotment.domain.rating.language import Rate
 from allotment.domain.refusals import Refused
+from allotment.domain.tariff import PublishTariff
 from allotment.projections.suspense import waiting_page
 from allotment.tenants.onboarding import parse_definition
 
@@ -104,6 +108,46 @@ async def test_a_batch_larger_than_a_message_is_charged_in_order(workers):
             assert [outcome.seq for outcome in outcomes] == sorted(outcome.seq for outcome in outcomes)
             assert len(set(statuses(outcomes))) == 1
         assert verify(workers.isolation, tenant).ok
+
+
+def sheet(count=4_500):
+    """Rates of more than a megabyte."""
+    prices = [f"0.{n % 97 + 1:02d}" for n in range(count)]
+    return tuple(
+        Rate("voice", f"destination {n} ".ljust(200, "-"), price, 60, f"+{n + 1_000_000}")
+        for n, price in enumerate(prices)
+    )
+
+
+@in_a_loop
+async def test_a_sheet_larger_than_a_message_is_published_through_any_worker(workers):
+    async with workers.stack:
+        one, other = await workers.worker(), await workers.worker()
+        await workers.until_seen(one, other)
+        tenant = await workers.tenant(one)
+        await in_time(one.charge(tenant, [call(1)], "m"))
+        server, asker = (one, other) if serving(one, tenant) else (other, one)
+        currency = (await in_time(asker.state(tenant))).opened.currency
+        publish = PublishTariff("large", NOON, currency, sheet())
+        assert len(pack(publish)) > 1_048_576
+        tried = await in_time(asker.submit(tenant, publish, "sheet", "m", dry=True))
+        assert (tried.dry, tried.events[0].rates) == (True, publish.rates)
+        first = await in_time(asker.submit(tenant, publish, "sheet", "m"))
+        again = await in_time(asker.submit(tenant, publish, "sheet", "m"))
+        assert (first.events[0].rates, again.repeated, again.first_seq) == (
+            publish.rates,
+            True,
+            first.first_seq,
+        )
+        refused = replace(publish, currency="XXX")
+        with pytest.raises(Refused, match="wrong_currency"):
+            await in_time(asker.submit(tenant, refused, "another", "m"))
+        assert server.sharing.answered
+        assert not any(map(len, (server.sharing.peers._incoming, server.sharing.peers._outgoing)))
+        version = (await in_time(server.state(tenant))).tariffs.versions[-1]
+        assert (version.is_compiled, len(version.published.rates)) == (True, 4_500)
+        outcomes = await in_time(asker.charge(tenant, [call(2, counterpart="+1000042")], "m"))
+        assert statuses(outcomes) == ["charged"]
 
 
 @in_a_loop

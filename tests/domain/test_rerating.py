@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
+from domain.test_sessions_of_shaped_rates import DAY_AND_NIGHT, rates, tariff
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from allotment.domain.bucket import Allocate
@@ -378,3 +381,18 @@ def test_a_move_dated_back_charges_again_where_the_resource_stood(acme, now):
 def test_a_move_that_cannot_be_dated_back(acme, now, about, code):
     resource, node, behind = about
     assert acme.ask(CorrectMove("j-1", resource, node, now + behind)) == code
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    rows=rates(),
+    uses=st.lists(st.tuples(st.integers(1, 2_000), st.integers(-3_000, 3_000)), min_size=1, max_size=6),
+)
+def test_rating_again_by_the_same_tariff_changes_nothing_whatever_its_shape(company, at, rows, uses):
+    """Bands, windows split at 18:00, minimums, fees, least and most charges, some of it from an allowance."""
+    acme = company(tariff(*rows, windows=DAY_AND_NIGHT, time_zone="Europe/Berlin"))
+    for quantity, seconds in uses:
+        acme.use(quantity, at=at("2026-11-15 18:00") + seconds * 1_000_000, now=at("2026-11-15 20:00"))
+    assert again(acme) == "nothing_to_rerate"
+    acme.tell(replace(acme.tenant.tariffs.versions[-1].published, version=3))
+    assert again(acme, job="j-2") == "nothing_to_rerate"

@@ -1,4 +1,6 @@
 FROM python:3.13-slim AS build
+# For native code: only here, not where it runs.
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev
 RUN python -m venv /opt/allotment
 WORKDIR /src
 # First what seldom changes. The lock also holds the tools of the developers; they do no harm here,

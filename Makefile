@@ -46,9 +46,10 @@ docs: .venv/installed ## renew the files that are printed from the code
 clean: ## back to a bare checkout
 	rm -rf .venv allotment.egg-info build .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+	rm -f backend/native/*.so
 
-# Done again whenever a pinned version or the list of packages changes.
-.venv/installed: requirements.lock pyproject.toml
+# Done again whenever a pinned version, the list of packages or native code changes.
+.venv/installed: requirements.lock pyproject.toml $(wildcard backend/native/*.[ch])
 	@test -n "$(PYTHON)" && "$(PYTHON)" -c '$(RIGHT_PYTHON)' || { \
 		echo "Allotment needs Python 3.11 or later, with its venv module (on Debian: python3-venv)." >&2; \
 		echo "Install it, or name yours: make PYTHON=/path/to/python" >&2; exit 1; }

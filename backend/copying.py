@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from struct import Struct
 
 from ..projections.tables import COPY_HEADER, COPY_TRAILER
+from .native import using
 
 COPY = "COPY events (seq, topic, state, recorded_at, command_key, leaf_hash) FROM STDIN (FORMAT binary)"
 
@@ -30,10 +31,16 @@ def copy_buffer(
     states: Sequence[bytes],
     command_keys: Sequence[bytes | None],
     leaves: Sequence[bytes],
-) -> bytearray:
+) -> bytes | bytearray:
     """The rows after seq `seen`, ready to be sent."""
+    at, native = recorded_at - SINCE_2000, using.native()
+    if native is not None:
+        rows = native.copy_rows(
+            COPY_HEADER, COPY_TRAILER, seen, at, list(topics), list(states), list(command_keys), list(leaves)
+        )
+        if rows is not None:
+            return rows
     buffer = bytearray(COPY_HEADER)
-    at = recorded_at - SINCE_2000
     encoded = {topic: topic.encode() for topic in set(topics)}
     seq = seen
     for topic, state, key, leaf in zip(topics, states, command_keys, leaves, strict=True):

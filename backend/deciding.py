@@ -53,6 +53,8 @@ from .correcting import AmendRecord, InClear, RecycleRecord
 from .intake.gate import checked
 from .intake.rereading import kept
 from .log import Group, Head, Log, reachable, recorded
+from .native import using
+from .plain_run import Fresh, PlainRun, half_applied
 from .seen import (
     COMMANDS,
     DAY_BYTES,
@@ -141,11 +143,18 @@ class Slice:
         positions: Sequence[str] = (),
     ) -> None:
         """Items of one caller, records or commands; `before` and `positions` one for each, or none."""
-        self.items += items
-        self.actors += [actor] * len(items)
-        self.before += before or [None] * len(items)
-        self.positions += positions or [""] * len(items)
-        if isinstance(items[0], Order):
+        if len(items) == 1:
+            # What single callers ask for; there may be a thousand of them in a slice.
+            self.items.append(items[0])
+            self.actors.append(actor)
+            self.before.append(before[0] if before else None)
+            self.positions.append(positions[0] if positions else "")
+        else:
+            self.items += items
+            self.actors += [actor] * len(items)
+            self.before += before or [None] * len(items)
+            self.positions += positions or [""] * len(items)
+        if type(items[0]) is Order:
             self.charged_by_commands += [one for item in items for one in _charged_by(item)]
 
     def charge_also(self, identities: Iterable[bytes]) -> None:
@@ -197,7 +206,7 @@ class Decider:
         self.at_rest = True
         """Whether the state is the fold of the log up to `standing`: not where deciding has failed."""
         self._group: Group | None = None
-        self._fresh: list[tuple[Event, bytes | None, bytes, str]] = []
+        self._fresh = Fresh()
         self._first_seq = 0
         """Of the slice being decided."""
 
@@ -232,28 +241,17 @@ class Decider:
         self.at_rest = True
         return outcomes
 
-    def _decide_all(self, slice: Slice, prepared: "Iterable[_Ready | None]", now: int) -> list[Outcome]:
+    def _decide_all(self, slice: Slice, prepared: "list[using.Prepared | None]", now: int) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        keys, digests = [], []
-        fresh, charge, first_seq = self._fresh, self.state.plain.charge, self._first_seq
-        for actor, ready in zip(slice.actors, prepared, strict=True):
-            charged = None
-            if ready is not None:
-                record, key, digest, token, sealed = ready
-                try:
-                    charged = charge(record, token, sealed, now)
-                except InvariantBroken:
-                    raise
-                except Exception as error:
-                    raise _half_applied(error) from error
-            if charged is None:
-                outcomes.append(self._decide_unusual(slice, len(outcomes), now))
-            else:
-                outcomes.append(UsageOutcome("charged", "", first_seq + len(fresh), "", charged.amount))
-                fresh.append((charged, key, digest, actor))
-                keys.append(key)
-                digests.append(digest)
-        self.seen.add_all(keys, digests, _CHARGED)
+        run = PlainRun(
+            self.state.plain, prepared, slice.actors, now, self._fresh, self._first_seq, UsageOutcome
+        )
+        while True:
+            run.charge(outcomes)
+            if len(outcomes) == len(slice.items):
+                break
+            outcomes.append(self._decide_unusual(slice, len(outcomes), now))
+        self.seen.add_all(run.keys, run.digests, _CHARGED)
         return outcomes
 
     # --- what may have been seen long ago ---------------------------------------------------
@@ -306,10 +304,19 @@ class Decider:
 
     # --- the stages -------------------------------------------------------------------------
 
-    def _prepare(self, slice: Slice) -> "Iterable[_Ready | None]":
+    def _prepare(self, slice: Slice) -> "list[using.Prepared | None]":
         """What every record that may be plain is charged with; None for the rest."""
+        native, items, repeated = using.native(), slice.items, slice.repeated
+        if native is not None:
+            newest, sealer = self.seen.newest, self.sealer
+            nonces = sealer.nonces(len(items))
+            ready = native.prepare(items, slice.hashes, repeated, *newest, sealer.parts, nonces)
+            if ready is not None:
+                return ready
+        return self._prepare_all(slice, repeated)
+
+    def _prepare_all(self, slice: Slice, repeated: set[bytes]) -> "list[using.Prepared | None]":
         hashes, items, sealer, recall = slice.hashes, slice.items, self.sealer, self.seen.recall
-        repeated = slice.repeated
         # For a duplicate, mostly, nothing is sealed, so no key is made for who was erased.
         places = [
             place
@@ -324,9 +331,7 @@ class Decider:
         plains = [pack_personal(record) for record in records]
         tokens, sealed = sealer.seal_lines([record.line for record in records], plains, keys)
         ready = zip(records, keys, digests, tokens, sealed, strict=True)
-        if len(places) == len(items):
-            return ready
-        prepared: list[_Ready | None] = [None] * len(items)
+        prepared: list[using.Prepared | None] = [None] * len(items)
         for place, one in zip(places, ready, strict=True):
             prepared[place] = one
         return prepared
@@ -605,7 +610,7 @@ class Decider:
         except InvariantBroken:
             raise
         except Exception as error:
-            raise _half_applied(error) from error
+            raise half_applied(error) from error
 
     def _add(self, keyed: Iterable[tuple[Event, bytes | None]], digest: bytes, actor: str) -> int:
         """Take events into the group being written, each with its key; the seq of the first."""
@@ -613,30 +618,18 @@ class Decider:
         for event, key in keyed:
             if key is not None:
                 self.seen.add(key, digest, status_of(event.topic))
-            self._fresh.append((event, key, digest, actor))
+            self._fresh.add(event.topic, encode(event, actor, digest), key)
         return first
 
     def _write(self, group: Group) -> None:
-        """Encode and hash what was decided."""
-        fresh, self._fresh = self._fresh, []
-        group.add_all(
-            [event.topic for event, _, _, _ in fresh],
-            [encode(event, actor, digest) for event, _, digest, actor in fresh],
-            [key for _, key, _, _ in fresh],
-        )
-
-
-_Ready = tuple[UsageRecord, bytes, bytes, bytes, bytes]
-"""A record that was not seen before; its key, digest, token and sealed part."""
+        """Hash what was decided."""
+        fresh, self._fresh = self._fresh, Fresh()
+        group.add_all(fresh.topics, fresh.states, fresh.keys)
 
 
 def _under(key: bytes, events: Sequence[Event]) -> list[tuple[Event, bytes | None]]:
     """The first event under its command's key, those that follow from it under none."""
     return [(events[0], key), *((event, None) for event in events[1:])]
-
-
-def _half_applied(error: Exception) -> InvariantBroken:
-    return InvariantBroken("what was decided can be applied", error=repr(error))
 
 
 def _answered_before(before: Any) -> UsageOutcome | None:
@@ -767,7 +760,9 @@ def _suspense(
 
 def _hashes_of(items: Sequence[Any]) -> list[bytes]:
     """The identity of each record, or the hash of each command's key."""
-    return [
+    native = using.native()
+    made = native.identities(items) if native is not None and isinstance(items, list) else None
+    return made or [
         item.key[-HASH_BYTES:] if type(item) is Order else usage_identity(item.source, item.record_id)
         for item in items
     ]
@@ -787,3 +782,8 @@ def _charged_by(item: Usage | Order) -> list[bytes]:
 
 def _digest(known: bytes) -> bytes:
     return known[DAY_BYTES : DAY_BYTES + DIGEST_BYTES]
+
+
+using.set_up(UsageOutcome)
+charged_by = using.told
+"""Whether in native code, in a sentence: known once it is set up."""

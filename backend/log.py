@@ -22,11 +22,11 @@ from psycopg.rows import DictRow, dict_row
 from ..domain import proof
 from ..domain.charging import UsageCharged, UsageSuspended
 from ..domain.events import Recorded, decode
-from ..domain.proof import leaf_hash
 from ..domain.session import PART, SessionEvent
 from ..tenants.isolation import Isolation, Role
 from . import taking_over
 from .copying import COPY, copy_buffer
+from .leaves import append_peaks, leaves_of
 
 READ_MAX = 10_000
 """Events fetched at a time."""
@@ -96,23 +96,15 @@ class Group:
         self.add_all([topic], [state], [command_key])
         return self.last
 
-    def add_all(
-        self, topics: Sequence[str], states: Sequence[bytes], command_keys: Sequence[bytes | None]
-    ) -> None:
+    def add_all(self, topics: list[str], states: list[bytes], command_keys: list[bytes | None]) -> None:
         """The same for many events at once."""
-        size, tenant, recorded_at = self.last, self.tenant.bytes, self.recorded_at
-        names = {topic: topic.encode() for topic in set(topics)}
-        leaves = [
-            leaf_hash(tenant, seq, names[topic], recorded_at, key, state)
-            for seq, (topic, key, state) in enumerate(
-                zip(topics, command_keys, states, strict=True), size + 1
-            )
-        ]
+        size = self.last
+        leaves = leaves_of(self.tenant.bytes, size, topics, self.recorded_at, command_keys, states)
         self.topics += topics
         self.states += states
         self.command_keys += command_keys
         self.leaves += leaves
-        proof.append_all(self.peaks, size, leaves)
+        append_peaks(self.peaks, size, leaves)
 
     def rows(self) -> Iterator[Row]:
         columns = zip(self.topics, self.states, self.command_keys, self.leaves, strict=True)

@@ -12,6 +12,8 @@ from itertools import islice
 from struct import Struct
 from typing import NamedTuple
 
+from .native import using
+
 KEY_BYTES = 16
 DAY_BYTES = 2
 HASH_BYTES = KEY_BYTES - DAY_BYTES
@@ -78,6 +80,11 @@ class SeenKeys:
         """Day, digest and status byte of a key, if it is among the newest."""
         return self._young.get(hashed) or self._old.get(hashed)
 
+    @property
+    def newest(self) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
+        """The keys held, in two generations: where `recall` looks."""
+        return self._young, self._old
+
     def sort_out(self, hashes: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
         """The places of those held, and those of which only the log can tell whether they were seen."""
         young, old = self._young, self._old
@@ -105,6 +112,13 @@ class SeenKeys:
 
     def add_all(self, keys: Sequence[bytes], digests: Sequence[bytes], status: bytes) -> None:
         """Hold many keys of one status, in order, and settle them."""
+        native = using.native()
+        if native is not None and len(keys) <= self._recent_max:
+            held = native.hold(self._young, self._days, list(keys), list(digests), status)
+            if held is not None:
+                self._enter(held, ())
+                self.settle()
+                return
         hashes = [key[DAY_BYTES:] for key in keys]
         days = [key[:DAY_BYTES] for key in keys]
         values = (day + digest + status for day, digest in zip(days, digests, strict=True))
@@ -171,13 +185,18 @@ class _Filter:
         self._bits = bytearray(1 << (size_bits - 3)) if bits is None else bytearray(bits)
 
     def add_all(self, hashes: Sequence[bytes]) -> None:
+        native = using.native()
+        if native is None or not native.enter(self._bits, self.size_bits, list(hashes)):
+            self._add_all(hashes)
+        self.left -= len(hashes)
+
+    def _add_all(self, hashes: Sequence[bytes]) -> None:
         bits, mask = self._bits, self._mask
         for first, second in _all_halves(b"".join(hashes)):
             first &= mask
             second &= mask
             bits[first >> 3] |= 1 << (first & 7)
             bits[second >> 3] |= 1 << (second & 7)
-        self.left -= len(hashes)
 
     def bits(self) -> bytes | bytearray:
         """As they are; a copy while they may still change."""
@@ -185,6 +204,11 @@ class _Filter:
 
     def may_hold(self, hashes: Sequence[bytes]) -> list[bytes]:
         """Those that may have been added."""
+        native = using.native()
+        found = native.may_hold(self._bits, self.size_bits, list(hashes)) if native is not None else None
+        return self._may_hold(hashes) if found is None else found
+
+    def _may_hold(self, hashes: Sequence[bytes]) -> list[bytes]:
         bits, mask = self._bits, self._mask
         return [
             hashed

@@ -59,7 +59,8 @@ def _reducer() -> bytes:
     """What a snapshot depends on: the source of the rules, and of what this folder keeps in it."""
     product = Path(__file__).parents[1]
     sources = sorted((product / "domain").glob("*.py"))
-    sources += [product / "backend" / name for name in ("deciding.py", "seen.py", "snapshots.py")]
+    names = ("deciding.py", "plain_run.py", "seen.py", "snapshots.py", "native/charging.c", "native/seen.c")
+    sources += [product / "backend" / name for name in names]
     hashed = sha256()
     for source in sources:
         content = source.read_bytes()

@@ -39,6 +39,7 @@ from .deciding import (
 )
 from .intake.gate import checked
 from .log import Fenced, Group, Head, KeyStored, Log, LogUnavailable, NotHeld, answer_of
+from .native import using
 
 GROUP_MAX = 2_500
 """Events in one commit, about; more would make the ones who wait, wait longer."""
@@ -182,7 +183,7 @@ class Writer:
         return await self.carry_out(Order(command, key), actor)
 
     async def carry_out(self, order: Order, actor: str) -> Answer:
-        answers = await self._ask([order], actor, first=True)
+        answers = await self._ask([order], actor, (), first=True)
         answer = answers[0]
         if isinstance(answer, Refused):
             raise answer
@@ -201,21 +202,25 @@ class Writer:
         if not records:
             return []
         self._check_room(len(records), first=first)
-        sealer = self._deciding().sealer
-        items = [checked(record) for record in records]
-        if any(type(item) is not UsageRecord for item in items):
-            items = [pseudonymous(item, sealer) for item in items]
+        native, items = using.native(), list(records)
+        if native is None or not native.all_sound(items):
+            sealer = self._deciding().sealer
+            items = [checked(record) for record in records]
+            if any(type(item) is not UsageRecord for item in items):
+                items = [pseudonymous(item, sealer) for item in items]
         return await self._ask(items, actor, positions, first=first)
 
-    async def _ask(
-        self, items: Sequence[Any], actor: str, positions: Sequence[str] = (), *, first: bool
-    ) -> list[Any]:
+    def _ask(
+        self, items: list[Any], actor: str, positions: Sequence[str], *, first: bool
+    ) -> asyncio.Future[list[Any]]:
+        """Let them wait for their turn. No coroutine: of what single records cost, callers are most."""
         if self._halted is not None:
             raise Halted(str(self._halted)) from self._halted
         if self._closing:
             raise Moved("the writer is closing: send it again")
         self._check_room(len(items), first=first)
-        request = _Request(items, actor, positions, asyncio.get_running_loop().create_future(), first=first)
+        answered = asyncio.get_running_loop().create_future()
+        request = _Request(items, actor, positions, answered, first=first)
         self._waiting += len(items)
         if first:
             self._first_waiting += len(items)
@@ -224,7 +229,7 @@ class Writer:
         else:
             self._inbox.append(request)
         self._wake.set()
-        return await request.answered
+        return answered
 
     def _check_room(self, count: int, *, first: bool) -> None:
         waiting = self._first_waiting if first else self._waiting - self._first_waiting
@@ -443,9 +448,7 @@ class Writer:
     def _resolve(self, opened: "_OpenGroup") -> None:
         for share in opened.shares:
             request, self._waiting = share.request, self._waiting - share.size
-            request.outcomes[share.first : share.upto] = share.outcomes
-            request.left -= share.size
-            if not request.left and not request.answered.done():
+            if request.answer(share) and not request.answered.done():
                 request.answered.set_result(request.outcomes)
             if request.first:
                 self._first_waiting -= share.size
@@ -477,7 +480,7 @@ class _Request:
 
     def __init__(
         self,
-        items: Sequence[Any],
+        items: list[Any],
         actor: str,
         positions: Sequence[str],
         answered: asyncio.Future[list[Any]],
@@ -489,9 +492,20 @@ class _Request:
         self.actor = actor
         self.positions = positions
         self.answered = answered
-        self.outcomes: list[Any] = [None] * len(items)
+        self.outcomes: list[Any] = []
         self.left = len(items)
         self.next = 0
+
+    def answer(self, share: "_Share") -> bool:
+        """Take in what became of a part; whether it was the last."""
+        if share.size == len(self.items):
+            self.outcomes, self.left = share.outcomes, 0
+            return True
+        if not self.outcomes:
+            self.outcomes = [None] * len(self.items)
+        self.outcomes[share.first : share.upto] = share.outcomes
+        self.left -= share.size
+        return not self.left
 
 
 class _Share:
@@ -510,6 +524,9 @@ class _Share:
 
     def enter(self, slice: Slice) -> None:
         request, first, upto = self.request, self.first, self.upto
+        if self.size == len(request.items):
+            slice.add(request.items, request.actor, self.before, request.positions)
+            return
         slice.add(request.items[first:upto], request.actor, self.before, request.positions[first:upto])
 
 

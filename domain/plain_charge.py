@@ -10,6 +10,7 @@ from .bucket import Drawn, Family
 from .charging import FUTURE_MAX, Charging, UsageCharged, charged
 from .contract import Contracts
 from .hierarchy import Hierarchy
+from .member import BEFORE_ALL
 from .rating.finding import Deck
 from .tariff import EXACT_MAX, NOTHING, CompiledRate, Tariffs
 from .usage import MONEY, UsageRecord
@@ -113,6 +114,10 @@ class PlainCharges:
                 family.caps.count(path, drawn)
         self._charging.counts["charged"] += 1
         return charged(record, sealed, path, family.period, billed, rate, drawn, rated)
+
+    def oldest(self, now: int) -> int:
+        """Usage since this is not held for its age: for native code, which compares nothing else."""
+        return now - self._charging.late.least if self._late else BEFORE_ALL
 
     def _window_at(self, at: int) -> _Window | None:
         """What holds at a moment, if a period is open and a tariff valid."""

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b, sha256
+from typing import Any
 from uuid import UUID
 
 from cryptography.exceptions import InvalidTag
@@ -85,6 +86,15 @@ class Sealer:
         keyed.update(content)
         return keyed.digest()
 
+    @property
+    def parts(self) -> tuple[Any, ...]:
+        """What `digest`, `token` and `seal_lines` work with: for native code, which does the same."""
+        return self._keyed, self._tokens, self._ciphers, self._tenant_bytes, self.token, self._cipher_for
+
+    def nonces(self, count: int) -> bytes:
+        """So many of them, one after the other."""
+        return os.urandom(NONCE_BYTES * count)
+
     def seal_lines(
         self, lines: Sequence[str], plains: Sequence[bytes], contexts: Sequence[bytes]
     ) -> tuple[list[bytes], list[bytes]]:
@@ -92,7 +102,7 @@ class Sealer:
         known, ciphers, tenant = self._tokens, self._ciphers, self._tenant_bytes
         tokens = [known.get(line) or self.token(line) for line in lines]
         under = [ciphers.get(token) or self._cipher_for(token) for token in tokens]
-        random = os.urandom(NONCE_BYTES * len(lines))
+        random = self.nonces(len(lines))
         nonces = [random[at : at + NONCE_BYTES] for at in range(0, len(random), NONCE_BYTES)]
         sealed = [
             nonce + cipher.encrypt(nonce, plain, tenant + context)

@@ -29,6 +29,7 @@ from ..engine import Engine, wall_clock
 from ..following import catch_up
 from ..log import Log, PostgresLog, Row, follow
 from ..messaging import Messenger
+from ..native import using
 from ..offspring import projector_process
 from ..snapshots import SnapshottedLog
 from ..tuning import tuned
@@ -66,6 +67,8 @@ class Plan(Struct, frozen=True):
     """Records per second at which lag is measured; 0 is half of what was charged, in batches."""
     seconds: float = 2.0
     """How long each pgbench run takes."""
+    native: bool = True
+    """Whether native code charges, where it was built; else Python alone does."""
 
     @property
     def shape(self) -> Shape:
@@ -84,12 +87,18 @@ class Figure(Struct, frozen=True):
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """All rounds on embedded PostgreSQL; figures by name, ready to print."""
     nats = plan.fronts
-    with tuned(), embedded_home() as home, embedded_servers(home, postgres=True, nats=nats) as servers:
+    charged_by = contextlib.nullcontext() if plan.native else using.python_only()
+    with (
+        charged_by,
+        tuned(),
+        embedded_home() as home,
+        embedded_servers(home, postgres=True, nats=nats) as servers,
+    ):
         migrate(servers.database_url)
         if plan.baselines:
             baselines.prepare(servers.database_url)
         measured = asyncio.run(_rounds(plan, servers, progress))
-    return _report(plan, measured)
+        return _report(plan, measured)
 
 
 async def _rounds(plan: Plan, servers: Servers, progress: Progress) -> dict[str, list[float]]:
@@ -160,10 +169,14 @@ async def _round(
         repeated = count * plan.duplicates // 100
         given += given[:repeated]
         latencies: list[float] = []
+        before = time.process_time()
         rates = await asyncio.gather(
             *(charge_all(engine, tenant, given, batch, latencies, in_flight) for tenant in tenants)
         )
         measured.setdefault(name, []).append(sum(rates))
+        # The caller's own part and the driver's included.
+        taken_us = (time.process_time() - before) / len(given) / len(tenants) * 1e6
+        measured.setdefault(name.replace("_per_s", "_cpu_us"), []).append(taken_us)
         prefix = "ack_ms" if batch > 1 else name.replace("_per_s", "_ack_ms")
         latencies.sort()
         measured.setdefault(f"{prefix}_p50", []).append(latencies[len(latencies) // 2] * 1e3)
@@ -284,6 +297,7 @@ def _report(plan: Plan, measured: dict[str, list[float]]) -> dict[str, Any]:
     figures = {name: figure(values) for name, values in measured.items()}
     return {
         "plan": plan,
+        "charging": using.told(),
         **{name: figure.median for name, figure in figures.items()},
         "spread": {name: [figure.minimum, figure.maximum] for name, figure in figures.items()},
     }

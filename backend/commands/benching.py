@@ -25,6 +25,7 @@ def bench() -> None:
 @click.option("--lag-rate", type=click.IntRange(1), help="Records/s at which lag is measured; else half.")
 @click.option("--baselines/--no-baselines", default=None, help="Also measure what we compare with.")
 @click.option("--fronts/--no-fronts", default=None, help="Also HTTP, GraphQL and projections' lag.")
+@click.option("--native/--no-native", default=None, help="Charge in native code, where it was built.")
 @JSON
 def charge(as_json: bool, **wanted: Any) -> None:
     """Charge usage as fast as it goes, interleaved with its baselines on the same machine.

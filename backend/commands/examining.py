@@ -63,6 +63,7 @@ def _examine() -> list[Finding]:
     findings = [
         Finding("python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"),
         Finding("versions", ", ".join(f"{name} {version(name)}" for name in LIBRARIES)),
+        _charging(),
     ]
     try:
         settings = settings_for_command()
@@ -78,6 +79,14 @@ def _examine() -> list[Finding]:
         _nats(settings),
         _mail(settings),
     ]
+
+
+def _charging() -> Finding:
+    """Either is right; one is faster."""
+    # Here, not above: whoever decides sets it up, and takes longer to load than most commands to run.
+    from ..deciding import charged_by  # noqa: PLC0415
+
+    return Finding("charging", charged_by())
 
 
 def _home(settings: Settings) -> Finding:

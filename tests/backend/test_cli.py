@@ -601,7 +601,16 @@ def database_without_tables(servers) -> str:
 def test_doctor_looks_at_everything(allotment):
     told = allotment.json("doctor")
     looked = {finding["what"]: finding["ok"] for finding in told["findings"]}
-    assert looked.keys() >= {"python", "settings", "home", "port", "database", "migrations", "nats"}
+    assert looked.keys() >= {
+        "python",
+        "charging",
+        "settings",
+        "home",
+        "port",
+        "database",
+        "migrations",
+        "nats",
+    }
     assert looked["database"]
     assert looked["nats"]
 

@@ -29,6 +29,7 @@ from allotment.backend import writer as writers
 from allotment.backend import writer as writing
 from allotment.backend.deciding import command_key
 from allotment.backend.log import LogUnavailable, PostgresLog, recorded
+from allotment.backend.native import using
 from allotment.backend.writer import GROUP_MAX, INBOX_MAX, SLICE_MAX, Busy, Halted, Unavailable, Writer
 from allotment.domain import canonical
 from allotment.domain.bucket import Allocate
@@ -797,6 +798,13 @@ def _open_tenant():
     return OpenTenant("Acme", "UTC", "EUR", "carrier"), command_key("open"), "carrier"
 
 
+@pytest.fixture
+def charged_in_python():
+    """Native code asks none of the functions that are broken here."""
+    with using.python_only():
+        yield
+
+
 def broken(*_):
     raise InvariantBroken("two and two are four", found=5)
 
@@ -812,6 +820,7 @@ async def test_a_broken_invariant_is_told_to_whoever_it_concerns(memory, monkeyp
 
 @in_a_loop
 @pytest.mark.parametrize("part", ["plain.charge", "charging.count"])
+@pytest.mark.usefixtures("charged_in_python")
 async def test_a_mistake_while_an_event_is_applied_stops_the_tenant(memory, monkeypatch, part):
     def halfway(*_):
         writer.state.charging.amount_total += 1
@@ -838,6 +847,7 @@ async def test_a_mistake_while_an_event_is_applied_stops_the_tenant(memory, monk
 
 
 @in_a_loop
+@pytest.mark.usefixtures("charged_in_python")
 async def test_a_record_that_no_rule_foresaw_waits_and_stops_nobody(store, monkeypatch):
     async with store.opened() as writer:
         await furnish(writer)
@@ -856,6 +866,7 @@ async def test_a_record_that_no_rule_foresaw_waits_and_stops_nobody(store, monke
 
 
 @in_a_loop
+@pytest.mark.usefixtures("charged_in_python")
 async def test_a_broken_invariant_stops_the_tenant_and_stores_nothing(store, monkeypatch):
     log = Through(store.log)
     async with store.opened(log) as writer:

@@ -1,0 +1,46 @@
+/* The module: see README.md for what it does and what it leaves to Python. */
+#include "native.h"
+
+static PyObject *set_up(PyObject *self, PyObject *arguments) {
+    (void)self;
+    PyObject *record, *limits, *parts;
+    if (!PyArg_ParseTuple(arguments, "OOO", &record, &limits, &parts) || charging_setup(parts) != DONE ||
+        records_setup(record, limits) != DONE)
+        return NULL;
+    Py_RETURN_NONE;
+}
+
+#define CALL(name, text) {#name, (PyCFunction)(void (*)(void))native_##name, METH_FASTCALL, text}
+
+static PyMethodDef methods[] = {
+    {"set_up", set_up, METH_VARARGS, "The types, limits and constants of the Python code that this stands in for."},
+    CALL(identities, "The identity of each record; None where not all are records."),
+    CALL(all_sound, "Whether every record is plainly sound; False says nothing."),
+    CALL(prepare, "What every record that was not seen before is charged with."),
+    CALL(charge, "Charges from a place on, as far as it is plain; the first place that is not."),
+    CALL(leaves, "The leaf hashes of events."),
+    CALL(append_peaks, "Adds leaves to the peaks of a Merkle tree, in place."),
+    CALL(copy_rows, "The rows of a group in PostgreSQL's binary COPY format."),
+    CALL(hold, "Holds keys with their digests and a status; their hashes."),
+    CALL(enter, "Enters hashes into a Bloom filter."),
+    CALL(may_hold, "The hashes that a Bloom filter may hold."),
+    {NULL, NULL, 0, NULL},
+};
+
+static struct PyModuleDef definition = {
+    PyModuleDef_HEAD_INIT, "allotment.backend.native.slices", "A slice of usage, charged in native code.", -1,
+    methods, NULL, NULL, NULL, NULL,
+};
+
+/* Grows with whatever makes an older build unfit for the Python code beside it: see using.py. */
+enum { INTERFACE = 2 };
+
+PyMODINIT_FUNC PyInit_slices(void) {
+    if (hashing_start() != DONE)
+        return NULL;
+    PyObject *module = PyModule_Create(&definition);
+    if (module != NULL && (PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) != 0 ||
+                           PyModule_AddStringConstant(module, "HASHING", hashing_by()) != 0))
+        Py_CLEAR(module);
+    return module;
+}

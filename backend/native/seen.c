@@ -1,0 +1,121 @@
+/* What was seen: keys that are held, and the Bloom filter of all others.
+ *
+ * Twins: `SeenKeys.add_all`, `_Filter.add_all` and `_Filter.may_hold` of backend/seen.py.
+ */
+#include "native.h"
+#include <string.h>
+
+enum { DAY_BYTES = 2, KEY_BYTES = 16, IDENTITY_BYTES = 14 };
+
+/* hold(young, days, keys, digests, status) -> list[bytes] | None: their hashes, in order. */
+PyObject *native_hold(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    (void)self;
+    if (check_arguments("ddllb", given, count) != DONE)
+        return NULL;
+    PyObject *keys = given[2], *digests = given[3];
+    Py_ssize_t size = PyList_GET_SIZE(keys), status = PyBytes_GET_SIZE(given[4]);
+    if (PyList_GET_SIZE(digests) != size)
+        Py_RETURN_NONE;
+    for (Py_ssize_t place = 0; place < size; place++) {
+        PyObject *key = PyList_GET_ITEM(keys, place), *digest = PyList_GET_ITEM(digests, place);
+        if (!PyBytes_CheckExact(key) || PyBytes_GET_SIZE(key) != KEY_BYTES || !PyBytes_CheckExact(digest))
+            Py_RETURN_NONE;
+    }
+    PyObject *hashes = PyList_New(size);
+    char last[DAY_BYTES] = {0};
+    for (Py_ssize_t place = 0; hashes != NULL && place < size; place++) {
+        const char *key = PyBytes_AS_STRING(PyList_GET_ITEM(keys, place));
+        PyObject *digest = PyList_GET_ITEM(digests, place);
+        Py_ssize_t more = PyBytes_GET_SIZE(digest);
+        PyObject *hash = PyBytes_FromStringAndSize(key + DAY_BYTES, IDENTITY_BYTES);
+        PyObject *value = PyBytes_FromStringAndSize(NULL, DAY_BYTES + more + status);
+        int failed = hash == NULL || value == NULL;
+        if (!failed) {
+            char *at = PyBytes_AS_STRING(value);
+            memcpy(at, key, DAY_BYTES);
+            memcpy(at + DAY_BYTES, PyBytes_AS_STRING(digest), (size_t)more);
+            memcpy(at + DAY_BYTES + more, PyBytes_AS_STRING(given[4]), (size_t)status);
+            failed = PyDict_SetItem(given[0], hash, value) != 0;
+        }
+        if (!failed && (place == 0 || memcmp(last, key, DAY_BYTES) != 0)) {
+            PyObject *day = PyBytes_FromStringAndSize(key, DAY_BYTES);
+            failed = day == NULL || PyDict_SetItem(given[1], day, Py_None) != 0;
+            Py_XDECREF(day);
+            memcpy(last, key, DAY_BYTES);
+        }
+        Py_XDECREF(value);
+        if (failed) {
+            Py_XDECREF(hash);
+            Py_CLEAR(hashes);
+        } else {
+            PyList_SET_ITEM(hashes, place, hash);
+        }
+    }
+    return hashes;
+}
+
+/* A filter and the hashes asked about: LEFT where they are not of the usual form. */
+static int filter_of(PyObject *const *given, int64_t *mask) {
+    int64_t size_bits;
+    if (!PyByteArray_CheckExact(given[0]) || !int_of(given[1], &size_bits) || size_bits < 3 || size_bits > 32 ||
+        PyByteArray_GET_SIZE(given[0]) != (Py_ssize_t)1 << (size_bits - 3))
+        return LEFT;
+    for (Py_ssize_t place = 0; place < PyList_GET_SIZE(given[2]); place++) {
+        PyObject *hash = PyList_GET_ITEM(given[2], place);
+        if (!PyBytes_CheckExact(hash) || PyBytes_GET_SIZE(hash) != IDENTITY_BYTES)
+            return LEFT;
+    }
+    *mask = ((int64_t)1 << size_bits) - 1;
+    return DONE;
+}
+
+/* The two bits of a hash: out of its first eight bytes, and of its last four. */
+static void bits_of(PyObject *hash, uint64_t mask, uint64_t *first, uint64_t *second) {
+    const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(hash);
+    uint64_t low = 0, high = 0;
+    for (int place = 0; place < 8; place++)
+        high = high << 8 | bytes[place];
+    for (int place = 10; place < IDENTITY_BYTES; place++)
+        low = low << 8 | bytes[place];
+    *first = high & mask;
+    *second = low & mask;
+}
+
+/* enter(bits, size_bits, hashes) -> bool: False: nothing was done. */
+PyObject *native_enter(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    (void)self;
+    int64_t mask;
+    if (check_arguments("oil", given, count) != DONE)
+        return NULL;
+    if (filter_of(given, &mask) != DONE)
+        Py_RETURN_FALSE;
+    unsigned char *bits = (unsigned char *)PyByteArray_AS_STRING(given[0]);
+    for (Py_ssize_t place = 0; place < PyList_GET_SIZE(given[2]); place++) {
+        uint64_t first, second;
+        bits_of(PyList_GET_ITEM(given[2], place), (uint64_t)mask, &first, &second);
+        bits[first >> 3] |= (unsigned char)(1 << (first & 7));
+        bits[second >> 3] |= (unsigned char)(1 << (second & 7));
+    }
+    Py_RETURN_TRUE;
+}
+
+/* may_hold(bits, size_bits, hashes) -> list[bytes] | None */
+PyObject *native_may_hold(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    (void)self;
+    int64_t mask;
+    if (check_arguments("oil", given, count) != DONE)
+        return NULL;
+    if (filter_of(given, &mask) != DONE)
+        Py_RETURN_NONE;
+    const unsigned char *bits = (const unsigned char *)PyByteArray_AS_STRING(given[0]);
+    PyObject *found = PyList_New(0);
+    for (Py_ssize_t place = 0; found != NULL && place < PyList_GET_SIZE(given[2]); place++) {
+        PyObject *hash = PyList_GET_ITEM(given[2], place);
+        uint64_t first, second;
+        bits_of(hash, (uint64_t)mask, &first, &second);
+        if ((bits[first >> 3] >> (first & 7) & 1) && (bits[second >> 3] >> (second & 7) & 1) &&
+            PyList_Append(found, hash) != 0)
+            Py_CLEAR(found);
+    }
+    return found;
+}

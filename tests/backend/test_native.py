@@ -1,0 +1,420 @@
+"""What native code does to a slice is what the Python code beside it does, byte for byte."""
+
+import contextlib
+import inspect
+import os
+from hashlib import sha256
+from uuid import UUID
+
+import pytest
+from domain.test_all_acts_always_hold import World
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from allotment.backend import deciding
+from allotment.backend.bench.workload import ACTOR, Shape, commands, records
+from allotment.backend.copying import copy_buffer
+from allotment.backend.deciding import Answer, Decider, Order, Slice, command_key
+from allotment.backend.intake.gate import checked
+from allotment.backend.leaves import append_peaks, leaves_of
+from allotment.backend.log import Group, Head, MemoryLog
+from allotment.backend.native import using
+from allotment.backend.seen import SeenKeys
+from allotment.domain import bucket, canonical, charging, plain_charge
+from allotment.domain.charging import FUTURE_MAX, ChargeUsage
+from allotment.domain.contract import Grant, SignContract
+from allotment.domain.events import encode
+from allotment.domain.hierarchy import Hierarchy
+from allotment.domain.lateness import SetLateRule
+from allotment.domain.limit import SetLimit
+from allotment.domain.member import Member
+from allotment.domain.proof import HASH_BYTES
+from allotment.domain.rating import finding, rate, rounding
+from allotment.domain.tariff import PublishTariff, Rate
+from allotment.domain.tenant import OpenTenant, Tenant
+from allotment.domain.usage import USAGE_TYPES, UsageRecord
+from allotment.tenants.sealing import Sealer
+
+TENANT = UUID(int=7)
+NOW = 1_790_000_000_000_000
+HOUR = 3_600_000_000
+SHAPE = Shape(40, 4)
+RULES = (
+    *(plain_charge.PlainCharges.charge, plain_charge.PlainCharges._window_at, bucket.Family.draw),
+    *(bucket.Family.consume, bucket.Family.count_unless_near, bucket.Family.uncount, charging.charged),
+    *(rate.CompiledRate.billed, rate.CompiledRate.rate, rounding.round_to, rounding.round_up_to),
+    *(rounding._goes_up, finding.Deck.find, Hierarchy.guide, Member.path_at),
+)
+WRITTEN_FOR = "a076cb52e882f599"
+
+needed = pytest.mark.skipif(using.native() is None, reason=f"charges with {using.told()}")
+
+
+def both(work):
+    """What native code gives, and what Python does."""
+    natively = work()
+    with using.python_only():
+        return natively, work()
+
+
+@pytest.fixture(autouse=True)
+def _no_chance(monkeypatch):
+    """The same nonces and keys whoever asks: so that what is sealed can be compared."""
+    monkeypatch.setattr(os, "urandom", bytes)
+
+
+# --- each part -------------------------------------------------------------------------------------
+
+TEXTS = st.one_of(
+    st.text(max_size=40),
+    st.sampled_from(["", "+49301234", "x" * 31, "x" * 32, "x" * 255, "x" * 256, "\x7f", "é", "日本"]),
+)
+INTS = st.one_of(
+    st.integers(-(2**63), 2**63 - 1),
+    st.sampled_from(
+        [n for b in (0, 5, 7, 8, 15, 16, 31, 32, 62) for n in (2**b - 1, 2**b, -(2**b), -(2**b) - 1)]
+    ),
+)
+RECORDS = st.builds(
+    UsageRecord,
+    *(TEXTS, TEXTS, TEXTS, st.sampled_from(["data", "voice", "papaya", "money", ""]), INTS),
+    st.one_of(INTS, st.integers(NOW - 10**12, NOW)),
+    *(st.sampled_from(["outbound", "inbound", ""]), TEXTS),
+    st.lists(st.tuples(TEXTS, TEXTS), max_size=17).map(tuple),
+)
+HASHES = st.binary(min_size=HASH_BYTES, max_size=HASH_BYTES)
+KEYS = st.binary(min_size=16, max_size=16)
+
+
+def prepared(items):
+    """As the writer prepares them, with a sealer of their own."""
+    log = MemoryLog()
+    decider = Decider.load(log, lambda: Sealer(TENANT, bytes(range(32))))
+    slice = Slice()
+    slice.add(items, ACTOR)
+    return slice.hashes, decider._prepare(slice), decider.sealer.take_unsaved()
+
+
+@needed
+@given(st.lists(RECORDS, min_size=1, max_size=8))
+@settings(max_examples=30, deadline=None)
+def test_records_are_identified_packed_digested_and_sealed_alike(items):
+    natively, python = both(lambda: prepared(items))
+    assert natively == python
+
+
+@needed
+@pytest.mark.parametrize("size", [31, 32, 255, 256, 65_535, 65_536])
+def test_long_texts_are_packed_alike(size):
+    record = UsageRecord(
+        "s", "x" * size, "é" * size, "data", 1, NOW, "outbound", "y" * size, ((" " * size, ""),)
+    )
+    natively, python = both(lambda: prepared([record]))
+    assert natively == python
+
+
+@needed
+@given(RECORDS)
+@settings(max_examples=100, deadline=None)
+def test_what_is_plainly_sound_is_let_in_by_the_gate(record):
+    if using.native().all_sound([record]):
+        assert checked(record) is record
+
+
+def test_the_usual_record_is_plainly_sound():
+    native = using.native()
+    if native is not None:
+        assert native.all_sound(records(SHAPE, 100, NOW, 1))
+
+
+@needed
+@given(
+    st.lists(st.tuples(TEXTS, st.binary(max_size=300), st.none() | KEYS), max_size=40),
+    st.integers(0, 2**40),
+    st.integers(-(2**62), 2**62),
+)
+@settings(max_examples=60, deadline=None)
+def test_leaves_and_rows_are_alike(events, size, recorded_at):
+    topics, states, keys = [list(column) for column in zip(*events, strict=True)] or [[], [], []]
+    natively, python = both(lambda: leaves_of(TENANT.bytes, size, topics, recorded_at, keys, states))
+    assert natively == python
+    natively, python = both(lambda: copy_buffer(size, recorded_at, topics, states, keys, python))
+    assert natively == bytes(python)
+
+
+@needed
+@given(st.lists(st.lists(HASHES, max_size=9), max_size=9))
+@settings(max_examples=60, deadline=None)
+def test_the_tree_grows_alike(groups):
+    def grown():
+        peaks, size, told = [], 0, []
+        for leaves in groups:
+            append_peaks(peaks, size, leaves)
+            size += len(leaves)
+            told.append(list(peaks))
+        return told
+
+    natively, python = both(grown)
+    assert natively == python
+
+
+@needed
+@given(
+    st.lists(st.lists(st.tuples(KEYS, st.binary(min_size=8, max_size=8)), max_size=9), max_size=9),
+    st.lists(KEYS),
+)
+@settings(max_examples=30, deadline=None)
+def test_what_was_seen_is_held_alike(groups, asked):
+    def held():
+        seen = SeenKeys(recent_max=12)
+        for group in groups:
+            seen.add_all([key for key, _ in group], [digest for _, digest in group], b"\x01")
+        kept = seen.copy()
+        levels = [(size, left, sha256(bits).digest()) for size, left, bits in kept.levels]
+        return kept[:4], levels, seen.sort_out([key[2:] for key in asked])
+
+    natively, python = both(held)
+    assert natively == python
+
+
+# --- charging ----------------------------------------------------------------------------------------
+
+
+class Twin(World):
+    """A tenant to which everything happens; beside it one that is charged natively where that can be."""
+
+    def __init__(self, seed: int) -> None:
+        self.twin, self.counted = Tenant(), False
+        super().__init__(seed)
+
+    def note(self, event):
+        super().note(event)
+        if not self.counted:
+            self.twin.apply(event)
+
+    def charge(self, command, events):
+        untouched = [*canonical.lines(self.twin)]
+        done, states, told = natively(self.twin, command, self.now)
+        if done:
+            assert states == [encode(events[0], "a", b"digest--")]
+            assert told == ([("charged", 5, events[0].amount)], [b"k" * 16], [b"digest--"])
+            self.answers["native"] += 1
+        else:
+            assert [*canonical.lines(self.twin)] == untouched
+            assert (states, told) == ([], ([], [], []))
+        plain, self.counted = self.answers["plain"], done == 1
+        super().charge(command, events)
+        # What Python calls unusual is never charged natively.
+        assert self.answers["plain"] == plain + 1 or not self.counted
+        self.counted = False
+        assert [*canonical.lines(self.twin)] == [*canonical.lines(self.tenant)]
+        self.twin.check_whole()
+
+
+def natively(tenant, command, now):
+    """Charge one record natively: how many were, their states, and what is told of them."""
+    outcomes, states, keys, digests = [], [], [], []
+    oldest = tenant.plain.oldest(now)
+    ready = (command.record, b"k" * 16, b"digest--", command.token, command.sealed)
+    done = using.native().charge(
+        tenant.plain, [ready], 0, ["a"], oldest, now + FUTURE_MAX, 5, outcomes, states, keys, digests
+    )
+    return done, states, ([(one.status, one.seq, one.amount) for one in outcomes], keys, digests)
+
+
+@needed
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_native_code_charges_as_the_rules_do_or_leaves_it(seed):
+    world = Twin(seed)
+    world.run(150)
+    assert world.answers["native"]
+
+
+@needed
+@pytest.mark.soak
+@pytest.mark.parametrize("seed", range(2_000, 2_300))
+def test_so_it_does_for_longer(seed):
+    Twin(seed).run(400)
+
+
+RATES_OF_ALL_KINDS = tuple(
+    Rate(usage_type, usage_type + prefix, price, per, prefix, "", increment, minimum, fee, included)
+    for usage_type, prefix, price, per, increment, minimum, fee, included in (
+        ("voice", "", "0.07", 60, 1, 0, "0", True),
+        ("voice", "+49", "0.013", 7, 60, 0, "0.05", True),
+        ("voice", "+4420", "0.5", 3, 30, 90, "0", False),
+        ("data", "", "0.000333", 1000, 1024, 0, "0", True),
+        ("messaging", "", "0.0333333", 1, 1, 0, "0.001", False),
+        ("video", "", "0", 1, 1, 5, "0", True),
+    )
+)
+
+
+class Ours:
+    """A decider with an enterprise, whose log is kept in memory; commands as the writer carries them out."""
+
+    def __init__(self, method="half_up"):
+        self.log = MemoryLog()
+        self.decider = Decider.load(self.log, lambda: Sealer(TENANT, bytes(range(32))))
+        self.count = 0
+        self.command(OpenTenant("bench", "Europe/Berlin", "EUR", "carrier"))
+        for command in commands(SHAPE):
+            self.command(command)
+        self.command(
+            SignContract("more", "2020-01-01", tuple(Grant(t, 9_000_000) for t in USAGE_TYPES), True)
+        )
+        self.command(PublishTariff("all", 1, "EUR", RATES_OF_ALL_KINDS, method, 6))
+        self.command(SetLimit("d1", "data", 60_000_000))
+        self.command(SetLimit("d2", "voice", 2_000, (50, 80, 100)))
+        self.command(SetLimit("d3", "money", 90_000_000))
+
+    def command(self, command):
+        self.count += 1
+        (answer,) = self.decide([Order(command, command_key(f"c{self.count}"))])
+        assert isinstance(answer, Answer), answer
+
+    def decide(self, items):
+        slice, group = Slice(), Group(TENANT, self.decider.head, NOW)
+        slice.add(items, ACTOR)
+        outcomes = self.decider.decide(slice, group, NOW)
+        group.subject_keys = self.decider.sealer.take_unsaved()
+        self.log.append(group)
+        self.decider.head = Head(group.last, group.epoch, group.peaks)
+        return outcomes
+
+    def told(self):
+        rows = [*self.log.read(0, 10**9)]
+        kept = self.decider.seen.copy()
+        return rows, self.decider.head, [*canonical.lines(self.decider.state)], kept
+
+
+@needed
+@pytest.mark.parametrize("method", ["half_up", "half_even"])
+def test_the_log_of_thousands_of_charges_is_the_same_to_the_byte(method):
+    given = records(SHAPE, 5_000, NOW, 3)
+    given = [
+        replace(one, quantity=one.quantity % 90_000) if one.usage_type == "data" else one for one in given
+    ]
+    given += given[:100] + [replace(one, quantity=one.quantity + 1) for one in given[100:150]]
+    given += [replace(one, record_id=f"x{one.record_id}", line="+1") for one in given[:20]]
+
+    def played():
+        ours = Ours(method)
+        outcomes = [
+            outcome for at in range(0, len(given), 250) for outcome in ours.decide(given[at : at + 250])
+        ]
+        ours.decider.state.check_whole()
+        return outcomes, ours.told()
+
+    natively, python = both(played)
+    assert natively == python
+    statuses = {outcome.status for outcome in natively[0]}
+    assert statuses == {"charged", "rejected", "suspended", "duplicate"}
+
+
+@needed
+def test_usage_that_came_too_late_is_held_natively_too():
+    """To the microsecond."""
+    usual = records(SHAPE, 4, NOW, 9)
+    ages = (HOUR - 1, HOUR, HOUR + 1, 2 * HOUR)
+    given = [replace(one, started_at=NOW - age) for one, age in zip(usual, ages, strict=True)]
+
+    def played():
+        ours = Ours()
+        ours.command(SetLateRule("", 1))
+        return [(one.status, one.reason) for one in ours.decide(given)]
+
+    charged, held = ("charged", ""), ("suspended", "too_late")
+    assert both(played) == ([charged, charged, held, held],) * 2
+
+
+@needed
+def test_the_usual_load_is_charged_natively(monkeypatch):
+    ours, left = Ours(), []
+    ours.decide(records(SHAPE, 100, NOW, 5))  # opens the period
+    in_python = plain_charge.PlainCharges.charge
+    monkeypatch.setattr(plain_charge.PlainCharges, "charge", lambda *of: left.append(of) or in_python(*of))
+    ours.decide(records(SHAPE, 500, NOW, 6))
+    # The rest crosses one of the three limits.
+    assert len(left) < 50
+
+
+# --- what nobody should send ---------------------------------------------------------------------------
+
+ODD = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**63, -(2**63) - 1, 2**200, 1.5, "\ud800", "a\udfff", b"bytes", (), ("a",), [], {}]),
+    TEXTS,
+)
+
+
+@needed
+@given(st.lists(ODD, min_size=9, max_size=9))
+@settings(max_examples=60, deadline=None)
+def test_odd_records_end_as_they_do_in_python(fields):
+    record = UsageRecord(*fields)
+
+    def outcome():
+        try:
+            return prepared([record])
+        except Exception as error:  # noqa: BLE001  (which one it is, is asked)
+            return type(error)
+
+    answered, python = both(outcome)
+    assert answered == python
+    tenant = Tenant()
+    assert natively(tenant, ChargeUsage(record, b"", b""), NOW)[0] == 0
+    assert not using.native().all_sound([record]) or checked(record) is record
+
+
+@needed
+@given(st.data())
+@settings(max_examples=80, deadline=None)
+def test_odd_arguments_are_refused_or_left(data):
+    """No function takes what it was not made for: it says so, or does nothing."""
+    native = using.native()
+    anything = st.one_of(ODD, st.lists(ODD, max_size=3), st.just(bytearray(8)), st.just(set()), st.just({}))
+    lists = st.lists(st.one_of(ODD, st.just((1, 2, 3, 4, 5)), HASHES, KEYS), max_size=4)
+    name, count = data.draw(
+        st.sampled_from(
+            [
+                *(("identities", 1), ("all_sound", 1), ("prepare", 7), ("charge", 11), ("leaves", 6)),
+                *(("append_peaks", 3), ("copy_rows", 8), ("hold", 5), ("enter", 3), ("may_hold", 3)),
+            ]
+        )
+    )
+    asked = [
+        data.draw(st.one_of(lists, st.integers(-5, 5), st.binary(max_size=20), anything))
+        for _ in range(count)
+    ]
+    with contextlib.suppress(TypeError, AttributeError, ValueError, OverflowError):
+        getattr(native, name)(*asked)
+    with pytest.raises(TypeError):
+        getattr(native, name)(*asked, None)
+
+
+# --- one description of what is right ------------------------------------------------------------------
+
+
+def test_native_code_was_written_for_these_rules():
+    """Who changes one of them changes its twin in backend/native too, runs this file, and says so here."""
+    told = "".join(inspect.getsource(rule) for rule in RULES)
+    assert sha256(told.encode()).hexdigest()[:16] == WRITTEN_FOR
+
+
+def test_an_older_build_is_not_used(monkeypatch):
+    monkeypatch.setattr(using, "INTERFACE", -1)
+    monkeypatch.setattr(using._Built, "slices", None)
+    monkeypatch.setattr(using._Built, "missing", using._Built.missing)
+    using.set_up(deciding.UsageOutcome)
+    assert using.native() is None
+    assert "Python alone" in using.told()
+
+
+def test_a_charge_of_another_form_is_not_told_natively(monkeypatch):
+    assert using.frame_of_charges() is not None
+    monkeypatch.setattr(using, "_CHARGED", (*using._CHARGED[1:], "source"))
+    assert using.frame_of_charges() is None

@@ -47,7 +47,7 @@ class CountedCharges:
         first, charge = held
         place = self._find(first)
         if place is None:
-            self._add(told.seq, charge)
+            self._add(first, told.seq, charge)
             return
         if not self._is(place, charge):
             self._changed[place] = True
@@ -66,9 +66,7 @@ class CountedCharges:
 
     def enter(self, first: int) -> None:
         """A charge that is in no counter, or another, and is to come into one that is counted again."""
-        place = self._find(first)
-        assert place is not None
-        self._entering.add(place)
+        self._entering.add(first)
 
     def not_come(self) -> list[int]:
         """The events that hold of charges whose successors were expected and are not there."""
@@ -98,7 +96,9 @@ class CountedCharges:
         numbers = {number for name, number in self._numbers.items() if name in counting}
         entering = self._entering
         places = [
-            place for place, number in enumerate(self._counting) if number in numbers or place in entering
+            place
+            for place, number in enumerate(self._counting)
+            if number in numbers or (entering and self._firsts[place] in entering)
         ]
         # Of two at one moment the one that was charged first stays first.
         places.sort(key=self._used_at.__getitem__)
@@ -118,18 +118,20 @@ class CountedCharges:
         place = bisect_left(self._firsts, first)
         return place if place < len(self._firsts) and self._firsts[place] == first else None
 
-    def _add(self, seq: int, charge: UsageCharged) -> None:
+    def _add(self, first: int, seq: int, charge: UsageCharged) -> None:
+        """At the end, but for a record that was denied at first, and is charged since."""
         if len(self) >= COUNTED_MAX:
             raise Refused("too_many_records", count=len(self), count_max=COUNTED_MAX)
-        self._firsts.append(seq)
-        self._seqs.append(seq)
-        self._used_at.append(charge.started_at)
+        place = bisect_left(self._firsts, first)
+        self._firsts.insert(place, first)
+        self._seqs.insert(place, seq)
+        self._used_at.insert(place, charge.started_at)
+        self._counting.insert(place, NOWHERE)
         for column in (self._units, self._spent):
-            column.append(0)
-        self._counting.append(NOWHERE)
-        self._awaited.append(False)
-        self._put(len(self) - 1, charge)
-        self._changed.append(self._counting[-1] != NOWHERE)
+            column.insert(place, 0)
+        self._put(place, charge)
+        self._awaited.insert(place, False)
+        self._changed.insert(place, self._counting[place] != NOWHERE)
 
     def _put(self, place: int, charge: UsageCharged) -> None:
         self._counting[place], self._units[place], self._spent[place] = self._adds(charge)

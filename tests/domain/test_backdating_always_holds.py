@@ -46,6 +46,8 @@ CHANGES = st.one_of(
         for act in ("join", "end", "suspend", "resume")
     ),
 )
+SLOW = (HealthCheck.function_scoped_fixture, HealthCheck.too_slow)
+"""How long an example takes on a busy machine says nothing about the rules."""
 HISTORIES = st.lists(st.one_of(USES, USES, CHANGES), min_size=4, max_size=24)
 
 
@@ -104,7 +106,7 @@ def counters(company: Any) -> dict[str, list[int]]:
     return {kind: list(company.family(kind).used) for kind in ("voice", MONEY)}
 
 
-@settings(max_examples=120, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=120, deadline=None, suppress_health_check=SLOW)
 @given(HISTORIES)
 def test_it_is_as_if_it_had_been_told_in_time(company, now, history):
     late, in_time = company(), company()
@@ -119,7 +121,7 @@ def test_it_is_as_if_it_had_been_told_in_time(company, now, history):
         assert getattr(late.family(), part) == getattr(in_time.family(), part)
 
 
-@settings(max_examples=80, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=80, deadline=None, suppress_health_check=SLOW)
 @given(HISTORIES)
 def test_where_allowance_is_scarce_all_that_is_counted_is_what_charges_say(company, now, history):
     acme = company()

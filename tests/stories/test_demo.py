@@ -76,7 +76,7 @@ def test_from_nothing_to_an_explained_and_verified_bill():
     assert told_of["signature"] == "verified"
     assert told_of["received"] == 1
     assert (told_of["type"], told_of["node"]) == ("allotment.limit.threshold_crossed", "crew-1")
-    assert "crew-1" in told_of["email"]
+    assert "Crew 1 at 80 %" in told_of["email"]
 
 
 @pytest.mark.soak

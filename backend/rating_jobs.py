@@ -17,13 +17,15 @@ from ..domain.difference import Difference
 from ..domain.rating_job import FinishRating, RatingJob, Scope
 from ..domain.refusals import Refused
 from ..domain.rerated import RerateCharges
+from ..domain.resettled import CorrectPlans
 from ..domain.session import Session
 from ..domain.tenant import Tenant
 from .charges import state_at
 from .correcting import RecycleRecord
 from .deciding import Answer, Order
 from .log import LogUnavailable
-from .rerating import Outcome, Plan, Progress, begun, finish, hand_over, preview, start_key
+from .rerating import PREVIEW, Outcome, Plan, Progress, begun, finish, hand_over, preview, start_key
+from .resettling import Unsettled, settle, show, unsettled
 from .stopping import cancelled
 from .writer import Busy, Unavailable, Writer
 
@@ -96,7 +98,9 @@ class RatingJobs:
     async def _carry_out(self, key: Key, job: RatingJob) -> None:
         tenant, name = key
 
-        async def submit(command: RerateCharges | FinishRating | RecycleRecord, command_key: bytes) -> Answer:
+        async def submit(
+            command: RerateCharges | CorrectPlans | FinishRating | RecycleRecord, command_key: bytes
+        ) -> Answer:
             return await self._engine.carry_out_here(tenant, Order(command, command_key), JOBS_ACTOR)
 
         def progress(seq: int, of: int) -> None:
@@ -122,7 +126,20 @@ class RatingJobs:
             if not again:
                 break
             after = plan.upto
-        await finish(name, outcomes, submit)
+
+        async def look() -> Unsettled:
+            return await self._unsettled(key, job)
+
+        # After the charges, for these say what plans have counted.
+        outcomes[-1].planned.leave(await settle(look, submit, goes_on))
+        if goes_on():
+            await finish(name, outcomes, submit)
+
+    async def _unsettled(self, key: Key, job: RatingJob) -> Unsettled:
+        tenant, name = key
+        state = self._engine.open_writers()[tenant].state
+        about = (self._engine.isolation, tenant, state, name, job.started.scope, self._engine.clock())
+        return await self._engine.in_thread(lambda: unsettled(*about))
 
     async def _sessions_ended(self, key: Key, job: RatingJob, goes_on: Callable[[], bool]) -> bool:
         """Whether sessions that began elsewhere had to be waited for: they are charged where they began."""
@@ -168,7 +185,11 @@ class RatingJobs:
             end = reading.head().seq
             state = state_at(reading, reading.snapshots, end)
             about = (reading, sealer, state, scope, now)
-            return end, preview(*about, upto=end, correction=correction, progress=progress)
+            difference = preview(*about, upto=end, correction=correction, progress=progress)
+            if correction is None:
+                found = unsettled(self._engine.isolation, tenant, state, PREVIEW, scope, now)
+                show(difference, state, found, now)
+            return end, difference
 
         return await self._engine.in_thread(shown)
 

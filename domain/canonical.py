@@ -127,6 +127,10 @@ def _rerating(rerating: Rerating) -> Iterator[dict[str, Any]]:
         yield {"is": "rerated", "amount": rerating.changed}
     for period in sorted(rerating.corrected):
         yield {"is": "corrected", "period": period, "amount": rerating.corrected[period]}
+    for at, amount in sorted(rerating.resettling.corrected.items()):
+        yield {"is": "plan corrected", **msgspec.structs.asdict(at), "amount": amount}
+    for plan, period in sorted(rerating.resettling.by_charge):
+        yield {"is": "plan corrected by charge", "plan": plan, "period": period}
 
 
 def _owed(tenant: Tenant) -> Iterator[dict[str, Any]]:

@@ -11,6 +11,7 @@ from msgspec import Struct, field
 
 from .charging import UsageCharged
 from .rerated import Made, UsageCorrected, UsageRerated, Was, was
+from .resettled import PlanCorrected
 
 EXAMPLES_MAX = 20
 
@@ -45,7 +46,7 @@ class Change(Struct):
 
 
 Kind = tuple[int, str, str]
-"""Node, usage type and zone."""
+"""Node, usage type and zone; of a plan settled as a whole no type, and the plan in place of the zone."""
 
 
 class Difference(Struct):
@@ -74,6 +75,8 @@ class Difference(Struct):
         for event in events:
             if isinstance(event, UsageRerated | UsageCorrected):
                 self._add(event)
+            elif isinstance(event, PlanCorrected):
+                self._add_plan(event)
 
     def add_new(self, charge: UsageCharged) -> None:
         """Of a record that was charged for nothing so far."""
@@ -99,6 +102,14 @@ class Difference(Struct):
         self.examples.append(made)
         if len(self.examples) > 2 * EXAMPLES_MAX:
             self.trim()
+
+    def _add_plan(self, made: PlanCorrected) -> None:
+        for change in (self.total, self.by_kind.setdefault((made.stands_at, "", made.plan), Change())):
+            change.was_amount += made.was
+            change.amount += made.owed
+            change.corrected += made.difference
+        told = (made.of_period, made.plan, made.counted_at, made.units, made.was, made.owed)
+        self._digest = sha256(self._digest + repr(told).encode()).digest()
 
     def trim(self) -> None:
         self.examples.sort(key=lambda one: (-abs(one.charge.amount - one.was.amount), one.first))

@@ -26,6 +26,7 @@ from .rating_job import RatingStarted
 from .recounting import Recount
 from .refusals import Refused
 from .rerated import Again, CapCorrected, Made, TakenBack, UsageCorrected, UsageRerated, UsageTakenBack, was
+from .resettling import settled_whole, settles_plans
 from .rollover import RollOvers
 from .switching import Switching
 from .tariff import EXACT_MAX, CompiledRate, Tariffs
@@ -58,6 +59,7 @@ class Making:
         self._corrected: list[tuple[Again, UsageCorrected]] = []
         self.left: dict[int, str] = {}
         self._closed: dict[str, bool] = {}
+        self._settled_whole: frozenset[str] | None = None
         self._late: set[int] = set()
         """Who cannot have the allowance that was told: by the event that the charge stands in."""
 
@@ -124,8 +126,8 @@ class Making:
         rate = self._placed(again, rate)
         if closed and before.payer != CORPORATE:
             return "paid_by_others", None
-        if closed and (_is_settled_whole(rate) or _is_settled_whole(self._rate_before(before))):
-            return "counts_in_a_plan", None
+        if closed and (self._is_settled_whole(rate) or self._is_settled_whole(self._rate_before(before))):
+            return self._left_to_plan(again, before, rate), None
         after = self._rated(replace(again, charge=before), rate, closed=closed)
         if max(after.exact) >= EXACT_MAX:
             return "beyond_counting", None
@@ -134,6 +136,20 @@ class Making:
         if short and not self._of.contracts.periods[before.period].overage:
             return "insufficient_allowance", None
         return "", None if _same(again.charge, after) else after
+
+    def _is_settled_whole(self, rate: CompiledRate) -> bool:
+        """Whether the invoice settles all of its plan by a line of its own, which is told as it was."""
+        if rate.plan is None or rate.price is not None:
+            return False
+        if self._settled_whole is None:
+            self._settled_whole = settled_whole(self._of.tariffs)
+        return rate.plan.plan.plan in self._settled_whole
+
+    def _left_to_plan(self, again: Again, before: UsageCharged, rate: CompiledRate) -> str:
+        """Why a charge stays that should not: what its plan comes to differs for all of it together."""
+        after = self._rated(replace(again, charge=before), rate, closed=True)
+        is_told = settles_plans(self._job.scope) and _beside_plan(before) == _beside_plan(after)
+        return "" if is_told or _same(before, after) else "counts_in_a_plan"
 
     def _rated(self, again: Again, rate: CompiledRate, *, closed: bool) -> UsageCharged:
         before, path = again.charge, again.path or again.charge.path
@@ -314,12 +330,6 @@ class Making:
         ]
 
 
-def _is_settled_whole(rate: CompiledRate) -> bool:
-    """Whether the invoice settles the whole of a plan by a line of its own, which is told as it was."""
-    plan = rate.plan.plan if rate.plan is not None and rate.price is None else None
-    return plan is not None and (plan.kind == "volume" or bool(plan.minimum))
-
-
 def counted_in(charge: UsageCharged) -> Counted | None:
     """What it adds to a plan, and where; None where it is under none, or is free."""
     return charge.basis.counted if charge.basis is not None else None
@@ -345,6 +355,12 @@ def _same(before: UsageCharged, after: UsageCharged) -> bool:
     """
     found_by = {"tariff": before.tariff, "rate": before.rate, "prefix": before.prefix, "basis": before.basis}
     return replace(after, **found_by) == before and _adds(before) == _adds(after)
+
+
+def _beside_plan(charge: UsageCharged) -> tuple[Counting | None, int, int, int]:
+    """What a plan counts of it, and what it costs beside that."""
+    counting, units, spent = _adds(charge)
+    return counting, units, charge.overage, charge.amount - spent
 
 
 def _adds(charge: UsageCharged) -> tuple[Counting | None, int, int]:

@@ -12,6 +12,7 @@ from .limit import ThresholdCrossed
 from .planned import Counter, Counting
 from .rating_job import FinishRating, RatingFinished, RatingStarted, StartRating
 from .recounting import WindowCorrected
+from .resettled import CorrectPlans, PlanCorrected
 from .usage import UsageRecord
 
 CHARGES_MAX = 500
@@ -126,9 +127,9 @@ class RerateCharges(Struct, frozen=True, gc=False):
     charges: tuple[Again, ...]
 
 
-RatingEvent = RatingStarted | RatingFinished | UsageTakenBack | UsageRerated | UsageCorrected
-RatingCommand = StartRating | FinishRating | RerateCharges
-Made = UsageTakenBack | UsageRerated | UsageCorrected | ThresholdCrossed
+RatingEvent = RatingStarted | RatingFinished | UsageTakenBack | UsageRerated | UsageCorrected | PlanCorrected
+RatingCommand = StartRating | FinishRating | RerateCharges | CorrectPlans
+Made = UsageTakenBack | UsageRerated | UsageCorrected | ThresholdCrossed | PlanCorrected
 
 
 def was(charge: UsageCharged) -> Was:

@@ -33,6 +33,8 @@ from .rerated import (
     UsageRerated,
     UsageTakenBack,
 )
+from .resettled import CorrectPlans, PlanCorrected
+from .resettling import Resettling
 from .rollover import RollOvers
 from .tariff import Tariffs
 from .usage import MONEY
@@ -65,6 +67,7 @@ class Rerating:
         """By how much the enterprise was charged more since, in periods that are open, or less."""
         self.unsettled: tuple[Counting, ...] = ()
         """Counters of plans that a job had begun to count again when it was stopped: the next goes on."""
+        self.resettling = Resettling(contracts, tariffs, rollovers, charging.plans)
         self.waiting: dict[int, int] = {}
         """Charges that were taken back and are not made again yet, by the event they stood in."""
 
@@ -86,7 +89,10 @@ class Rerating:
                 return [self._start(command, now)]
             case FinishRating():
                 return [self._finish(command)]
-        events, _ = self.made(command, now)
+            case CorrectPlans():
+                events, _ = self.settled(command, now)
+            case _:
+                events, _ = self.made(command, now)
         if not events:
             raise Refused("nothing_to_rerate", job=command.job)
         return events
@@ -157,6 +163,11 @@ class Rerating:
             making.make(again)
         return making.events(), making.left
 
+    def settled(self, command: CorrectPlans, now: int) -> tuple[list[Made], list[str]]:
+        """The same of plans that closed periods have settled as a whole; the reasons of those that stay."""
+        events, left = self.resettling.told(command, self._running(command.job).started, now)
+        return [*events], left
+
     # --- apply --------------------------------------------------------------------------------
 
     def apply(self, event: RatingEvent) -> None:
@@ -171,7 +182,9 @@ class Rerating:
                 self._take_back(event)
             case UsageRerated():
                 self._charge_again(event)
-            case UsageCorrected():
+            case UsageCorrected() | PlanCorrected():
+                if isinstance(event, PlanCorrected):
+                    self.resettling.apply(event)
                 job = self.jobs[event.job]
                 job.changed += 1
                 job.corrected += event.difference
@@ -187,6 +200,7 @@ class Rerating:
     def _take_back(self, event: UsageTakenBack) -> None:
         job = self.jobs[event.job]
         job.counting = united(job.counting, event.counting)
+        self.resettling.apply_charges(event)
         for taken in event.charges:
             self.charging.count_use(taken.charge, -1, again=True)
             if taken.seq in self.waiting:

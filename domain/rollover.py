@@ -97,7 +97,7 @@ class RollOvers:
             yield self._settled_at(period), period
 
     def _settled_at(self, period: PeriodOpened) -> int:
-        return period.ends_at + self._contracts.terms_of(period).settle_after_hours * HOUR
+        return _settled_at(self._contracts, period)
 
     def _of(self, period: PeriodOpened) -> Iterator[Family]:
         for usage_type in self._contracts.types.known(money=True):
@@ -174,6 +174,15 @@ class RollOvers:
         self.turns[at] = self.turns.get(at, 0) + 1
         if not any(one.remaining_total for one in self._of(self._contracts.periods[event.period])):
             self._done.add(event.period)
+
+
+def closes_at(contracts: Contracts, period: PeriodOpened) -> int | None:
+    """From when on a period is closed; None where its contract settles none."""
+    return _settled_at(contracts, period) if contracts.terms_of(period).settles else None
+
+
+def _settled_at(contracts: Contracts, period: PeriodOpened) -> int:
+    return period.ends_at + contracts.terms_of(period).settle_after_hours * HOUR
 
 
 def _expired(family: Family) -> list[RolledBucket]:

@@ -154,6 +154,10 @@ class Counters(Struct, array_like=True):
     """Records that somebody wants to write off, and who."""
     written_off: list[tuple[str, int, int]] = []
     """Person, day, and how much was written off alone."""
+    settled_again: list[tuple[Counting, int]] = []
+    """What is owed elsewhere for plans of closed periods, ..."""
+    by_charge: list[tuple[str, str]] = []
+    """... and plans and closed periods whose single charges were corrected."""
 
 
 class KeptMember(Struct, array_like=True, gc=False):
@@ -252,6 +256,8 @@ def copy_counters(tenant: Tenant) -> CountersCopy:
         tenant.rerating.unsettled,
         list(tenant.suspense.writing_off.asked.items()),
         [(person, *of_day) for person, of_day in tenant.suspense.writing_off.alone.items()],
+        list(tenant.rerating.resettling.corrected.items()),
+        sorted(tenant.rerating.resettling.by_charge),
     )
     return CountersCopy(told, [_copy_family(family) for family in tenant.families.values()])
 
@@ -267,7 +273,7 @@ def encode_counters(copied: CountersCopy) -> bytes:
             *(told.jobs, told.corrected, told.taken_back, told.rerated),
             *(told.waiting, told.settled, told.imports, told.digests),
             *(told.plans, told.unsettled),
-            *(told.dismissals, told.written_off),
+            *(told.dismissals, told.written_off, told.settled_again, told.by_charge),
         ]
     )
 
@@ -363,6 +369,8 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
     tenant.rerating.jobs = {job.started.job: job for job in counted.jobs}
     tenant.rerating.corrected, tenant.rerating.waiting = counted.corrected, counted.taken_back
     tenant.rerating.changed, tenant.rerating.unsettled = counted.rerated, counted.unsettled
+    tenant.rerating.resettling.corrected = dict(counted.settled_again)
+    tenant.rerating.resettling.by_charge = set(counted.by_charge)
     tenant.suspense.waiting = dict(counted.waiting)
     tenant.suspense.settled.update(counted.settled)
     tenant.receiving.open = {begun.id: begun for begun in counted.imports}

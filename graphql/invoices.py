@@ -114,9 +114,12 @@ class PersonalCharge:
 class CorrectionLine:
     of_period: str
     node_id: ID
-    usage_type: str
+    usage_type: str = strawberry.field(description="Empty of a plan, and so are direction and zone.")
     direction: str
     zone: str
+    plan: str = strawberry.field(
+        description="The plan that came to something else than was settled; empty of charges."
+    )
     records: Quantity
     amount: Money
 
@@ -239,7 +242,8 @@ def _correction(line: views.CorrectionLine) -> CorrectionLine:
         node_id=ID(line.id),
         usage_type=line.usage_type,
         direction=line.direction,
-        zone=line.zone,
+        zone="" if line.plan else line.zone,
+        plan=line.plan,
         records=Quantity(line.records),
         amount=Money(line.amount),
     )

@@ -134,8 +134,11 @@ class RatingChange:
 @strawberry.type(description="The change of one node, usage type and zone.")
 class RatingChangeByKind:
     node_id: ID
-    usage_type: str
+    usage_type: str = strawberry.field(description="Empty of a plan, and so is the zone.")
     zone: str
+    plan: str = strawberry.field(
+        description="The plan that a closed period has settled as a whole; empty of charges."
+    )
     change: RatingChange
 
 
@@ -391,7 +394,13 @@ def _difference(seq: int, found: Difference, ids: list[str], reach: Reach) -> Ra
         looked_at=Quantity(found.looked_at),
         total=_change(found.total),
         kinds=[
-            RatingChangeByKind(node_id=ID(ids[node]), usage_type=kind, zone=zone, change=_change(change))
+            RatingChangeByKind(
+                node_id=ID(ids[node]),
+                usage_type=kind,
+                zone=zone if kind else "",
+                plan="" if kind else zone,
+                change=_change(change),
+            )
             for (node, kind, zone), change in kinds[:KINDS_SHOWN_MAX]
         ],
         left=[LeftAlone(reason=reason, records=records) for reason, records in sorted(found.left.items())],

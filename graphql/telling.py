@@ -70,12 +70,12 @@ _MOMENTS = (
     *("started_at", "since", "at", "starts_at", "ends_at", "valid_from", "expires_at"),
     *("before_until", "first_at", "until", "next_at"),
 )
-_ORDINALS = ("stopped_by",)
+_ORDINALS = ("stopped_by", "counted_at", "stands_at")
 _QUANTITIES = (
     *("quantity", "billed", "overage", "used", "limit", "amount"),
     *("requested", "granted", "overrun", "counted_used", "drawn"),
     *("whole", "before", "after", "change", "commitment"),
-    *("price", "left", "above", "value"),
+    *("price", "left", "above", "value", "owed", "was"),
 )
 _CAUSES = {
     "insufficient_allowance": "the allowance",

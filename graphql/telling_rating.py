@@ -8,6 +8,7 @@ import msgspec
 from ..domain.charging import UNCHARGED, UsageCharged
 from ..domain.rating_job import RatingFinished, RatingStarted
 from ..domain.rerated import RatingEvent, TakenBack, UsageCorrected, UsageRerated, UsageTakenBack
+from ..domain.resettled import PlanCorrected
 from .asking import Reach
 from .scalars import money_text
 
@@ -18,6 +19,8 @@ _HIDDEN = ("node",)
 
 def seen(event: RatingEvent, reach: Reach) -> bool:
     """Records by their path, as usage; jobs, and what was taken back for many, by who sees all."""
+    if isinstance(event, PlanCorrected):
+        return reach.sees(event.stands_at)
     return reach.sees_path(event.charge.path) if isinstance(event, RatedAgain) else reach.whole
 
 
@@ -35,6 +38,12 @@ def sentence(event: RatingEvent, name_of: Callable[[int], str]) -> str:
             who, of = name_of(event.charge.path[0]), event.charge.period
             return (
                 f"{money_text(difference)} is owed in {period} for usage of {who} in {of}, which is closed."
+            )
+        case PlanCorrected():
+            return (
+                f"{money_text(event.difference)} is owed in {event.period} for what {event.plan} comes to "
+                f"at {name_of(event.counted_at)} in {event.of_period}, which is closed: "
+                f"{money_text(event.owed)} in place of {money_text(event.was)}."
             )
         case UsageRerated(was=was, charge=charge):
             who, much = name_of(charge.path[0]), money_text(charge.amount)

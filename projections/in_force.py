@@ -1,6 +1,7 @@
 """In force: what a period's fees and plans are owed by: its stretch, who is covered when, which tariff.
 
-Read from what views keep of the log, so that a look back finds what was in force as of then.
+Read from what views keep of the log, so that a look back finds what was in force as of then. Of a period
+that is closed it is what was known when it closed: a version published later changes nothing of it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from ..domain.rating.fees import Fee
 from ..domain.rating.language import DECIMALS_MAX, Method
 from ..domain.rating.plan import PricePlan
 from ..domain.refusals import Refused
+from ..domain.rollover import closes_at
 from .contracts import contracts
 from .tables import Connection
 
@@ -54,8 +56,11 @@ class InForce(Struct, frozen=True):
     """In order of time; those with neither plans nor fees as well."""
 
 
-def in_force(db: Connection, period: str) -> InForce | None:
-    """None where no contract covers any of it, or no tariff had plans or fees."""
+def in_force(db: Connection, period: str, *, by_now: bool = False) -> InForce | None:
+    """None where no contract covers any of it, or no tariff had plans or fees.
+
+    `by_now`: as if it had been known at its close already what is known now.
+    """
     rows = db.execute(_TARIFFS).fetchall()
     if not any(row[4] != "[]" or row[5] != "[]" for row in rows):
         return None
@@ -72,14 +77,23 @@ def in_force(db: Connection, period: str) -> InForce | None:
     if not spans:
         return None
     whole = _stretch(agreed, period, spans[0][0], (starts_at, ends_at))
+    if not by_now:
+        rows = _known(agreed, period, rows)
     versions = [
         Published(
             *(version, method, decimals, _decode_plans(plans), _decode_fees(fees)),
             spans=[*_within(spans, since, until)],
         )
-        for (_, version, method, decimals, plans, fees), since, until in _turns(rows, starts_at, ends_at)
+        for (_, version, method, decimals, plans, fees, _), since, until in _turns(rows, starts_at, ends_at)
     ]
     return InForce(agreed.zone, whole, spans, versions)
+
+
+def _known(agreed: Contracts, period: str, rows: list[Row]) -> list[Row]:
+    """Of the versions: those that were known when the period closed, if it ever does."""
+    opened = agreed.periods.get(period)
+    closes = closes_at(agreed, opened) if opened is not None else None
+    return rows if closes is None else [row for row in rows if row[6] < closes]
 
 
 def _turns(rows: Sequence[Row], starts_at: int, ends_at: int) -> Iterator[tuple[Row, int, int]]:
@@ -128,7 +142,8 @@ def _contracts(db: Connection) -> Contracts:
 
 
 _TARIFFS = (
-    "SELECT valid_from, version, method, decimals, plans, fees FROM tariffs t "
+    "SELECT t.valid_from, version, t.method, t.decimals, t.plans, t.fees, v.recorded_at "
+    "FROM tariffs t JOIN tariff_versions v USING (version) "
     "WHERE NOT EXISTS (SELECT FROM tariff_withdrawals w WHERE w.version = t.version) ORDER BY version"
 )
 _PERIODS = "SELECT period, starts_at, ends_at, contract, version, overage FROM periods ORDER BY starts_at"

@@ -20,6 +20,7 @@ from ..domain.policy import PERSONAL as PERSONAL_ACCOUNT
 from ..domain.rating.amending import TariffAmended
 from ..domain.rating.overriding import RatesOverridden
 from ..domain.rerated import UsageCorrected
+from ..domain.resettled import PlanCorrected
 from ..domain.tariff import TariffPublished
 from ..domain.tenant import TenantOpened
 from .chunk import Chunk
@@ -71,7 +72,9 @@ CORRECTIONS = Table(
     },
     dict.fromkeys(("records", "amount"), "bigint"),
 )
-"""What is owed in a period for another one that is closed, or credited."""
+"""What is owed in a period for another one that is closed, or credited. Of a plan that is settled as a
+whole: of no usage type nor direction, and the plan in place of the zone."""
+NO_USAGE = ("", "")
 FACTS = Table(
     "tenant_facts",
     {"seq": "bigint"},
@@ -163,8 +166,14 @@ class CorrectionLine(Struct, frozen=True):
     usage_type: str
     direction: str
     zone: str
+    """Of a plan: what it is called."""
     records: int
     amount: int
+
+    @property
+    def plan(self) -> str:
+        """The plan that came to something else than was settled; "" of charges."""
+        return "" if self.usage_type else self.zone
 
 
 class PersonalLine(Struct, frozen=True):
@@ -326,6 +335,12 @@ def _corrections(chunk: Chunk) -> dict[Any, list[int]]:
             line = sums.setdefault(key, [0, 0])
             line[0] += 1
             line[1] += told.event.difference
+        elif isinstance(told.event, PlanCorrected):
+            plan = told.event
+            line = sums.setdefault(
+                (plan.period, plan.of_period, plan.stands_at, *NO_USAGE, plan.plan), [0, 0]
+            )
+            line[1] += plan.difference
     return sums
 
 

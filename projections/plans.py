@@ -9,6 +9,7 @@ from fractions import Fraction
 from itertools import chain
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from ..domain.charging import CORPORATE
 from ..domain.rating.fees import Ruler, shares
@@ -63,6 +64,11 @@ class PlanLine(Struct, frozen=True):
         return self.owed - self.spent
 
 
+Said = tuple[PricePlan, Published]
+Counters = dict[int, Counter]
+"""By who counts."""
+
+
 def apply(chunk: Chunk, db: Connection) -> None:
     sums: dict[tuple[str, str, int], list[int]] = {}
     charged = ((charge, 1) for charge in chunk.charges.events)
@@ -89,33 +95,71 @@ def counters(db: Connection, period: str) -> list[Counter]:
 
 def lines(db: Connection, period: str, held: InForce) -> list[PlanLine]:
     """Of each plan by the last version of the period that has it."""
-    last = {plan.plan: (plan, published) for published in held.versions for plan in published.plans}
-    counted: dict[str, dict[int, Counter]] = {}
+    counted = by_plan(db, period)
+    found: list[PlanLine] = []
+    for name, (plan, published) in sorted(last_said(held).items()):
+        for counter, minimum in standing(db, held, plan, counted.get(name, {})):
+            found += _of(CompiledPlan(plan), published, counter, minimum)
+    return found
+
+
+def last_said(held: InForce) -> dict[str, Said]:
+    """By plan: what it is in the end, and the version that says so."""
+    return {plan.plan: (plan, published) for published in held.versions for plan in published.plans}
+
+
+def by_plan(db: Connection, period: str) -> dict[str, Counters]:
+    counted: dict[str, Counters] = {}
     for counter in counters(db, period):
         counted.setdefault(counter.plan, {})[counter.ordinal] = counter
-    found: list[PlanLine] = []
-    for name, (plan, published) in sorted(last.items()):
-        minimums = _minimums(db, held, plan) if plan.minimum else {}
-        whose = counted.get(name, {})
-        for ordinal in sorted({*whose, *minimums}):
-            counter = whose.get(ordinal) or Counter(name, ordinal, 0, 0, 0)
-            found += _of(CompiledPlan(plan), published, counter, minimums.get(ordinal, Fraction(0)))
-    return found
+    return counted
+
+
+def standing(
+    db: Connection, held: InForce, plan: PricePlan, whose: Counters
+) -> Iterator[tuple[Counter, Fraction]]:
+    """Each who has counted in a plan, or owes something all the same, with that."""
+    minimums = _minimums(db, held, plan) if plan.minimum else {}
+    for ordinal in sorted({*whose, *minimums}):
+        counter = whose.get(ordinal) or Counter(plan.plan, ordinal, 0, 0, 0)
+        yield counter, minimums.get(ordinal, Fraction(0))
+
+
+def owed(said: Said, counter: Counter, minimum: Fraction, before: PricePlan | None = None) -> int:
+    """What a plan comes to in the end, its lines included. `before`: by whose prices charges were made.
+
+    Where it is not by these that all was charged, all is priced anew, in one: a part has no place of its own.
+    """
+    plan, published = said
+    come_to = counter.spent
+    priced_anew = before is not None and _prices(plan) != _prices(before) and plan.kind != "spend"
+    if counter.units and (plan.kind == "volume" or priced_anew):
+        come_to = _rounded(published, _whole(CompiledPlan(plan), counter.units))
+    return max(come_to, _rounded(published, minimum))
+
+
+def _prices(plan: PricePlan) -> PricePlan:
+    """Of two that are the same, the same units cost the same."""
+    return replace(plan, minimum="", share="whole")
+
+
+def _whole(plan: CompiledPlan, units: int) -> Fraction:
+    exact = plan.whole(units)
+    return exact if plan.cap is None else min(exact, Fraction(plan.cap))
 
 
 def _of(plan: CompiledPlan, published: Published, counter: Counter, minimum: Fraction) -> Iterator[PlanLine]:
     about = (counter.plan, counter.ordinal, published.version, counter.units)
     spent = counter.spent
     if plan.plan.kind == "volume" and counter.units:
-        exact = plan.whole(counter.units)
-        exact = exact if plan.cap is None else min(exact, Fraction(plan.cap))
-        owed = _rounded(published, exact)
-        if owed != spent:
-            yield PlanLine("volume", *about, spent, owed, exact.as_integer_ratio())
-        spent = owed
-    owed = _rounded(published, minimum)
-    if owed > spent:
-        yield PlanLine("minimum", *about, spent, owed, minimum.as_integer_ratio())
+        exact = _whole(plan, counter.units)
+        comes_to = _rounded(published, exact)
+        if comes_to != spent:
+            yield PlanLine("volume", *about, spent, comes_to, exact.as_integer_ratio())
+        spent = comes_to
+    at_least = _rounded(published, minimum)
+    if at_least > spent:
+        yield PlanLine("minimum", *about, spent, at_least, minimum.as_integer_ratio())
 
 
 def _rounded(published: Published, exact: Fraction) -> int:

@@ -10,6 +10,7 @@ from msgspec import Struct
 
 from ..domain.rating_job import RatingFinished, RatingStarted
 from ..domain.rerated import UsageCorrected, UsageRerated
+from ..domain.resettled import PlanCorrected
 from .chunk import Chunk
 from .tables import Connection, Table
 
@@ -85,7 +86,7 @@ def apply(chunk: Chunk, db: Connection) -> None:
                 ended.append((job, told.seq, records, left, told.event.stopped, told.recorded_at))
             case UsageRerated(_, _, job):
                 _add(changes, job, told.event.charge.amount - told.event.was.amount, 0)
-            case UsageCorrected(_, _, job):
+            case UsageCorrected(job=job) | PlanCorrected(job=job):
                 _add(changes, job, 0, told.event.difference)
     JOBS.insert(db, begun)
     ENDS.insert(db, ended)

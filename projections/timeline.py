@@ -33,6 +33,7 @@ from ..domain.limit import LimitSet, ThresholdCrossed
 from ..domain.one_off import FeeEvent
 from ..domain.policy import PolicySet, PolicyWithdrawn, UsageApproved
 from ..domain.raising import LimitRaised
+from ..domain.resettled import PlanCorrected
 from ..domain.rollover import RolledOver
 from ..domain.session_terms import SessionTermsSet
 from ..domain.trade_rules import TradeRulesSet
@@ -61,6 +62,8 @@ def _touched(told: Recorded, chunk: Chunk) -> Iterator[int]:
     if isinstance(event, RolledOver):
         for bucket in event.buckets:
             yield from (bucket.ordinal, bucket.target)
+    elif isinstance(event, PlanCorrected):
+        yield from (event.counted_at, event.stands_at)
     elif isinstance(event, TradeRulesSet):
         yield ENTERPRISE
     elif isinstance(event, NodeChangePlanned) and event.act != "rename" and event.to:

@@ -134,7 +134,13 @@ def tell_difference(
     kinds = sorted(found.by_kind.items(), key=lambda one: (-abs(one[1].difference), one[0]))
     if as_json:
         told = [
-            {"node": ids.get(node, str(node)), "usage_type": kind, "zone": zone, **_told(change)}
+            {
+                "node": ids.get(node, str(node)),
+                "usage_type": kind,
+                "zone": zone if kind else "",
+                "plan": "" if kind else zone,
+                **_told(change),
+            }
             for (node, kind, zone), change in kinds
         ]
         about = {"tenant": entry.slug, "dry_run": True, "seq": seq, "digest": found.digest}
@@ -146,7 +152,13 @@ def tell_difference(
         head = ("node", "type", "zone", "records", "units", "amount", "would be", "difference")
         rows = [
             (
-                *(ids.get(node, str(node)), kind, zone, change.records, change.billed - change.was_billed),
+                *(
+                    ids.get(node, str(node)),
+                    kind or "plan",
+                    zone,
+                    change.records,
+                    change.billed - change.was_billed,
+                ),
                 *(money(part, entry.currency) for part in (change.was_amount, change.amount)),
                 money(change.difference, entry.currency),
             )

@@ -41,6 +41,9 @@ TIERS = (Tier(100, "0.10"), Tier(200, "0.05", 1, "1"), Tier(0, "0.01"))
 MINUTES = PricePlan("minutes", "graduated", TIERS)
 CHEAPER = PricePlan("minutes", "graduated", (Tier(50, "0.10"), Tier(0, "0.02")))
 
+VOICE = Scope(usage_type="voice")
+"""Narrower than a plan of a closed period, which is settled as a whole or not at all."""
+
 
 def publish(company: Any, plan: PricePlan | None, price: str = "0", increment: int = 1) -> None:
     """Voice to "+49" is under a plan, or costs a price; all else costs a price."""
@@ -262,8 +265,8 @@ def test_a_closed_period_keeps_its_counters_the_difference_is_owed_in_the_one_th
         acme.use(100)
     december = now + 30 * 24 * 60 * MINUTE
     publish(acme, plan)
-    acme.do(StartRating("j-1", Scope(), "tariff_corrected"), december)
-    started = RatingStarted("j-1", Scope(), "tariff_corrected", "")
+    acme.do(StartRating("j-1", VOICE, "tariff_corrected"), december)
+    started = RatingStarted("j-1", VOICE, "tariff_corrected", "")
     replanning = Replanning(acme.tenant.rerating.parts, started, december, Positions())
     found = tuple(replanning.told(charges(acme)))
     events = acme.do(RerateCharges("j-1", found), december) if found else []

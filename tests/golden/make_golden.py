@@ -113,6 +113,7 @@ from allotment.domain.rerated import (
     Was,
 )
 from allotment.domain.reservation import Leg, Reservation
+from allotment.domain.resettled import PlanCorrected
 from allotment.domain.rollover import RolledBucket, RolledOver
 from allotment.domain.running import Line
 from allotment.domain.schedule import (
@@ -699,6 +700,13 @@ SAMPLES |= {
     "usage.rerated/v1": [
         UsageRerated(812, 77, "fix-4711", "tariff_corrected", WAS, REMADE),
         UsageRerated(BIG, 77, "all", "requested", WAS, REMADE, by_zone=True),
+    ],
+    "plan.corrected/v1": [
+        PlanCorrected(
+            *("fix-4711", "tariff_corrected", "2026-12", "2026-11", "us volume", 0, 0),
+            *(BIG, 1, 3_300_000, 2, 2_200_000),
+        ),
+        PlanCorrected("all", "requested", "2026-12", "2026-11", "minimum", 7, 2, 0, 0, 0, 2, BIG),
     ],
     "usage.corrected/v1": [
         UsageCorrected(812, 77, "fix-4711", "tariff_corrected", "2026-12", -5, WAS, REMADE, by_zone=True)

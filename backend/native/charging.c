@@ -190,7 +190,7 @@ static Family *family_for(Run *run, PyObject *of) {
 static int64_t counter_of(PyObject *counters, Py_ssize_t ordinal, int *wrong) {
     int64_t value = 0;
     if (ordinal >= PyList_GET_SIZE(counters) || !int_of(PyList_GET_ITEM(counters, ordinal), &value) ||
-        value > LARGE || value < -LARGE)
+        value > LARGE || value <= -LARGE)
         *wrong = 1;
     return value;
 }
@@ -232,7 +232,6 @@ static int window_at(Run *run, int64_t at) {
         return LEFT;
     PyObject *found = PyObject_CallMethod(run->plain, "_window_at", "L", (long long)at);
     if (found == NULL || found == Py_None) {
-        PyErr_Clear();
         Py_XDECREF(found);
         return LEFT;
     }
@@ -290,11 +289,11 @@ static Lane *lane_for(Run *run, PyObject *usage_type, PyObject *direction) {
         return NULL;
     PyObject *name = PyUnicode_Concat(usage_type, direction);
     PyObject *of = name != NULL ? PyDict_GetItemWithError(run->windows[run->window].lanes, name) : NULL;
+    Py_XINCREF(of);
     Py_XDECREF(name);
-    PyErr_Clear();
-    if (of == NULL || lane_read(run, &run->lanes[run->lane_count], of, usage_type, direction) != DONE)
-        return NULL;
-    return &run->lanes[run->lane_count++];
+    int done = of != NULL ? lane_read(run, &run->lanes[run->lane_count], of, usage_type, direction) : LEFT;
+    Py_XDECREF(of);
+    return done == DONE ? &run->lanes[run->lane_count++] : NULL;
 }
 
 static void rate_release(Rate *rate) {
@@ -340,7 +339,6 @@ static Rate *rate_for(Run *run, const Lane *lane, PyObject *counterpart) {
     if (found == NULL && !PyErr_Occurred())
         found = PyObject_CallMethod(lane->deck, "find", "O", counterpart);
     if (found == NULL || Py_TYPE(found) != rate_type) {
-        PyErr_Clear();
         Py_XDECREF(found);
         return NULL;
     }
@@ -365,7 +363,7 @@ typedef struct {
     Rate *rate;
 } Charge;
 
-/* A new reference to the path of whoever used an identity; NULL (no exception) where nobody plainly did. */
+/* A new reference to the path of whoever used an identity; NULL where nobody plainly did. */
 static PyObject *guided(Run *run, PyObject *token, int64_t at) {
     PyObject *holders = PyDict_GetItemWithError(run->by_token, token), *path = NULL;
     if (holders != NULL && PyTuple_CheckExact(holders) && PyTuple_GET_SIZE(holders) == 1 &&
@@ -385,7 +383,6 @@ static PyObject *guided(Run *run, PyObject *token, int64_t at) {
     }
     if (holders != NULL && !PyErr_Occurred())
         path = PyObject_CallMethod(run->hierarchy, "guide", "OL", token, (long long)at);
-    PyErr_Clear();
     return path;
 }
 
@@ -413,7 +410,6 @@ static int guide(Run *run, Charge *charge, PyObject *token) {
         return LEFT;
     int done = path_read(run, charge, path);
     Py_DECREF(path);
-    PyErr_Clear();
     return done;
 }
 
@@ -447,12 +443,15 @@ static int draw(Charge *charge) {
             return LEFT;
         if (!holds || free <= 0)
             continue;
+        counter_of(family->consumed, ordinal, &wrong);
+        if (wrong)
+            return LEFT;
         charge->drawn[charge->draws] = ordinal;
         charge->parts[charge->draws] = free < left ? free : left;
         left -= charge->parts[charge->draws++];
     }
     charge->taken = charge->billed - left;
-    return DONE;
+    return family->consumed_total > LARGE || family->remaining_total < -LARGE ? LEFT : DONE;
 }
 
 /* The multiple of `step` nearest to a fraction, by the tariff's method. */
@@ -486,13 +485,22 @@ static int is_near(const Charge *charge, const Family *family, int64_t quantity)
     int wrong = 0;
     for (int place = 0; place < charge->length; place++) {
         int64_t used = counter_of(family->used, charge->ordinals[place], &wrong);
-        if (wrong || used + quantity >= counter_of(family->mark, charge->ordinals[place], &wrong))
+        if (wrong || (Wide)used + quantity >= counter_of(family->mark, charge->ordinals[place], &wrong))
             return 1;
     }
     return wrong;
 }
 
-/* Everything up to the charge, and nothing has changed. */
+/* What went wrong while a record was only looked at is left too: Python says it in its own words. Whoever
+ * interrupts is heard. */
+static int leave(void) {
+    if (PyErr_Occurred() != NULL && !PyErr_ExceptionMatches(PyExc_Exception))
+        return FAILED;
+    PyErr_Clear();
+    return LEFT;
+}
+
+/* Everything up to the charge, and nothing has changed. Where it is LEFT an exception may be set. */
 static int decide(Run *run, Charge *charge, PyObject *const *of, PyObject *token) {
     if (!int_of(of[STARTED_AT], &charge->at) || !int_of(of[QUANTITY], &charge->quantity) ||
         charge->at < run->oldest || charge->at > run->latest || !PyUnicode_CheckExact(of[USAGE_TYPE]) ||
@@ -703,7 +711,7 @@ static int charge_record(Run *run, PyObject *const *of, PyObject *prepared, PyOb
     if (done == DONE)
         done = tell(&run->told, &charge, of, actor, digest, sealed);
     if (done != DONE)
-        return done;
+        return done == LEFT ? leave() : done;
     if (run->amount > LARGE - charge.amount)
         PUT(run_total(run));
     PyObject *made[GIVEN] = {outcome_of(&charge, seq), NULL, PyTuple_GET_ITEM(prepared, 1), digest};
@@ -740,7 +748,8 @@ static int charge_prepared(Run *run, PyObject *prepared, PyObject *actor, int64_
 
 /* Thousands of members' counters do not fit into a cache, and each record asks for others: so they are sent
  * for while something else is done, a block of records at a time, one step of the way for all of them before
- * the next. Nothing is decided here, nothing changed, and what is missing is just not sent for. */
+ * the next. Nothing is decided here, nothing changed, and what is missing is just not sent for. No Python code
+ * runs meanwhile (tokens are bytes, and compared with nothing else), so what is found need not be held. */
 static inline void send_for(const void *what) {
 #if defined(__GNUC__)
     __builtin_prefetch(what);
@@ -838,7 +847,8 @@ PyObject *native_charge(PyObject *self, PyObject *const *given, Py_ssize_t count
         return NULL;
     PyObject *prepared = given[1], *actors = given[3];
     if (record_type == NULL || rate_type == NULL || !int_of(given[2], &place) || !int_of(given[4], &oldest) ||
-        !int_of(given[5], &latest) || !int_of(given[6], &seq) || place < 0)
+        !int_of(given[5], &latest) || !int_of(given[6], &seq) || place < 0 || place > PyList_GET_SIZE(prepared) ||
+        seq > LARGE)
         return Py_NewRef(given[2]);
     Run *run = PyMem_Calloc(1, sizeof *run);
     if (run == NULL)

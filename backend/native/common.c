@@ -10,7 +10,7 @@ unsigned char *buffer_grow(Buffer *buffer, size_t more) {
         PyErr_NoMemory();
         return NULL;
     }
-    if (buffer->room - buffer->size < more) {
+    if (buffer->data == NULL || buffer->room - buffer->size < more) {
         size_t room = 2 * (buffer->size + more) + 512;
         unsigned char *data = PyMem_Realloc(buffer->data, room);
         if (data == NULL) {
@@ -237,6 +237,8 @@ static int is_a(char type, PyObject *given) {
         return PyList_CheckExact(given);
     case 'd':
         return PyDict_CheckExact(given);
+    case 't':
+        return PyTuple_CheckExact(given);
     case 's':
         return PyAnySet_CheckExact(given);
     case 'b':

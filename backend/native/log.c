@@ -61,6 +61,10 @@ PyObject *native_leaves(PyObject *self, PyObject *const *given, Py_ssize_t count
     int done = leaves == NULL ? FAILED : DONE;
     for (Py_ssize_t place = 0; done == DONE && place < size; place++) {
         unsigned char digest[HASH_BYTES];
+        if (PyList_GET_SIZE(topics) != size || PyList_GET_SIZE(keys) != size || PyList_GET_SIZE(states) != size) {
+            done = LEFT; /* somebody changed them under our hands */
+            break;
+        }
         done = put_leaf(&buffer, (const unsigned char *)PyBytes_AS_STRING(tenant), seq + place + 1, recorded_at,
                         PyList_GET_ITEM(topics, place), PyList_GET_ITEM(keys, place),
                         PyList_GET_ITEM(states, place));

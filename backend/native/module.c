@@ -4,7 +4,7 @@
 static PyObject *set_up(PyObject *self, PyObject *arguments) {
     (void)self;
     PyObject *record, *limits, *parts;
-    if (!PyArg_ParseTuple(arguments, "OOO", &record, &limits, &parts) || charging_setup(parts) != DONE ||
+    if (!PyArg_ParseTuple(arguments, "OO!O!", &record, &PyTuple_Type, &limits, &PyTuple_Type, &parts) || charging_setup(parts) != DONE ||
         records_setup(record, limits) != DONE)
         return NULL;
     Py_RETURN_NONE;

@@ -80,7 +80,8 @@ PyObject *native_may_hold(PyObject *, PyObject *const *, Py_ssize_t);
 int records_setup(PyObject *type, PyObject *limits);
 int charging_setup(PyObject *parts);
 
-/* So many arguments of these types, or a TypeError: 'l' list, 'd' dict, 's' set, 'b' bytes, 'i' int, 'o' any. */
+/* So many arguments of these types, or a TypeError: 'l' list, 'd' dict, 't' tuple, 's' set, 'b' bytes, 'i' int,
+ * 'o' any. */
 int check_arguments(const char *types, PyObject *const *given, Py_ssize_t count);
 
 #endif

@@ -37,8 +37,10 @@ int records_setup(PyObject *type, PyObject *limits) {
     Py_XSETREF(name_update, PyUnicode_InternFromString("update"));
     Py_XSETREF(name_digest, PyUnicode_InternFromString("digest"));
     Py_XSETREF(name_encrypt, PyUnicode_InternFromString("encrypt"));
-    record_type = (PyTypeObject *)Py_NewRef(type);
-    return PyErr_Occurred() ? FAILED : DONE;
+    if (PyErr_Occurred())
+        return FAILED;
+    Py_XSETREF(record_type, (PyTypeObject *)Py_NewRef(type));
+    return DONE;
 }
 
 /* --- the fields of one record --------------------------------------------------------------- */
@@ -164,7 +166,9 @@ PyObject *native_identities(PyObject *self, PyObject *const *given, Py_ssize_t c
     int done = made == NULL ? FAILED : DONE;
     for (Py_ssize_t place = 0; done == DONE && place < size; place++) {
         PyObject *identity = NULL;
-        done = identity_of(&buffer, PyList_GET_ITEM(given[0], place), &identity);
+        done = PyList_GET_SIZE(given[0]) == size
+                   ? identity_of(&buffer, PyList_GET_ITEM(given[0], place), &identity)
+                   : LEFT;
         if (done == DONE)
             PyList_SET_ITEM(made, place, identity);
     }
@@ -363,7 +367,7 @@ static int prepare_all(const Sealing *with, PyObject *const *given, PyObject *ra
 PyObject *native_prepare(PyObject *self, PyObject *const *given, Py_ssize_t count) {
     (void)self;
     Sealing with;
-    if (check_arguments("llsddob", given, count) != DONE ||
+    if (check_arguments("llsddtb", given, count) != DONE ||
         !PyArg_ParseTuple(given[5], "OO!O!O!OO", &with.keyed, &PyDict_Type, &with.tokens, &PyDict_Type,
                           &with.ciphers, &PyBytes_Type, &with.tenant, &with.token, &with.cipher))
         return NULL;

@@ -7,25 +7,23 @@
 
 enum { DAY_BYTES = 2, KEY_BYTES = 16, IDENTITY_BYTES = 14 };
 
-/* hold(young, days, keys, digests, status) -> list[bytes] | None: their hashes, in order. */
-PyObject *native_hold(PyObject *self, PyObject *const *given, Py_ssize_t count) {
-    (void)self;
-    if (check_arguments("ddllb", given, count) != DONE)
-        return NULL;
-    PyObject *keys = given[2], *digests = given[3];
-    Py_ssize_t size = PyList_GET_SIZE(keys), status = PyBytes_GET_SIZE(given[4]);
-    if (PyList_GET_SIZE(digests) != size)
-        Py_RETURN_NONE;
-    for (Py_ssize_t place = 0; place < size; place++) {
-        PyObject *key = PyList_GET_ITEM(keys, place), *digest = PyList_GET_ITEM(digests, place);
-        if (!PyBytes_CheckExact(key) || PyBytes_GET_SIZE(key) != KEY_BYTES || !PyBytes_CheckExact(digest))
-            Py_RETURN_NONE;
+static int are_keys(PyObject *keys, PyObject *digests) {
+    int are = PyTuple_GET_SIZE(keys) == PyTuple_GET_SIZE(digests);
+    for (Py_ssize_t place = 0; are && place < PyTuple_GET_SIZE(keys); place++) {
+        PyObject *key = PyTuple_GET_ITEM(keys, place);
+        are = PyBytes_CheckExact(key) && PyBytes_GET_SIZE(key) == KEY_BYTES &&
+              PyBytes_CheckExact(PyTuple_GET_ITEM(digests, place));
     }
+    return are;
+}
+
+static PyObject *hold_all(PyObject *const *given, PyObject *keys, PyObject *digests) {
+    Py_ssize_t size = PyTuple_GET_SIZE(keys), status = PyBytes_GET_SIZE(given[4]);
     PyObject *hashes = PyList_New(size);
     char last[DAY_BYTES] = {0};
     for (Py_ssize_t place = 0; hashes != NULL && place < size; place++) {
-        const char *key = PyBytes_AS_STRING(PyList_GET_ITEM(keys, place));
-        PyObject *digest = PyList_GET_ITEM(digests, place);
+        const char *key = PyBytes_AS_STRING(PyTuple_GET_ITEM(keys, place));
+        PyObject *digest = PyTuple_GET_ITEM(digests, place);
         Py_ssize_t more = PyBytes_GET_SIZE(digest);
         PyObject *hash = PyBytes_FromStringAndSize(key + DAY_BYTES, IDENTITY_BYTES);
         PyObject *value = PyBytes_FromStringAndSize(NULL, DAY_BYTES + more + status);
@@ -51,6 +49,21 @@ PyObject *native_hold(PyObject *self, PyObject *const *given, Py_ssize_t count) 
             PyList_SET_ITEM(hashes, place, hash);
         }
     }
+    return hashes;
+}
+
+/* hold(young, days, keys, digests, status) -> list[bytes] | None: their hashes, in order. */
+PyObject *native_hold(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    (void)self;
+    if (check_arguments("ddllb", given, count) != DONE)
+        return NULL;
+    /* Copies, for a dictionary compares keys, which may run Python code that changes the lists. */
+    PyObject *keys = PyList_AsTuple(given[2]), *digests = keys != NULL ? PyList_AsTuple(given[3]) : NULL;
+    PyObject *hashes = NULL;
+    if (digests != NULL)
+        hashes = are_keys(keys, digests) ? hold_all(given, keys, digests) : Py_NewRef(Py_None);
+    Py_XDECREF(keys);
+    Py_XDECREF(digests);
     return hashes;
 }
 
@@ -105,10 +118,14 @@ PyObject *native_may_hold(PyObject *self, PyObject *const *given, Py_ssize_t cou
     int64_t mask;
     if (check_arguments("oil", given, count) != DONE)
         return NULL;
-    if (filter_of(given, &mask) != DONE)
+    PyObject *found = PyList_New(0); /* first: a new list may have garbage collected, which may run Python code */
+    if (found == NULL)
+        return NULL;
+    if (filter_of(given, &mask) != DONE) {
+        Py_DECREF(found);
         Py_RETURN_NONE;
+    }
     const unsigned char *bits = (const unsigned char *)PyByteArray_AS_STRING(given[0]);
-    PyObject *found = PyList_New(0);
     for (Py_ssize_t place = 0; found != NULL && place < PyList_GET_SIZE(given[2]); place++) {
         PyObject *hash = PyList_GET_ITEM(given[2], place);
         uint64_t first, second;

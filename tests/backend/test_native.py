@@ -31,6 +31,7 @@ from allotment.domain.limit import SetLimit
 from allotment.domain.member import Member
 from allotment.domain.proof import HASH_BYTES
 from allotment.domain.rating import finding, rate, rounding
+from allotment.domain.refusals import InvariantBroken
 from allotment.domain.tariff import PublishTariff, Rate
 from allotment.domain.tenant import OpenTenant, Tenant
 from allotment.domain.usage import USAGE_TYPES, UsageRecord
@@ -394,6 +395,117 @@ def test_odd_arguments_are_refused_or_left(data):
         getattr(native, name)(*asked)
     with pytest.raises(TypeError):
         getattr(native, name)(*asked, None)
+
+
+@needed
+def test_odd_sizes_and_places_are_refused_or_left():
+    native = using.native()
+    assert native.copy_rows(b"", b"", 0, 0, [], [], [], []) == b""
+    for place, seq in ((2**63 - 1, 5), (0, 2**63 - 1)):
+        assert native.charge(None, [()], place, ["a"], 0, 0, seq, [], [], [], []) == place
+    with pytest.raises(TypeError):
+        native.prepare([], [], set(), {}, {}, None, b"")
+    with pytest.raises(TypeError):
+        native.set_up(UsageRecord, None, None)
+
+
+class Like:
+    """Has the hash of something else, and a say in whether it equals it."""
+
+    def __init__(self, other, asked):
+        self.hash, self.asked = hash(other), asked
+
+    def __hash__(self):
+        return self.hash
+
+    def __eq__(self, other):
+        return self.asked()
+
+
+@needed
+def test_keys_that_change_while_they_are_held_are_held_as_they_were():
+    keys, digests = ([bytes([place]) * size for place in range(9)] for size in (16, 8))
+    hashes = [key[2:] for key in keys]
+
+    def asked():
+        keys.clear()
+        digests.clear()
+        return False
+
+    held = {Like(hashes[0], asked): b""}
+    assert using.native().hold(held, {}, keys, digests, b"s") == hashes
+    assert not keys
+
+
+@pytest.fixture
+def opened():
+    """An enterprise whose period is open, and a record that is charged natively, out of a bucket."""
+    ours = Ours()
+    usual = records(SHAPE, 100, NOW, 5)
+    ours.decide(usual)
+    return ours, replace(next(one for one in usual if one.usage_type == "voice"), counterpart="+33")
+
+
+def charged(ours, record):
+    """Whether it was charged natively; else nothing has changed."""
+    untouched, token = [*canonical.lines(ours.decider.state)], ours.decider.sealer.token(record.line)
+    done, states, told = natively(ours.decider.state, ChargeUsage(record, token, b"sealed"), NOW)
+    assert done or ([*canonical.lines(ours.decider.state)], states, told) == (untouched, [], ([], [], []))
+    return done == 1
+
+
+def family_of(ours, record):
+    window = ours.decider.state.plain._window_at(record.started_at)
+    return window.lanes[record.usage_type + record.direction].family
+
+
+@needed
+def test_a_counter_too_large_to_count_on_is_left_before_anything_is_counted(opened):
+    ours, record = opened
+    family = family_of(ours, record)
+    consumed, left, taken = family.consumed, family.remaining_total, family.consumed_total
+    family.consumed = [2**62 + 1] * len(consumed)
+    assert not charged(ours, record)
+    family.consumed = consumed
+    family.granted_total, family.consumed_total = 2**63 - 1, 2**63 - 1 - left
+    assert not charged(ours, record)
+    family.granted_total, family.consumed_total = left + taken, taken
+    assert charged(ours, record)
+
+
+def raising(error):
+    def raises(*_):
+        raise error
+
+    return raises
+
+
+@needed
+def test_what_goes_wrong_while_one_is_looked_at_is_left(opened, monkeypatch):
+    ours, record = opened
+    family = family_of(ours, record)
+    holders = family.holders
+    family.holders = {Like(ordinal, raising(ValueError)) for ordinal in holders}
+    assert not charged(ours, record)
+    family.holders = holders
+    monkeypatch.setattr(plain_charge.PlainCharges, "_window_at", raising(ValueError))
+    assert not charged(ours, record)
+
+
+@needed
+def test_who_interrupts_is_heard(opened, monkeypatch):
+    monkeypatch.setattr(plain_charge.PlainCharges, "_window_at", raising(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        charged(*opened)
+
+
+@needed
+def test_what_goes_wrong_once_it_is_counted_stops_everything(opened, monkeypatch):
+    """Half of it has been left behind: that is no state to go on with."""
+    ours, record = opened
+    monkeypatch.setattr(bucket.Family, "check", raising(ValueError))
+    with pytest.raises(InvariantBroken, match="can be applied"):
+        ours.decide([replace(record, record_id="another")])
 
 
 # --- one description of what is right ------------------------------------------------------------------

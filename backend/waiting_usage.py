@@ -34,9 +34,8 @@ class WaitingUsage:
         hierarchy = state.hierarchy
         self._tokens = {
             token
-            for ident in scope.resources
+            for ident in (scope.resources if scope.anew else ())
             for token in hierarchy.tokens_of(hierarchy.resource(ident))
-            if scope.anew
         }
         self.erased = 0
         """Records that nobody can read any more."""

@@ -1,20 +1,26 @@
 """Changes of the hierarchy that are dated back, within periods that are open, and the job that follows.
 
-A node with its subtree has stood elsewhere; a resource has joined earlier, ended earlier, was suspended
-or resumed earlier than was told. What was used since is charged again as if that had been told in time,
-by a job that begins with the change, in one command. One at a time: each goes by the hierarchy as it is.
+A node with its subtree has stood elsewhere, was merged into another or closed; a resource has joined,
+ended, was suspended or resumed earlier than was told. What was used since is charged again as if that had
+been told in time, by a job that begins with the change, in one command.
+One at a time: each goes by the hierarchy as it is.
 """
 
 from collections.abc import Sequence
 
 from msgspec import Struct
+from msgspec.structs import replace
 
+from .bucket import Transferred
+from .closing import closed_earlier, merged_earlier
 from .contract import Contracts
 from .correcting import CorrectMove, decide_correction
-from .hierarchy import DEPTH_MAX, Hierarchy, MoveResource, ResourceEnded, ResourceMoved
+from .hierarchy import DEPTH_MAX, AddNode, Hierarchy, MoveResource, NodeAdded, ResourceEnded, ResourceMoved
 from .life import (
     IdentityRemoved,
+    NodeClosed,
     NodeMoved,
+    NodeRenamed,
     ResourceJoinedEarlier,
     ResourceResumed,
     ResourceSuspended,
@@ -29,6 +35,32 @@ from .rollover import RollOvers
 CAUSE = "hierarchy_corrected"
 
 
+class CorrectAdd(Struct, frozen=True, array_like=True):
+    """Let a node be there that existed before it was told: others may have moved below it, or joined it."""
+
+    job: str
+    node: str
+    parent: str
+    name: str
+    kind: str
+    since: int
+    note: str = ""
+    shown: str = ""
+    expected: int | None = None
+
+
+class CorrectRename(Struct, frozen=True, array_like=True):
+    """Let a node have been called otherwise since a moment that is over."""
+
+    job: str
+    node: str
+    name: str
+    since: int
+    note: str = ""
+    shown: str = ""
+    expected: int | None = None
+
+
 class CorrectNodeMove(Struct, frozen=True, array_like=True):
     """Let a node, with all that is below it, have stood below another since a moment that is over."""
 
@@ -40,6 +72,29 @@ class CorrectNodeMove(Struct, frozen=True, array_like=True):
     note: str = ""
     shown: str = ""
     """The digest of the difference that was shown to whoever confirmed it."""
+    expected: int | None = None
+
+
+class CorrectMerge(Struct, frozen=True, array_like=True):
+    """Let a node have been merged into another at a moment that is over, with all that was there."""
+
+    job: str
+    node: str
+    successor: str
+    at: int
+    note: str = ""
+    shown: str = ""
+    expected: int | None = None
+
+
+class CorrectClose(Struct, frozen=True, array_like=True):
+    """Let a node have been closed at a moment that is over. It was empty then, and has been since."""
+
+    job: str
+    node: str
+    at: int
+    note: str = ""
+    shown: str = ""
     expected: int | None = None
 
 
@@ -87,11 +142,16 @@ class CorrectResumption(Struct, frozen=True, array_like=True):
     expected: int | None = None
 
 
-Backdated = CorrectNodeMove | CorrectJoin | CorrectEnd | CorrectSuspension | CorrectResumption
-Correction = CorrectMove | Backdated
+OfNode = CorrectRename | CorrectNodeMove | CorrectMerge | CorrectClose
+Backdated = OfNode | CorrectJoin | CorrectEnd | CorrectSuspension | CorrectResumption
+Correction = CorrectMove | CorrectAdd | Backdated
 Told = (
     ResourceMoved
+    | NodeAdded
+    | NodeRenamed
     | NodeMoved
+    | NodeClosed
+    | Transferred
     | ResourceJoinedEarlier
     | IdentityRemoved
     | ResourceEnded
@@ -124,11 +184,15 @@ class Backdating:
             self._life.check_asked(MoveResource(command.resource, command.node, 0, command.expected))
             parts = (self._hierarchy, self._contracts, self._rollovers, self._rerating)
             return decide_correction(command, *parts, now)
-        member = self._member(command)
         check_text("note", command.note, empty=True)
-        self._life.check_version(member, command.expected)
-        self._check_open(_moment(command), now)
-        told, scope = self._changed(command, member)
+        if isinstance(command, CorrectAdd):
+            self._check_open(command.since, now)
+            told, scope = self._added(command)
+        else:
+            member = self._member(command)
+            self._life.check_version(member, command.expected)
+            self._check_open(_moment(command), now)
+            told, scope = self._changed(command, member)
         started = StartRating(command.job, scope, CAUSE, command.note, command.shown)
         begun = self._rerating.decide(started, now)
         return [*told, *begun]  # type: ignore[list-item]
@@ -147,14 +211,22 @@ class Backdating:
             raise Refused("period_closed", period=self._contracts.name_at(at))
 
     def _member(self, command: Backdated) -> Member:
-        if isinstance(command, CorrectNodeMove):
+        if isinstance(command, OfNode):
             return self._hierarchy.check_open(self._hierarchy.node(command.node))
         return self._hierarchy.resource(command.resource)
 
     def _changed(self, command: Backdated, member: Member) -> tuple[list[Told], Scope]:
         match command:
+            case CorrectRename(_, node, name, since, note):
+                check_text("name", name)
+                return [NodeRenamed(node, name, note, since)], _nothing(node, since)
             case CorrectNodeMove():
                 return self._moved(command, member)
+            case CorrectMerge():
+                return self._merged(command, member)
+            case CorrectClose(_, _, at, note):
+                told = closed_earlier(self._hierarchy, self._life, member, at, note)
+                return [*told], Scope(node=member.id, starts_at=at, guided=True)
             case CorrectJoin():
                 return self._joined(command, member)
             case CorrectEnd():
@@ -165,6 +237,15 @@ class Backdating:
                 return self._resumed(command, member)
 
     # --- a node and all below it ----------------------------------------------------------------
+
+    def _added(self, command: CorrectAdd) -> tuple[list[Told], Scope]:
+        """Paths know no beginning of a node: whoever turns out to have been there may be moved there."""
+        if not command.parent:
+            raise Refused("second_root", root=self._hierarchy.root.id)
+        added = AddNode(command.node, command.parent, command.name, command.kind)
+        (told,) = self._hierarchy.decide(added)
+        assert isinstance(told, NodeAdded)
+        return [replace(told, since=command.since)], _nothing(command.node, command.since)
 
     def _moved(self, command: CorrectNodeMove, node: Member) -> tuple[list[Told], Scope]:
         hierarchy, since = self._hierarchy, command.since
@@ -183,11 +264,18 @@ class Backdating:
         scope = Scope(node=node.id, starts_at=since, guided=True)
         return [NodeMoved(node.id, parent.id, since, command.note)], scope
 
-    def _check_tree(self, node: Member, parent: Member, since: int) -> None:
+    def _merged(self, command: CorrectMerge, node: Member) -> tuple[list[Told], Scope]:
+        target = self._hierarchy.check_open(self._hierarchy.node(command.successor))
+        told = merged_earlier(self._hierarchy, self._life, node, target, command.at, command.note)
+        # The node itself does not go there, but what is below it.
+        self._check_tree(node, target, command.at, itself=0)
+        return [*told], Scope(node=node.id, starts_at=command.at, guided=True)
+
+    def _check_tree(self, node: Member, parent: Member, since: int, itself: int = 1) -> None:
         """Refuses what would have made a circle, or too deep a tree, at any moment since."""
         for at in self._life.times(since):
             above = self._way_up(node, parent, at)
-            if above + self._height_at(node, at) > DEPTH_MAX:
+            if above + self._height_at(node, at) - 1 + itself > DEPTH_MAX:
                 raise Refused("too_deep", node=node.id, depth_max=DEPTH_MAX)
 
     def _way_up(self, node: Member, parent: Member | None, at: int) -> int:
@@ -301,9 +389,18 @@ def _of(resource: Member, since: int, until: int) -> Scope:
     return Scope(starts_at=since, ends_at=until, guided=True, resources=(resource.id,), anew=True)
 
 
+def _nothing(node: str, since: int) -> Scope:
+    """Nobody's usage: what a node is called, and since when it is there, is charged to nobody."""
+    return Scope(starts_at=since, ends_at=since + 1, guided=True, resources=(node,))
+
+
 def _begins(holder: Holder) -> int:
     return holder.since if isinstance(holder, Spell) else holder.stays[0][0]
 
 
 def _moment(command: Backdated) -> int:
-    return command.since if isinstance(command, CorrectNodeMove | CorrectJoin) else command.at
+    match command:
+        case CorrectRename() | CorrectNodeMove() | CorrectJoin():
+            return command.since
+        case _:
+            return command.at

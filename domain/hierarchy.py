@@ -32,6 +32,8 @@ class NodeAdded(Struct, frozen=True, array_like=True):
     parent: str
     name: str
     kind: str
+    since: int = 0
+    """Since when it exists, where that was told back-dated; else since it was recorded."""
 
 
 class ResourceAdded(Struct, frozen=True, array_like=True):

@@ -30,6 +30,11 @@ class Ledger:
     def take(self, path: Path, drawn: Drawn) -> None:
         self._count(path, drawn, -1)
 
+    def pass_on(self, source: int, target: int, part: int) -> None:
+        """What one has, another has."""
+        self._more[source] = self._more.get(source, 0) - part
+        self._more[target] = self._more.get(target, 0) + part
+
     def permits(self, path: Path, drawn: Drawn) -> bool:
         """Whether buckets on a path have these parts, and no cap below them keeps them back."""
         if any(ordinal not in path or self.available(ordinal) < part for ordinal, part in drawn):

@@ -22,6 +22,8 @@ class NodeRenamed(Struct, frozen=True, array_like=True):
     node: str
     name: str
     note: str = ""
+    since: int = 0
+    """Since when it is called so, where that was told back-dated; else since it was recorded."""
 
 
 class NodeMoved(Struct, frozen=True, array_like=True):

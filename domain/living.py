@@ -216,10 +216,7 @@ class Life:
 
     def _close(self, node: Member, successor: str, at: int, note: str) -> list[Told]:
         """The events of a close; with a successor those that empty it come first."""
-        self._check_not_root(node)
-        for plan in self.plans.values():
-            if plan.act != "rename" and plan.to == node.id:
-                raise Refused("planned_into", node=node.id, by=plan.node, planned_at=plan.at)
+        self.check_may_close(node)
         if not successor:
             self._check_empty(node, at)
             return [NodeClosed(node.id, "", at, note)]
@@ -228,7 +225,13 @@ class Life:
             raise Refused("cycle", node=node.id)
         for child in self._hierarchy.children(node):
             self._check_tree(child, {child.ordinal: target}, at)
-        return [*self._emptied(node, target, at, note), NodeClosed(node.id, target.id, at, note)]
+        return [*self.emptied(node, target, at, note), NodeClosed(node.id, target.id, at, note)]
+
+    def check_may_close(self, node: Member) -> None:
+        self._check_not_root(node)
+        for plan in self.plans.values():
+            if plan.act != "rename" and plan.to == node.id:
+                raise Refused("planned_into", node=node.id, by=plan.node, planned_at=plan.at)
 
     def _check_empty(self, node: Member, at: int) -> None:
         closed = self._hierarchy.closed
@@ -238,7 +241,7 @@ class Life:
             for resource in self._hierarchy.resources_of(node)
             if any(path[1:2] == (node.ordinal,) for path in paths_from(resource, at))
         ]
-        remaining = sum(family.remaining[node.ordinal] for family in self._running(at))
+        remaining = sum(family.remaining[node.ordinal] for family in self.running(at))
         if nodes or resources or remaining:
             raise Refused(
                 "node_not_empty",
@@ -248,16 +251,16 @@ class Life:
                 remaining=remaining,
             )
 
-    def _emptied(self, node: Member, target: Member, at: int, note: str) -> list[Transferred]:
+    def emptied(self, node: Member, target: Member, at: int, note: str) -> list[Transferred]:
         """What can move of its buckets in periods that are not over."""
         reason = "return" if target.ordinal in node.way else "trade"
         return [
             Transferred(node.id, target.id, family.usage_type, family.period, available, reason, note)  # type: ignore[arg-type]
-            for family in self._running(at)
+            for family in self.running(at)
             if (available := family.available(node.ordinal)) > 0
         ]
 
-    def _running(self, at: int) -> list[Family]:
+    def running(self, at: int) -> list[Family]:
         periods = self._contracts.periods
         return [family for family in self._families.values() if periods[family.period].ends_at > at]
 
@@ -382,9 +385,7 @@ class Life:
         hierarchy.closed[node.ordinal] = (at, -1 if successor is None else successor.ordinal)
         if successor is None:
             return
-        for child in hierarchy.children(node):
-            hierarchy.put(child, successor, at, self.times(at))
-            hierarchy.arrive(child, successor)
+        hierarchy.inherit(node, successor, at, self.times(at))
         hierarchy.succeed(node, successor, at)
 
     def check_whole(self) -> None:

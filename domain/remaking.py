@@ -14,7 +14,8 @@ from msgspec.structs import replace
 from .bucket import Drawn, Family
 from .charging import CORPORATE, UsageCharged, find_rate, rated_again, told_of
 from .contract import Contracts
-from .hierarchy import Path
+from .heirs import Heirs, Pass
+from .hierarchy import Hierarchy, Path
 from .ledger import Ledger, trimmed
 from .limit import Limits
 from .planned import Counter, Counting, Plans
@@ -45,6 +46,7 @@ class Parts(NamedTuple):
     families: Families
     rollovers: RollOvers
     plans: Plans
+    hierarchy: Hierarchy
 
 
 class Making:
@@ -59,6 +61,7 @@ class Making:
         self._corrected: list[tuple[Again, UsageCorrected]] = []
         self.left: dict[int, str] = {}
         self._closed: dict[str, bool] = {}
+        self._heirs = Heirs(of.hierarchy)
         self._settled_whole: frozenset[str] | None = None
         self._late: set[int] = set()
         """Who cannot have the allowance that was told: by the event that the charge stands in."""
@@ -113,7 +116,43 @@ class Making:
     def _again(
         self, again: Again, rate: CompiledRate | None, *, closed: bool
     ) -> tuple[str, UsageCharged | None]:
-        """The new charge; None and why, where there is none, or nothing that anybody pays has changed."""
+        """The new charge; None and why, where there is none, or nothing that anybody pays has changed.
+
+        What it gives back to nodes that were merged moves on to their successors.
+        """
+        if closed or not self._job.scope.guided or not self._of.hierarchy.closed:
+            return self._becomes(again, rate, closed=closed)
+        before = list(self._passes(again, None))
+        self._pass(before, 1)
+        problem, after = self._becomes(again, rate, closed=closed)
+        if after is None:
+            self._pass(before, -1)
+            return problem, None
+        rest = list(self._passes(again, after))
+        self._pass(rest, 1)
+        self._heirs.note([*before, *rest])
+        return problem, after
+
+    def _passes(self, again: Again, after: UsageCharged | None) -> Iterator[Pass]:
+        charge = again.charge
+        path, ends_at = again.path or charge.path, self._of.contracts.periods[charge.period].ends_at
+        for usage_type, had, has in (
+            (charge.usage_type, charge.drawn, after.drawn if after else ()),
+            (MONEY, charge.credit, after.credit if after else ()),
+        ):
+            key = (usage_type, charge.period)
+            if after is None:
+                yield from self._heirs.before(key, had, path, ends_at)
+            else:
+                yield from self._heirs.after(key, had, has, path, ends_at)
+
+    def _pass(self, passes: list[Pass], sign: int) -> None:
+        for key, source, target, part in passes:
+            self._ledger_of(*key).pass_on(source, target, sign * part)
+
+    def _becomes(
+        self, again: Again, rate: CompiledRate | None, *, closed: bool
+    ) -> tuple[str, UsageCharged | None]:
         if again.becomes:
             return _withdrawn(again, again.becomes, closed=closed)
         if rate is None:
@@ -307,7 +346,7 @@ class Making:
         return tuple(sorted(one for one in found if one is not None))
 
     def events(self) -> list[Made]:
-        """What is taken back, all of it; then each made again; what they reach; and corrections."""
+        """What is taken back, all of it, and moves on; then each made again; what they reach; corrections."""
         if not self._made and not self._corrected:
             return []
         job, recount = self._job, Recount(self._of.limits, self._of.families)
@@ -321,6 +360,7 @@ class Making:
         back = tuple(TakenBack(again.seq, again.first, again.charge) for again, _, _ in self._made)
         return [
             UsageTakenBack(job.job, back, caps, recount.windows(), self._counting()),
+            *self._heirs.events(job.note),
             *(
                 UsageRerated(*(again.seq, again.first, job.job, job.cause, was(again.charge), after, by_zone))
                 for again, after, by_zone in self._made

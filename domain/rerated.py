@@ -5,7 +5,7 @@ from typing import ClassVar
 from msgspec import Struct
 from msgspec.structs import replace
 
-from .bucket import Drawn
+from .bucket import Drawn, Transferred
 from .charging import UNCHARGED, UsageCharged
 from .hierarchy import Path
 from .limit import ThresholdCrossed
@@ -129,7 +129,7 @@ class RerateCharges(Struct, frozen=True, gc=False):
 
 RatingEvent = RatingStarted | RatingFinished | UsageTakenBack | UsageRerated | UsageCorrected | PlanCorrected
 RatingCommand = StartRating | FinishRating | RerateCharges | CorrectPlans
-Made = UsageTakenBack | UsageRerated | UsageCorrected | ThresholdCrossed | PlanCorrected
+Made = UsageTakenBack | Transferred | UsageRerated | UsageCorrected | ThresholdCrossed | PlanCorrected
 
 
 def was(charge: UsageCharged) -> Was:

@@ -230,7 +230,9 @@ class Rerating:
     @property
     def parts(self) -> Parts:
         plans = self.charging.plans
-        return Parts(self.contracts, self.tariffs, self.limits, self.families, self.rollovers, plans)
+        return Parts(
+            self.contracts, self.tariffs, self.limits, self.families, self.rollovers, plans, self.hierarchy
+        )
 
     def check_settled(self) -> None:
         """At the end of a log, and wherever a command may be decided."""

@@ -139,6 +139,18 @@ class Ways:
 
     # --- nodes that are succeeded ---------------------------------------------------------------
 
+    def inherit(self, node: Member, successor: Member, at: int, times: Sequence[int]) -> None:
+        """Every node that stands below a node from a moment on, or did since, stands below its successor."""
+        for ordinal in list(self.below.get(node.ordinal, ())):
+            child = self.members[ordinal]
+            assert child.parent is not None, "the root stands below nobody"
+            dated = self.parents.get(ordinal) or [(BEFORE_ALL, child.parent)]
+            stood = _gone_over(dated, node, successor, at)
+            if stood != dated:
+                self._date(child, stood, times)
+            if child.parent is node:
+                self.arrive(child, successor)
+
     def succeed(self, node: Member, successor: Member, at: int) -> None:
         """Whoever is on a node from a moment on, or comes to it later, is on its successor."""
         for resource in list(self.resources_of(node)):
@@ -161,6 +173,20 @@ class Ways:
             if path or laid:
                 go_on(laid, moment, path)
         resource.stays[:] = laid
+
+
+def _gone_over(dated: Dated, node: Member, successor: Member, at: int) -> Dated:
+    """Below the successor instead, from a moment on."""
+    found: Dated = []
+    for since, parent in dated:
+        if parent is node and since >= at:
+            found.append((since, successor))
+        else:
+            found.append((since, parent))
+    stands = [parent for since, parent in dated if since <= at]
+    if stands[-1] is node and all(since != at for since, _ in found):
+        found.append((at, successor))
+    return sorted(found, key=_above_since)
 
 
 def paths_from(resource: Member, at: int) -> list[Path]:

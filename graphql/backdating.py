@@ -11,10 +11,14 @@ import strawberry
 from strawberry import ID
 
 from ..domain.backdating import (
+    CorrectAdd,
+    CorrectClose,
     CorrectEnd,
     Correction,
     CorrectJoin,
+    CorrectMerge,
     CorrectNodeMove,
+    CorrectRename,
     CorrectResumption,
     CorrectSuspension,
 )
@@ -44,11 +48,19 @@ from .wording import DRY, NOTE
 
 @strawberry.enum(description="What was so since an earlier moment than was told.")
 class BackdatedAct(Enum):
+    CREATE = strawberry.enum_value("create", description="A node was there, below `to`.")
+    RENAME = strawberry.enum_value("rename", description="A node was called `name`.")
     MOVE = strawberry.enum_value("move", description="A node with its subtree, or a resource, stood on `to`.")
+    MERGE = strawberry.enum_value("merge", description="A node was merged into `to`, with all there.")
+    CLOSE = strawberry.enum_value("close", description="A node was closed: empty then and since.")
     JOIN = strawberry.enum_value("join", description="A resource was on its first node.")
     END = strawberry.enum_value("end", description="A resource had ended.")
     SUSPEND = strawberry.enum_value("suspend", description="A resource was suspended.")
     RESUME = strawberry.enum_value("resume", description="A suspended resource was resumed.")
+
+
+SOMEWHERE = (BackdatedAct.CREATE, BackdatedAct.MOVE, BackdatedAct.MERGE)
+NAMING = (BackdatedAct.CREATE, BackdatedAct.RENAME)
 
 
 @strawberry.input(description="What has been so since a moment that is over, in a period that is not closed.")
@@ -57,7 +69,12 @@ class BackdateInput:
     act: BackdatedAct
     id: ID = strawberry.field(description="The node or resource.")
     at: Moment = strawberry.field(description="Since when.")
-    to: ID | None = strawberry.field(default=None, description="Of a move: the parent, or node.")
+    to: ID | None = strawberry.field(
+        default=None,
+        description="Of a move: the parent, or node; of a merger: the successor; of a creation: the parent.",
+    )
+    name: str = strawberry.field(default="", description="Of a node that is created, or renamed.")
+    kind: str = strawberry.field(default="", description="Of a node that is created, as in `addNode`.")
     note: str = strawberry.field(default="", description=NOTE)
     shown: str = strawberry.field(
         default="", description="The digest of the difference that was confirmed; needed, but for a dry run."
@@ -97,10 +114,15 @@ async def _checked(context: Context, input: BackdateInput) -> BackdatePayload:
     key = input.idempotency_key
     if not 0 < len(key) <= KEY_MAX or not key.isprintable():
         return invalid("idempotencyKey", f"give a key of 1 to {KEY_MAX} printable characters")
-    if (input.to is None) == (input.act is BackdatedAct.MOVE):
-        return invalid("to", "a move needs to know where to; nothing else does")
+    if (input.to is None) == (input.act in SOMEWHERE):
+        return invalid("to", "a move, a merger and a creation need to know where to; nothing else does")
+    if input.name and input.act not in NAMING:
+        return invalid("name", "only what is created or renamed gets a name")
+    if input.kind and input.act is not BackdatedAct.CREATE:
+        return invalid("kind", "only what is created gets a kind")
     reach = await reach_of(context)
-    for field, node in (("id", input.id), ("to", input.to)):
+    asked = None if input.act is BackdatedAct.CREATE else input.id
+    for field, node in (("id", asked), ("to", input.to)):
         if node is not None and not reach.sees_id(node):
             return unknown_node(node, field)
     command = await _command(context, input)
@@ -118,10 +140,12 @@ async def _check_reach(context: Context, command: Correction, reach: Reach) -> l
     try:
         answer = await context.start_rating(command, dry=True)
     except Refused as refusal:
-        holder = refusal.facts.get("holder")
-        if holder is None or reach.sees_id(holder):
-            raise
-        raise Refused(refusal.code, **refusal.facts | {"holder": None}) from None
+        unseen = {
+            fact: None
+            for fact in ("holder", "by")
+            if (one := refusal.facts.get(fact)) and not reach.sees_id(one)
+        }
+        raise Refused(refusal.code, **refusal.facts | unseen) from None
     for event in answer.events:
         if isinstance(event, IdentityRemoved) and not reach.sees_id(event.resource):
             raise Refused("identity_in_use", resource=str(event.resource), holder=None)
@@ -131,11 +155,20 @@ async def _check_reach(context: Context, command: Correction, reach: Reach) -> l
 async def _command(context: Context, input: BackdateInput) -> Correction:
     about = (input.at, input.note, input.shown)
     match input.act:
+        case BackdatedAct.CREATE:
+            described = (input.to or "", input.name, input.kind)
+            return CorrectAdd(input.idempotency_key, input.id, *described, *about)
+        case BackdatedAct.RENAME:
+            return CorrectRename(input.idempotency_key, input.id, input.name, *about)
         case BackdatedAct.MOVE:
             to, members = input.to or "", (await context.state()).hierarchy.by_id
             member = members.get(input.id)
             move = CorrectNodeMove if member is not None and member.is_node else CorrectMove
             return move(input.idempotency_key, input.id, to, *about)
+        case BackdatedAct.MERGE:
+            return CorrectMerge(input.idempotency_key, input.id, input.to or "", *about)
+        case BackdatedAct.CLOSE:
+            return CorrectClose(input.idempotency_key, input.id, *about)
         case BackdatedAct.JOIN:
             return CorrectJoin(input.idempotency_key, input.id, *about)
         case BackdatedAct.END:

@@ -122,7 +122,9 @@ class Member:
     is_node: bool
     depth: int = strawberry.field(description="Below the root of what was asked for.")
     parent_id: ID | None = strawberry.field(description="Null where your reach ends.")
-    since: Moment | None = strawberry.field(description="Of a resource: since when it is on its node.")
+    since: Moment | None = strawberry.field(
+        description="Of a resource: since when it is on its node. Of a node that was added back-dated: of it."
+    )
     until: Moment | None = strawberry.field(description="Of a resource that has ended: when.")
     balances: list[Balance]
     limits: list[Limit]

@@ -209,6 +209,11 @@ TOLD: dict[str, Told] = {
     ),
     "period_closed": Told("scope", "{period} is closed, or was never opened: what was charged in it stays"),
     "not_in_the_past": Told("at", "that moment is to come: change it then, without charging anything again"),
+    "not_empty_then": Told(
+        "at",
+        "{by} stood on {node}, or below it, from {since} until {until} (0: it still does): "
+        "move it, or merge the node, or choose a later time",
+    ),
     "joined_already": Told("at", "{resource} is there since {since}: choose an earlier time"),
     "correction_runs": Told("idempotencyKey", "the job {job} carries out an earlier change: wait for it"),
     "rating_job_runs": Told("job", "the job {job} runs already: look how far it is, or take another name"),

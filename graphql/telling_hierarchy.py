@@ -36,8 +36,9 @@ class Naming(Protocol):
 
 def hierarchy_sentence(teller: Naming, event: HierarchyEvent) -> str:
     match event:
-        case NodeAdded(node, _, parent, name, kind):
+        case NodeAdded(node, _, parent, name, kind, since):
             under = f" under {teller.name(parent)}" if parent else ""
+            under += _since(since)
             # One that is only foreseen is not there to be asked for.
             told = name if parent and teller.sees_id(parent) else teller.name(node)
             return f"{teller.name(node) if teller.sees_id(node) else told} ({kind}) was added{under}."
@@ -46,8 +47,8 @@ def hierarchy_sentence(teller: Naming, event: HierarchyEvent) -> str:
         case NodeClosed(node, successor, at):
             into = f" and merged into {teller.name(successor)}" if successor else ""
             return f"{teller.name(node)} was closed{into} on {moment_text(at)}."
-        case NodeRenamed(node, name):
-            return f"{_id_of(teller, node)} was renamed to {_if_seen(teller, node, name)}."
+        case NodeRenamed(node, name, _, since):
+            return f"{_id_of(teller, node)} was renamed to {_if_seen(teller, node, name)}{_since(since)}."
         case NodeChangePlanned():
             return _planned(teller, event)
         case NodePlanCancelled(node, reason):
@@ -101,6 +102,11 @@ def _planned(teller: Naming, event: NodeChangePlanned) -> str:
         case "close":
             into = f" and merged into {teller.name(event.to)}" if event.to else ""
             return f"{name} will be closed{into} on {when}."
+
+
+def _since(since: int) -> str:
+    """Where it was told back-dated."""
+    return f", since {moment_text(since)}" if since else ""
 
 
 def _id_of(teller: Naming, ident: str) -> str:

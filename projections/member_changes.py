@@ -55,8 +55,9 @@ class Changes:
     def tell(self, event: Event, seq: int) -> None:
         of = self._ordinals.of
         match event:
-            case NodeAdded(node, ordinal, _, name, kind):
-                self.added[ordinal] = _row(id=node, name=name, kind=kind, is_node=True)
+            case NodeAdded(node, ordinal, _, name, kind, since):
+                row = _row(id=node, name=name, kind=kind, is_node=True, since=since or None)
+                self.added[ordinal] = row
             case ResourceAdded(resource, ordinal, _, kind, since, identities):
                 row = self.added[ordinal] = _row(id=resource, name="", kind=kind, is_node=False, since=since)
                 row["tokens"] = [identity.token for identity in identities]

@@ -56,7 +56,7 @@ class _Changes:
         of = self._of
         match event:
             case NodeAdded(_, ordinal):
-                self.stays[ordinal] = {recorded_at: [ordinal, FOREVER, 0]}
+                self.stays[ordinal] = {event.since or recorded_at: [ordinal, FOREVER, 0]}
             case ResourceAdded(_, ordinal, node, _, since):
                 self.stays[ordinal] = {since: [of[node], FOREVER, 0]}
             case ResourceMoved(resource, node, since):

@@ -9,15 +9,20 @@ import rich_click as click
 from click.exceptions import Exit
 
 from ...domain.backdating import (
+    CorrectAdd,
+    CorrectClose,
     CorrectEnd,
     Correction,
     CorrectJoin,
+    CorrectMerge,
     CorrectNodeMove,
+    CorrectRename,
     CorrectResumption,
     CorrectSuspension,
 )
 from ...domain.correcting import CorrectMove
 from ...domain.difference import Difference
+from ...domain.hierarchy import NODE_KINDS
 from ...domain.rating_job import RatingFinished, Scope
 from ...domain.refusals import Refused
 from ...graphql.refusals import message_of
@@ -51,14 +56,14 @@ def dated(command: Callable[..., Correction]) -> Callable[..., None]:
 
     @wraps(command)
     def carried_out(
-        slug: str, since: str, dry: bool, as_json: bool, job: str, shown: str, **given: Any
+        slug: str, since: str, dry: bool, as_json: bool, job: str, shown: str | None, **given: Any
     ) -> None:
-        if not dry and not (job and shown):
+        if not dry and (not job or shown is None):
             raise InputError("--job and --shown: look first with --dry-run, then confirm what was shown")
         at, name = moment(since, "--from"), job or f"preview-{uuid4()}"
         with running(settings_for_command()) as product:
             entry = find_tenant(product.isolation, slug)
-            asked = command(product=product, entry=entry, job=name, at=at, shown=shown, **given)
+            asked = command(product=product, entry=entry, job=name, at=at, shown=shown or "", **given)
             _carry_out(product, entry, asked, dry=dry, as_json=as_json)
 
     for option in (
@@ -66,7 +71,7 @@ def dated(command: Callable[..., Correction]) -> Callable[..., None]:
         click.option(
             "--dry-run", "dry", is_flag=True, help="Show what would be charged again; store nothing."
         ),
-        click.option("--shown", default="", help="The digest that --dry-run has told: exactly that is done."),
+        click.option("--shown", help="The digest that --dry-run has told: exactly that is done."),
         click.option("--job", default="", help="The name of the job that charges again, for ever."),
         click.option("--note", "why", default="", help="Why; it stands in the log. No personal data."),
         click.option("--from", "since", required=True, metavar="DATE", help="Since when it was so."),
@@ -74,6 +79,26 @@ def dated(command: Callable[..., Correction]) -> Callable[..., None]:
     ):
         carried_out = option(carried_out)
     return carried_out
+
+
+@correct.command()
+@click.argument("node")
+@click.option("--to", "parent", required=True, help="The node that it was below.")
+@click.option("--name", default="", help="Else its id.")
+@click.option("--kind", type=click.Choice(NODE_KINDS[1:]), required=True)
+@dated
+def add(node: str, parent: str, name: str, kind: str, **given: Any) -> Correction:
+    """Let a node be there that existed before it was told, so that others can be moved below it."""
+    return CorrectAdd(given["job"], node, parent, name, kind, given["at"], given["why"], given["shown"])
+
+
+@correct.command()
+@click.argument("node")
+@click.option("--name", required=True, help="What it was called.")
+@dated
+def rename(node: str, name: str, **given: Any) -> Correction:
+    """Let a node have been called otherwise since then."""
+    return CorrectRename(given["job"], node, name, given["at"], given["why"], given["shown"])
 
 
 @correct.command()
@@ -91,6 +116,23 @@ def move(product: Product, entry: TenantEntry, member: str, target: str, **given
         found = db.execute("SELECT is_node FROM members WHERE id = %s", (member,)).fetchone()
     kind = CorrectNodeMove if found is not None and found[0] else CorrectMove
     return kind(given["job"], member, target, given["at"], given["why"], given["shown"])
+
+
+@correct.command()
+@click.argument("node")
+@click.option("--into", "target", required=True, help="The node that has had all that was there since.")
+@dated
+def merge(node: str, target: str, **given: Any) -> Correction:
+    """Let a node have been merged into another: what is there, and what it holds, is the other's."""
+    return CorrectMerge(given["job"], node, target, given["at"], given["why"], given["shown"])
+
+
+@correct.command()
+@click.argument("node")
+@dated
+def close(node: str, **given: Any) -> Correction:
+    """Let a node have been closed, that was empty then and has been since."""
+    return CorrectClose(given["job"], node, given["at"], given["why"], given["shown"])
 
 
 @correct.command()
@@ -130,11 +172,12 @@ def resume(resource: str, **given: Any) -> Correction:
 
 def _carry_out(product: Product, entry: TenantEntry, asked: Correction, *, dry: bool, as_json: bool) -> None:
     try:
-        if dry or not asked.shown:
+        if dry:
             seq, found = complete(_shown(product, entry, asked))
             tell_difference(entry, seq, found, ids_of(product, entry), as_json=as_json)
             if not as_json:
-                note(f"To confirm exactly this: --job NAME --shown {found.digest}")
+                digest = found.digest or "''"
+                note(f"To confirm exactly this: --job NAME --shown {digest}")
         else:
             finished = complete(_confirmed(product, entry, asked))
             tell_finished(entry, finished, as_json=as_json)

@@ -13,10 +13,12 @@ from allotment.backend.rerating import begun, preview, start_key
 from allotment.domain.backdating import (
     CorrectEnd,
     CorrectJoin,
+    CorrectMerge,
     CorrectNodeMove,
     CorrectResumption,
     CorrectSuspension,
 )
+from allotment.domain.bucket import Allocate
 from allotment.domain.hierarchy import AddNode, EndResource
 from allotment.domain.rating.plan import PricePlan, Tier
 from allotment.domain.rating_job import Scope
@@ -119,6 +121,24 @@ def test_a_subtree_that_stood_elsewhere_leaves_counters_killed_or_not(play):
         assert told == [billed[False], billed[True], billed[False] + billed[True]]
 
     play(test, voice=600)
+
+
+def test_what_a_merged_node_held_pays_on_its_successor_killed_or_not(play):
+    async def test(product, writer):
+        records, at = calls(420), NOON - 12 * HOUR
+        await submit(writer, AddNode("apac", "acme", "APAC", "division"), "apac")
+        await submit(writer, Allocate("acme", "emea", "voice", MONTH, 100_000), "allocated")
+        await charge(writer, *records)
+        await date_back(product, CorrectMerge("j-1", "emea", "apac", at), killed_after=1)
+        emea, apac = (writer.state.hierarchy.by_id[name].ordinal for name in ("emea", "apac"))
+        family, billed = writer.state.families["voice", MONTH], {True: 0, False: 0}
+        for one in records:
+            billed[one.started_at >= at] += -(-one.quantity // 60) * 60
+        assert (family.consumed[emea], family.consumed[apac]) == (billed[False], billed[True])
+        assert (family.remaining[emea], family.remaining[apac]) == (0, 100_000 - sum(billed.values()))
+        writer.state.check_whole()
+
+    play(test, voice=200_000)
 
 
 def test_a_line_that_changed_hands_earlier(play):

@@ -877,6 +877,15 @@ def test_the_hierarchy_is_changed_back_dated_after_it_was_shown_what_that_change
     refused = allotment("correct", "join", "alice", *at, "--dry-run")
     assert (refused.returncode, "earlier time" in refused.stderr) == (1, True), refused.stderr
     assert allotment.json("correct", "end", "alice", *at, "--dry-run")["records"] == 2
+    added = ("correct", "add", "dach", "--to", "acme", "--kind", "division", *at, "--job", "a", "--shown", "")
+    assert allotment.json(*added)["changed"] == 0
+    named = ("correct", "rename", "dach", "--name", "D-A-CH", *at, "--job", "n", "--shown", "")
+    assert allotment.json(*named)["changed"] == 0
+    merge = ("correct", "merge", "sales", "--into", "emea", *at)
+    assert allotment.json(*merge, "--dry-run", code=1)["refused"] == "not_after_last_move"
+    close = ("correct", "close", "emea", *at)
+    assert "--shown ''" in allotment(*close, "--dry-run").stderr
+    assert allotment.json(*close, "--job", "c", "--shown", "")["changed"] == 0
 
 
 def test_terms_for_sessions_are_laid_down_listed_and_taken_back(allotment, acme):

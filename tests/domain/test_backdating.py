@@ -9,20 +9,33 @@ import pytest
 from backdated import held, settle, use
 
 from allotment.domain.backdating import (
+    CorrectAdd,
+    CorrectClose,
     CorrectEnd,
     CorrectJoin,
+    CorrectMerge,
     CorrectNodeMove,
+    CorrectRename,
     CorrectResumption,
     CorrectSuspension,
 )
-from allotment.domain.bucket import Allocate
+from allotment.domain.bucket import Allocate, Transferred
 from allotment.domain.charging import UsageCharged, UsageRejected
-from allotment.domain.hierarchy import AddNode, AddResource, EndResource, Identity, MoveResource
+from allotment.domain.hierarchy import (
+    AddNode,
+    AddResource,
+    EndResource,
+    Identity,
+    MoveResource,
+    NodeAdded,
+)
 from allotment.domain.life import (
     CloseNode,
     IdentityRemoved,
     MoveNode,
+    NodeClosed,
     NodeMoved,
+    NodeRenamed,
     RenameNode,
     ResourceJoinedEarlier,
     ResourceResumed,
@@ -125,6 +138,175 @@ def test_a_tree_that_would_have_been_too_deep_is_refused(acme, ago):
         above = f"n{level}"
     assert acme.ask(CorrectNodeMove("j", "sales", above, ago(1)))[0].parent == above
     assert acme.ask(CorrectNodeMove("j", "emea", above, ago(1))) == "too_deep"
+
+
+def test_others_are_moved_back_dated_below_a_node_that_was_told_too_late(acme, now, ago):
+    use(acme, "r-1", 60, ago(1), now)
+    added, begun = acme.do(CorrectAdd("j", "dach", "acme", "DACH", "division", ago(3), "new since Monday"))
+    assert added == NodeAdded("dach", 6, "acme", "DACH", "division", ago(3))
+    assert not begun.scope.takes(held(acme)[13][1], acme.tenant.hierarchy, acme.tenant.tariffs)
+    settle(acme, now)
+    acme.do(CorrectNodeMove("k", "sales", "dach", ago(2)))
+    settle(acme, now)
+    assert used(acme) == [60, 0, 60, 0, 60, 0, 60]
+
+
+@pytest.mark.parametrize(
+    ("node", "parent", "kind", "hours", "code"),
+    [
+        ("new", "acme", "group", 0, "not_in_the_past"),
+        ("new", "acme", "group", 24 * 40, "period_closed"),
+        ("new", "nobody", "group", 1, "unknown_node"),
+        ("new", "", "group", 1, "second_root"),
+        ("new", "acme", "team", 1, "unknown_kind"),
+        ("sales", "acme", "group", 1, "exists_already"),
+        ("new", "acme", "group", 1, None),
+    ],
+)
+def test_a_node_that_cannot_have_been_there_then(acme, now, node, parent, kind, hours, code):
+    found = acme.ask(CorrectAdd("j", node, parent, "", kind, now - hours * HOUR))
+    assert (found if isinstance(found, str) else None) == code
+
+
+def test_a_node_was_called_otherwise_since_an_earlier_moment(acme, now, ago):
+    renamed, _ = acme.do(CorrectRename("j", "sales", "Sales North", ago(2), "rebranded"))
+    assert renamed == NodeRenamed("sales", "Sales North", "rebranded", ago(2))
+    settle(acme, now)
+    assert acme.tenant.hierarchy.by_id["sales"].name == "Sales North"
+    assert acme.ask(CorrectRename("k", "sales", "", ago(2))) == "bad_text"
+    assert acme.ask(CorrectRename("k", "sales", "x", ago(24 * 40))) == "period_closed"
+    assert acme.ask(CorrectRename("k", "sales", "x", ago(1), expected=0)) == "version_conflict"
+
+
+def test_a_node_that_was_merged_earlier_leaves_its_usage_and_its_bucket_to_the_other(acme, now, ago):
+    acme.do(Allocate("acme", "emea", "voice", MONTH, 130))
+    use(acme, "r-1", 60, ago(3), now)
+    use(acme, "r-1", 60, ago(1), now)
+    moved, closed, begun = acme.do(CorrectMerge("j", "emea", "apac", ago(2), "one region"))
+    assert moved == Transferred("emea", "apac", "voice", MONTH, 10, "trade", "one region")
+    assert closed == NodeClosed("emea", "apac", ago(2), "one region")
+    assert begun.scope == Scope(node="emea", starts_at=ago(2), guided=True)
+    settle(acme, now)
+    # acme, emea, sales, apac, r-1, r-2: what was used before stays where it was charged.
+    assert used(acme) == [120, 60, 120, 60, 120, 0]
+    assert acme.family().consumed == [0, 60, 0, 60, 0, 0]
+    assert acme.family().remaining == [870, 0, 0, 10, 0, 0]
+    assert acme.tenant.hierarchy.by_id["sales"].parent.id == "apac"
+
+
+def test_what_moved_away_since_and_what_ended_since_were_on_the_successor_meanwhile(acme, now, ago):
+    acme.do(AddNode("team", "emea", "Team", "group"))
+    for name, node in (("r-3", "team"), ("r-4", "emea"), ("r-5", "emea")):
+        acme.do(AddResource(name, node, "sip", 0, (Identity(name.encode(), b""),)))
+    for line in ("r-3", "r-4", "r-5"):
+        use(acme, line, 60, ago(3), now)
+    acme.do(MoveNode("team", "acme"), ago(2))
+    acme.do(MoveResource("r-4", "sales", ago(2)))
+    acme.do(EndResource("r-5", ago(2)))
+    for line in ("r-3", "r-4"):
+        use(acme, line, 60, ago(1), now)
+    acme.do(CorrectMerge("j", "emea", "apac", ago(4)))
+    settle(acme, now)
+    # acme, emea, sales, apac, r-1, r-2, team, r-3, r-4, r-5
+    assert used(acme) == [300, 0, 60, 240, 0, 0, 120, 120, 120, 60]
+    assert acme.tenant.hierarchy.by_id["r-5"].parent.id == "apac"
+    assert acme.tenant.hierarchy.by_id["team"].parent.id == "acme"
+    acme.tenant.check_whole()
+
+
+def test_what_is_given_back_to_a_merged_node_by_a_later_correction_is_its_successors(acme, now, ago):
+    acme.do(Allocate("acme", "emea", "voice", MONTH, 100))
+    use(acme, "r-1", 60, ago(4), now)
+    acme.do(CloseNode("emea", "apac"), ago(1))
+    acme.do(CorrectSuspension("j", "r-1", ago(5)))
+    settle(acme, now)
+    assert (acme.family().remaining[1], acme.family().remaining[3]) == (0, 100)
+
+
+def test_a_node_that_was_empty_since_is_closed_earlier(acme, now, ago):
+    acme.do(AddNode("old", "emea", "", "group"))
+    acme.do(AddResource("r-3", "old", "sip", 0, (Identity(b"r-3", b""),)))
+    acme.do(MoveResource("r-3", "sales", ago(3)))
+    closed, _ = acme.do(CorrectClose("j", "old", ago(3), "gone"))
+    assert closed == NodeClosed("old", "", ago(3), "gone")
+    settle(acme, now)
+    assert acme.ask(AddNode("new", "old", "", "group")) == "node_closed"
+
+
+@pytest.mark.parametrize(
+    ("hours", "facts"),
+    [
+        (1, None),
+        (2, None),
+        (3, ("r-3", 3, 2)),
+        (5, ("r-3", 5, 2)),
+        (6, ("r-3", 5, 2)),
+    ],
+)
+def test_what_stood_in_the_way_of_closing_is_named(acme, now, ago, hours, facts):
+    acme.do(AddNode("old", "emea", "", "group"))
+    acme.do(AddResource("r-3", "old", "sip", ago(5), (Identity(b"r-3", b""),)))
+    acme.do(MoveResource("r-3", "sales", ago(2)))
+    if facts is None:
+        assert not isinstance(acme.ask(CorrectClose("j", "old", ago(hours))), str)
+        return
+    with pytest.raises(Refused) as refused:
+        acme.tenant.decide(CorrectClose("j", "old", ago(hours)), now)
+    by, since, until = facts
+    told = {"node": "old", "by": by, "since": ago(since), "until": ago(until)}
+    assert (refused.value.code, refused.value.facts) == ("not_empty_then", told)
+
+
+@pytest.mark.parametrize(
+    ("command", "node", "to", "hours", "code"),
+    [
+        (CorrectMerge, "acme", "apac", 1, "root_stays"),
+        (CorrectMerge, "nobody", "apac", 1, "unknown_node"),
+        (CorrectMerge, "emea", "nobody", 1, "unknown_node"),
+        (CorrectMerge, "emea", "emea", 1, "cycle"),
+        (CorrectMerge, "emea", "sales", 1, "cycle"),
+        (CorrectMerge, "emea", "apac", 0, "not_in_the_past"),
+        (CorrectMerge, "emea", "apac", 24 * 40, "period_closed"),
+        (CorrectMerge, "old", "apac", 1, "node_closed"),
+        (CorrectMerge, "emea", "old", 1, "node_closed"),
+        (CorrectMerge, "late", "apac", 2, "not_after_last_move"),
+        (CorrectMerge, "late", "apac", 1, None),
+        (CorrectMerge, "soon", "apac", 1, "planned_already"),
+        (CorrectMerge, "goal", "apac", 1, "planned_into"),
+        # Another was merged into it since.
+        (CorrectMerge, "heir", "apac", 3, "not_after_last_move"),
+        (CorrectMerge, "heir", "apac", 1, None),
+        # It was above the other, when that was.
+        (CorrectMerge, "upper", "lower", 5, "cycle"),
+        (CorrectMerge, "upper", "lower", 1, None),
+        (CorrectMerge, "sales", "emea", 1, None),
+        (CorrectClose, "acme", "", 1, "root_stays"),
+        (CorrectClose, "emea", "", 1, "not_empty_then"),
+        (CorrectClose, "apac", "", 1, "not_empty_then"),
+        (CorrectClose, "late", "", 0, "not_in_the_past"),
+        (CorrectClose, "late", "", 1, None),
+        (CorrectClose, "old", "", 1, "node_closed"),
+        (CorrectClose, "soon", "", 1, "planned_already"),
+        # Nobody is there, but something is in its bucket.
+        (CorrectClose, "rich", "", 1, "node_not_empty"),
+        # What was below it moved away four hours ago.
+        (CorrectClose, "upper", "", 5, "not_empty_then"),
+        (CorrectClose, "upper", "", 4, None),
+    ],
+)
+def test_a_node_that_cannot_have_been_merged_or_closed_then(acme, now, ago, command, node, to, hours, code):
+    for name in ("old", "late", "soon", "goal", "heir", "gone", "upper", "rich"):
+        acme.do(AddNode(name, "acme", "", "group"))
+    acme.do(AddNode("lower", "upper", "", "group"))
+    acme.do(CloseNode("old"))
+    acme.do(Allocate("acme", "rich", "voice", MONTH, 1))
+    acme.do(MoveNode("late", "emea"), ago(2))
+    acme.do(MoveNode("lower", "acme"), ago(4))
+    acme.do(CloseNode("gone", "heir"), ago(2))
+    acme.do(MoveNode("soon", "goal", now + HOUR))
+    given = ("j", node, to, now - hours * HOUR) if to else ("j", node, now - hours * HOUR)
+    found = acme.ask(command(*given))
+    assert (found if isinstance(found, str) else None) == code
 
 
 def test_who_joined_earlier_gets_what_waited_for_nobody(acme, now, ago):

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from allotment.domain.backdating import (
     CorrectEnd,
     CorrectJoin,
+    CorrectMerge,
     CorrectNodeMove,
     CorrectResumption,
     CorrectSuspension,
@@ -29,7 +30,7 @@ from allotment.domain.hierarchy import (
     ResourceEnded,
     ResourceMoved,
 )
-from allotment.domain.life import LifeEvent, ResumeResource, SuspendResource
+from allotment.domain.life import LifeEvent, NodeClosed, ResumeResource, SuspendResource
 from allotment.domain.usage import MONEY
 
 HOUR, MONTH = 3_600_000_000, "2026-11"
@@ -37,6 +38,7 @@ NODES = ("emea", "sales", "apac", "north", "south")
 LINES = ("r-1", "r-2", "r-3", "r-4")
 MOMENTS = st.integers(1, 40)
 
+MERGES = st.tuples(st.just("merge"), st.sampled_from(NODES), st.sampled_from(NODES), MOMENTS)
 USES = st.tuples(st.just("use"), st.sampled_from(LINES), st.integers(1, 400), MOMENTS)
 CHANGES = st.one_of(
     st.tuples(st.just("node"), st.sampled_from(NODES), st.sampled_from(("acme", *NODES)), MOMENTS),
@@ -72,6 +74,8 @@ def command_of(act: tuple[Any, ...], number: int, now: int) -> Any:
     match kind:
         case "node":
             return CorrectNodeMove(job, member, to, at)
+        case "merge":
+            return CorrectMerge(job, member, to, at)
         case "move":
             return CorrectMove(job, member, to, at)
     return {
@@ -121,8 +125,49 @@ def test_it_is_as_if_it_had_been_told_in_time(company, now, history):
         assert getattr(late.family(), part) == getattr(in_time.family(), part)
 
 
+@settings(max_examples=120, deadline=None, suppress_health_check=SLOW)
+@given(HISTORIES, st.lists(MERGES, min_size=1, max_size=3))
+def test_what_was_merged_earlier_has_left_what_it_would_have_left_in_time(company, now, history, merges):
+    late, in_time = company(), company()
+    furnish(late, now, scarce=False)
+    furnish(in_time, now, scarce=False)
+    told = play(late, [*history, *merges], now)
+    happen(in_time, told, history, now)
+    assert counters(late) == counters(in_time)
+    for part in ("remaining", "consumed"):
+        assert getattr(late.family(), part) == getattr(in_time.family(), part)
+
+
+def happen(company: Any, told: list[Any], history: Any, now: int) -> None:
+    """As it was: who stood where is known, and each node gives up what it has when it is merged."""
+    company.tell(*told)
+    uses = [(now - act[3] * HOUR, act) for act in history if act[0] == "use"]
+    merges = [(one.at, one) for one in told if isinstance(one, NodeClosed)]
+    members, life = company.tenant.hierarchy.by_id, company.tenant.life
+    for at, what in sorted((*uses, *merges), key=lambda one: one[0]):
+        if isinstance(what, NodeClosed):
+            company.tell(*life.emptied(members[what.node], members[what.successor], at, ""))
+        else:
+            use(company, what[1].replace("r-4", "r-2"), what[2], at, now)
+
+
 @settings(max_examples=80, deadline=None, suppress_health_check=SLOW)
-@given(HISTORIES)
+@given(st.lists(st.one_of(USES, USES, CHANGES, MERGES), min_size=4, max_size=24))
+def test_merged_in_whatever_order_all_is_counted_and_nothing_is_left_behind(company, now, history):
+    late, in_time = company(), company()
+    furnish(late, now, scarce=False)
+    furnish(in_time, now, scarce=False)
+    in_time.tell(*play(late, history, now))
+    for act in history:
+        if act[0] == "use":
+            use(in_time, act[1].replace("r-4", "r-2"), act[2], now - act[3] * HOUR, now)
+    assert counters(late) == counters(in_time)
+    assert sum(late.family().consumed) == sum(in_time.family().consumed)
+    assert not any(late.family().remaining[ordinal] for ordinal in late.tenant.hierarchy.closed)
+
+
+@settings(max_examples=80, deadline=None, suppress_health_check=SLOW)
+@given(st.lists(st.one_of(USES, USES, CHANGES, MERGES), min_size=4, max_size=24))
 def test_where_allowance_is_scarce_all_that_is_counted_is_what_charges_say(company, now, history):
     acme = company()
     furnish(acme, now, scarce=True)

@@ -169,6 +169,11 @@ SAMPLES: dict[str, list[Event]] = {
     "hierarchy.resource_moved/v1": [ResourceMoved("r-1", "apac", NOON)],
     "hierarchy.resource_ended/v1": [ResourceEnded("r-1", NOON)],
     "hierarchy.node_renamed/v1": [NodeRenamed("sales", "Sales & more", "a note")],
+    "hierarchy.node_renamed/v2": [NodeRenamed("sales", "Sales & more", "a note", NOON)],
+    "hierarchy.node_added/v2": [
+        NodeAdded("acme", 0, "", "Acme", "enterprise"),
+        NodeAdded("sales", 4_000_000, "acme", "Sales", "cost_centre", NOON),
+    ],
     "hierarchy.node_moved/v1": [NodeMoved("sales", "apac", NOON, "a note")],
     "hierarchy.node_closed/v1": [
         NodeClosed("sales", "apac", NOON, "merged"),

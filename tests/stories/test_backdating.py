@@ -117,6 +117,50 @@ def test_who_left_on_thursday_has_used_nothing_since(charged):
     is_whole(charged)
 
 
+def test_a_region_that_was_told_too_late_gets_its_cost_centre_from_then_on(charged):
+    about = {"to": "acme", "name": "DACH", "kind": "division", "note": "new"}
+    shown = confirmed(charged, "CREATE", "dach", "2026-11-11T00:00:00Z", **about)
+    assert [one["topic"] for one in shown["events"]] == ["hierarchy.node_added", "rating.started"]
+    assert "since 2026-11-11" in shown["events"][0]["sentence"]
+    assert shown["difference"]["total"]["records"] == "0"
+    confirmed(charged, "MOVE", "sales", "2026-11-12T00:00:00Z", "then", to="dach")
+    assert used(charged, "acme", "emea", "dach", "sales") == ["600", "240", "360", "600"]
+    confirmed(charged, "RENAME", "dach", "2026-11-12T00:00:00Z", "named", name="D-A-CH")
+    told = charged.ask('{ node(id: "dach") { name since } }')["node"]
+    assert told == {"name": "D-A-CH", "since": "2026-11-11T00:00:00.000000Z"}
+    history = charged.ask('{ nodeHistory(node: "dach", usage: false) { nodes { sentence } } }')["nodeHistory"]
+    assert any("D-A-CH, since 2026-11-12" in one["sentence"] for one in history["nodes"])
+    is_whole(charged)
+
+
+def test_a_region_was_merged_into_another_last_week(charged):
+    shown = confirmed(charged, "MERGE", "emea", "2026-11-12T00:00:00Z", to="apac", note="one region")
+    assert [one["topic"] for one in shown["events"]] == ["hierarchy.node_closed", "rating.started"]
+    assert used(charged, "acme", "emea", "apac", "sales") == ["600", "240", "360", "600"]
+    is_whole(charged)
+    again = backdate(charged, "MERGE", "emea", "2026-11-13T00:00:00Z", "again", to="apac", dryRun=True)
+    assert (again["code"], again["path"]) == ("node_closed", ["input", "id"])
+
+
+def test_what_a_merged_cost_centre_held_pays_for_its_calls_on_the_other(charged):
+    shown = confirmed(charged, "MERGE", "sales", "2026-11-12T00:00:00Z", to="apac", note="one team")
+    assert [one["topic"] for one in shown["events"]] == ["hierarchy.node_closed", "rating.started"]
+    assert used(charged, "acme", "emea", "apac", "sales") == ["600", "240", "360", "240"]
+    is_whole(charged)
+
+
+def test_a_node_is_closed_from_when_it_was_empty(charged):
+    told = backdate(charged, "CLOSE", "sales", "2026-11-12T00:00:00Z", dryRun=True)
+    assert (told["code"], told["path"]) == ("not_empty_then", ["input", "at"])
+    assert "anna stood on sales" in told["message"]
+    confirmed(charged, "MOVE", "anna", "2026-11-12T00:00:00Z", to="apac")
+    told = backdate(charged, "CLOSE", "sales", "2026-11-11T00:00:00Z", "c", nodes=("sales",), dryRun=True)
+    assert "anna" not in told["message"]
+    shown = confirmed(charged, "CLOSE", "sales", "2026-11-12T00:00:00Z", "closed")
+    assert [one["topic"] for one in shown["events"]] == ["hierarchy.node_closed", "rating.started"]
+    is_whole(charged)
+
+
 def test_a_stolen_phone_is_suspended_from_when_it_was_stolen_until_it_was_found(charged, call):
     confirmed(charged, "SUSPEND", "anna", "2026-11-12T00:00:00Z", "stolen")
     assert used(charged, "acme", "anna") == ["240", "240"]
@@ -138,6 +182,19 @@ def test_a_stolen_phone_is_suspended_from_when_it_was_stolen_until_it_was_found(
         ("MOVE", {"id": "nobody", "to": "apac"}, "unknown_node"),
         ("MOVE", {"id": "sales", "to": "nowhere"}, "unknown_node"),
         ("MOVE", {"id": "emea", "to": "sales"}, "cycle"),
+        ("CREATE", {"id": "dach", "kind": "group"}, "invalid_input"),
+        ("CREATE", {"id": "dach", "to": "nowhere", "kind": "group"}, "unknown_node"),
+        ("CREATE", {"id": "dach", "to": "acme", "kind": "team"}, "unknown_kind"),
+        ("CREATE", {"id": "emea", "to": "acme", "kind": "group"}, "exists_already"),
+        ("RENAME", {"id": "emea"}, "bad_text"),
+        ("RENAME", {"id": "nobody", "name": "x"}, "unknown_node"),
+        ("END", {"id": "anna", "name": "x"}, "invalid_input"),
+        ("RENAME", {"id": "emea", "name": "x", "kind": "group"}, "invalid_input"),
+        ("MERGE", {"id": "emea"}, "invalid_input"),
+        ("MERGE", {"id": "emea", "to": "sales"}, "cycle"),
+        ("MERGE", {"id": "acme", "to": "sales"}, "root_stays"),
+        ("CLOSE", {"id": "emea", "to": "apac"}, "invalid_input"),
+        ("CLOSE", {"id": "emea"}, "not_empty_then"),
         ("END", {"id": "anna", "at": "2027-11-10T00:00:00Z"}, "not_in_the_past"),
         ("END", {"id": "anna", "at": "2025-11-10T00:00:00Z"}, "period_closed"),
         ("RESUME", {"id": "anna"}, "not_suspended"),

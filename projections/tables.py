@@ -133,11 +133,12 @@ class Table:
 
 BY_INDEX = (
     "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off; "
-    "SET LOCAL enable_bitmapscan = off; SET LOCAL jit = off"
+    "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_material = off; SET LOCAL jit = off"
 )
 """While rows are written: they are few of many, which the planner cannot know of an array."""
 AS_USUAL = (
-    "RESET enable_hashjoin; RESET enable_mergejoin; RESET enable_seqscan; RESET enable_bitmapscan; RESET jit"
+    "RESET enable_hashjoin; RESET enable_mergejoin; RESET enable_seqscan; RESET enable_bitmapscan; "
+    "RESET enable_material; RESET jit"
 )
 
 

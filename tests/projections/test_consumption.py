@@ -65,7 +65,6 @@ def happenings():
                 lambda order, *rest: order(*rest), transfer, member, member, kind, st.just(PERIOD), quantity
             ),
             st.builds(AddNode, st.just("added"), st.sampled_from(NODES), st.just("Added"), st.just("group")),
-            st.builds(MoveNode, st.sampled_from(("emea", "sales", "apac")), st.sampled_from(NODES)),
             st.integers(1, 3 * DAY),
         ),
         max_size=40,

@@ -705,8 +705,6 @@ def content_of(item: Usage | Order) -> bytes:
         asked = item.command
         if item.ready is not None:
             return item.ready.content
-        if isinstance(asked, DismissUsage | RecycleRecord | AskUnits):
-            return _pack([type(asked).__name__, asked.first_form()])
         return _pack([type(asked).__name__, first_form(asked)])
     return _raw(item)
 

@@ -25,10 +25,8 @@ from .calendar import (
     month_of,
     name_of,
 )
-from .rating.amending import AmendTariff
-from .rating.overriding import OverrideRates
 from .refusals import Refused, check_text
-from .tariff import CompiledRate, PublishTariff
+from .tariff import CompiledRate
 from .terms import QUANTITY_MAX, USUAL, Grant, Terms, check_ends_on, check_terms, prorated
 from .usage_type import UsageTypes
 
@@ -110,18 +108,19 @@ class SignContract(Struct, frozen=True, array_like=True):
     terms: Terms | None = None
     note: str = ""
 
+    def first_form(self) -> object:
+        """As it was told before there were terms, or an end of what is left over."""
+        plain = self.contract, self.starts_on, self.grants, self.overage
+        if self.terms is None:
+            return self if self.note else plain
+        return self if self.terms.expires else (*plain, astuple(self.terms)[:-1], self.note)
+
 
 def first_form(command: object) -> object:
-    """A contract without terms, as it was told before there were any, and a tariff alike: their keys and
-    digests stay the same."""
-    if isinstance(command, SignContract) and command.terms is None and not command.note:
-        return command.contract, command.starts_on, command.grants, command.overage
-    if isinstance(command, SignContract) and command.terms is not None and not command.terms.expires:
-        terms = astuple(command.terms)[:-1]
-        return command.contract, command.starts_on, command.grants, command.overage, terms, command.note
-    if isinstance(command, PublishTariff | AmendTariff | OverrideRates):
-        return command.first_form()
-    return command
+    """A command as it was told before it had its newer fields, where they say nothing: so keys and digests
+    stay the same."""
+    told = getattr(command, "first_form", None)
+    return command if told is None else told()
 
 
 class EndContract(Struct, frozen=True, array_like=True):

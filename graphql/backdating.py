@@ -28,7 +28,7 @@ from ..domain.rating_job import Scope
 from ..domain.refusals import Refused
 from ..tenants.access import NotPermitted, require
 from .asking import Reach, reach_of
-from .changing import KEY_MAX, ForeseenEvent, foreseen_events
+from .changing import ForeseenEvent, bad_key, foreseen_events
 from .context import Context, Info, TryAgain
 from .problems import IdempotencyMismatch, InvalidInput, UnknownNode
 from .problems import NotPermitted as NotPermittedProblem
@@ -111,9 +111,8 @@ async def backdate(info: Info, input: BackdateInput) -> BackdatePayload:
 
 
 async def _checked(context: Context, input: BackdateInput) -> BackdatePayload:
-    key = input.idempotency_key
-    if not 0 < len(key) <= KEY_MAX or not key.isprintable():
-        return invalid("idempotencyKey", f"give a key of 1 to {KEY_MAX} printable characters")
+    if (problem := bad_key(input.idempotency_key)) is not None:
+        return problem
     if (input.to is None) == (input.act in SOMEWHERE):
         return invalid("to", "a move, a merger and a creation need to know where to; nothing else does")
     if input.name and input.act not in NAMING:
@@ -127,7 +126,7 @@ async def _checked(context: Context, input: BackdateInput) -> BackdatePayload:
             return unknown_node(node, field)
     command = await _command(context, input)
     if not input.dry_run:
-        if not await context.was_begun(key):
+        if not await context.was_begun(input.idempotency_key):
             await _check_reach(context, command, reach)
         return await confirmed(context, command)
     events = await _check_reach(context, command, reach)

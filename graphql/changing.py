@@ -80,8 +80,8 @@ async def carried_out(
     """The same; what the rules refuse is raised."""
     require(context.principal, verb)
     reach = await reach_of(context)
-    if not 0 < len(idempotency_key) <= KEY_MAX or not idempotency_key.isprintable():
-        return invalid("idempotencyKey", f"give a key of 1 to {KEY_MAX} printable characters")
+    if (problem := bad_key(idempotency_key)) is not None:
+        return problem
     for field, node in nodes.items():
         if not reach.sees_id(node):
             return unknown_node(node, field)
@@ -90,6 +90,13 @@ async def carried_out(
     except Refused as refusal:
         raise Refused(refusal.code, **_within(reach, refusal.code, refusal.facts)) from None
     return DryRun(events=await foreseen(context, reach, answer)) if answer.dry else answer
+
+
+def bad_key(key: str) -> InvalidInput | None:
+    """What is wrong with an idempotency key."""
+    if 0 < len(key) <= KEY_MAX and key.isprintable():
+        return None
+    return invalid("idempotencyKey", f"give a key of 1 to {KEY_MAX} printable characters")
 
 
 async def foreseen(context: Context, reach: Reach, answer: Answer) -> list[ForeseenEvent]:

@@ -16,7 +16,7 @@ from ..domain.rerated import UsageCorrected, UsageRerated
 from ..projections import rating_jobs as views
 from ..tenants.access import NotPermitted, require
 from .asking import PAGE_USUAL, PageInfo, Reach, cursor_of, page_size, permit, reach_of, seq_before
-from .changing import KEY_MAX, DryRun, foreseen_events
+from .changing import DryRun, bad_key, foreseen_events
 from .context import Context, Info, TryAgain
 from .problems import (
     BadLines,
@@ -31,7 +31,7 @@ from .problems import (
 )
 from .problems import NotPermitted as NotPermittedProblem
 from .problems import TryAgain as TryAgainProblem
-from .refusals import TOLD, QueryRefused, facts_told, invalid, problem_of, unknown_node
+from .refusals import TOLD, QueryRefused, facts_told, problem_of, unknown_node
 from .scalars import Moment, Money, Quantity, Seq
 from .wording import DRY
 
@@ -299,8 +299,8 @@ async def rerate(info: Info, input: RerateInput) -> ReratePayload:
 async def _rerate(context: Context, input: RerateInput) -> ReratePayload:
     require(context.principal, "configure")
     key = input.idempotency_key
-    if not 0 < len(key) <= KEY_MAX or not key.isprintable():
-        return invalid("idempotencyKey", f"give a key of 1 to {KEY_MAX} printable characters")
+    if (problem := bad_key(key)) is not None:
+        return problem
     cause = input.cause or RatingCause.REQUESTED
     command = StartRating(key, input.scope.scope(), cause.value, input.note, input.shown)
     if input.dry_run:
@@ -332,8 +332,8 @@ async def correct_move(info: Info, input: CorrectMoveInput) -> ReratePayload:
     context = info.context
     try:
         require(context.principal, "organise")
-        if not 0 < len(input.idempotency_key) <= KEY_MAX or not input.idempotency_key.isprintable():
-            return invalid("idempotencyKey", f"give a key of 1 to {KEY_MAX} printable characters")
+        if (problem := bad_key(input.idempotency_key)) is not None:
+            return problem
         reach = await reach_of(context)
         for field, node in (("id", input.id), ("to", input.to)):
             if not reach.sees_id(node):

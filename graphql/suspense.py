@@ -25,7 +25,7 @@ from .asking import (
     seq_before,
     usage_id_of,
 )
-from .changing import KEY_MAX, DryRun, foreseen, seqs_of
+from .changing import DryRun, bad_key, foreseen, seqs_of
 from .context import BulkReport, Context, Info, TryAgain
 from .problems import ProblemType
 from .refusals import QueryRefused, invalid, message_of, problem_of
@@ -265,7 +265,7 @@ async def amend_usage(info: Info, input: AmendUsageInput) -> AmendUsageDone | Dr
     changes = {name: value for name in _AMENDABLE if (value := getattr(input, name)) is not None}
     try:
         require(context.principal, "write_usage")
-        if (problem := _bad_key(input.idempotency_key)) is not None:
+        if (problem := bad_key(input.idempotency_key)) is not None:
             return problem
         if usage_id is None:
             raise Refused("not_waiting", record=input.id, remedy="give an id of what waits")
@@ -291,7 +291,7 @@ async def _bulk(
     ids = [usage_id_of(ident) for ident in input.ids or ()]
     if None in ids or len(ids) > MOST_MAX:
         return invalid("ids", f"give at most {MOST_MAX} ids of records that wait")
-    if (problem := _bad_key(input.idempotency_key)) is not None:
+    if (problem := bad_key(input.idempotency_key)) is not None:
         return problem
     try:
         require(context.principal, verb)
@@ -310,12 +310,6 @@ async def _bulk(
     except (NotPermitted, Refused, TryAgain) as refusal:
         return problem_of(refusal)
     return _done(report, dry=input.dry_run)
-
-
-def _bad_key(key: str) -> ProblemType | None:
-    if 0 < len(key) <= KEY_MAX and key.isprintable():
-        return None
-    return invalid("idempotencyKey", f"give a key of 1 to {KEY_MAX} printable characters")
 
 
 async def _asked(context: Context, filter: SuspenseFilter | None) -> views.SuspenseFilter:

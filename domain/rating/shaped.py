@@ -50,10 +50,37 @@ class Piece(NamedTuple):
     """The price of a unit, over the rate's denominator."""
 
 
-class ShapedRate(CompiledRate):
-    """A rate that is not plain, and what it was bound to of one usage."""
+class PiecedRate(CompiledRate):
+    """A rate whose cost is the sum of pieces, held between bounds, and rounded once."""
 
     plain: ClassVar[bool] = False
+
+    __slots__ = ()
+
+    def rate(self, billed: int, taken: int = 0, at: int = 0) -> Rated:
+        if billed <= taken:
+            return NOTHING
+        if self.is_beyond(billed):
+            return Rated(billed - taken, EXACT_MAX, BEYOND)
+        exact = self.held(self.unheld(billed, taken, at))
+        amount = round_to(self.step, self.method, exact.numerator, exact.denominator)
+        return Rated(billed - taken, amount, (exact.numerator, exact.denominator))
+
+    def is_beyond(self, billed: int) -> bool:
+        """Whether so much is billed that no amount can hold what it costs."""
+        raise NotImplementedError
+
+    def unheld(self, billed: int, taken: int, at: int) -> Fraction:
+        """The cost before minimum and maximum."""
+        raise NotImplementedError
+
+    def held(self, cost: Fraction) -> Fraction:
+        """The cost between minimum and maximum."""
+        raise NotImplementedError
+
+
+class ShapedRate(PiecedRate):
+    """A rate that is not plain, and what it was bound to of one usage."""
 
     __slots__ = (
         "_bound",
@@ -145,15 +172,6 @@ class ShapedRate(CompiledRate):
         ends = step.ceiling(quantity)
         is_first = ends == step.begins + step.first
         return (step.begins if is_first else ends - step.increment) * self.times
-
-    def rate(self, billed: int, taken: int = 0, at: int = 0) -> Rated:
-        if billed <= taken:
-            return NOTHING
-        if self.is_beyond(billed):
-            return Rated(billed - taken, EXACT_MAX, BEYOND)
-        exact = self.held(self.unheld(billed, taken, at))
-        amount = round_to(self.step, self.method, exact.numerator, exact.denominator)
-        return Rated(billed - taken, amount, (exact.numerator, exact.denominator))
 
     def is_beyond(self, billed: int) -> bool:
         return self.row.split and billed > SPLIT_SECONDS_MAX * self.times

@@ -8,15 +8,14 @@ reports are cut between two switches, the same units cost the same.
 
 from collections.abc import Callable, Iterator
 from fractions import Fraction
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 from msgspec.structs import replace
 
 from .basis import Basis, Switch
 from .language import Priced, Rate
-from .rate import EXACT_MAX, NOTHING, CompiledRate, Rated, per_unit
-from .rounding import round_to
-from .shaped import BEYOND, ShapedRate, prices_of
+from .rate import CompiledRate, per_unit
+from .shaped import PiecedRate, ShapedRate, prices_of
 
 SWITCHES_MAX = 1_000
 """Of one session; one that has had so many goes on at its last price."""
@@ -35,10 +34,8 @@ class Stretch(NamedTuple):
     """Since when it holds for them; 0 since the start."""
 
 
-class SwitchedRate(CompiledRate):
+class SwitchedRate(PiecedRate):
     """A rate, with those that came after it in one session."""
-
-    plain: ClassVar[bool] = False
 
     __slots__ = ("_starts", "basis", "following", "inner", "plan")
 
@@ -66,15 +63,6 @@ class SwitchedRate(CompiledRate):
 
     def billed(self, quantity: int) -> int:
         return self.inner.billed(quantity)
-
-    def rate(self, billed: int, taken: int = 0, at: int = 0) -> Rated:
-        if billed <= taken:
-            return NOTHING
-        if self.is_beyond(billed):
-            return Rated(billed - taken, EXACT_MAX, BEYOND)
-        exact = self.held(self.unheld(billed, taken, at))
-        amount = round_to(self.step, self.method, exact.numerator, exact.denominator)
-        return Rated(billed - taken, amount, (exact.numerator, exact.denominator))
 
     def is_beyond(self, billed: int) -> bool:
         return isinstance(self.inner, ShapedRate) and self.inner.is_beyond(billed)

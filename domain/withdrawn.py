@@ -16,7 +16,6 @@ from .policy import EMERGENCY, PERSONAL
 from .rating.basis import NO_BASIS
 
 NOT_ACTIVE, SUSPENDED = "line_not_active", "suspended"
-REASONS = (NOT_ACTIVE, SUSPENDED)
 
 
 class Standing(NamedTuple):

@@ -2,14 +2,7 @@
 
 from typing import Any
 
-KINDS: dict[str, tuple[type, ...]] = {
-    "object": (dict,),
-    "array": (list,),
-    "string": (str,),
-    "integer": (int,),
-    "boolean": (bool,),
-    "null": (type(None),),
-}
+from schema_shape import KINDS
 
 
 def check(document: dict[str, Any], schema: dict[str, Any], told: Any, where: str = "$") -> None:

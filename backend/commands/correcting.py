@@ -25,7 +25,6 @@ from ...domain.difference import Difference
 from ...domain.hierarchy import NODE_KINDS
 from ...domain.rating_job import RatingFinished, Scope
 from ...domain.refusals import Refused
-from ...graphql.refusals import message_of
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..log import PostgresLog, answer_of
 from ..rerating import start_key
@@ -34,7 +33,7 @@ from ..stopping import complete
 from .input import InputError
 from .options import JSON, TENANT
 from .output import note, settings_for_command, tell_json
-from .rerating import ACTOR, ended, ids_of, tell_difference, tell_finished, tell_progress
+from .rerating import ACTOR, ended, ids_of, refused, tell_difference, tell_finished, tell_progress
 from .rules import moment
 
 
@@ -187,10 +186,7 @@ def _carry_out(product: Product, entry: TenantEntry, asked: Correction, *, dry: 
         note("allotment: this is not what was shown, so nothing was done: look at it again, with --dry-run")
         raise Exit(1) from None
     except Refused as refusal:
-        if as_json:
-            tell_json({"refused": refusal.code, **refusal.facts})
-        note(f"allotment: refused, nothing was done: {message_of(refusal.code, refusal.facts)}")
-        raise Exit(1) from None
+        raise refused(refusal, as_json=as_json) from None
 
 
 async def _shown(product: Product, entry: TenantEntry, asked: Correction) -> tuple[int, Difference]:

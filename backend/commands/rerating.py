@@ -68,10 +68,15 @@ def rerate(**given: Any) -> None:
                 finished = complete(_carried_out(product, entry, command))
                 tell_finished(entry, finished, as_json=given["as_json"])
         except Refused as refusal:
-            if given["as_json"]:
-                tell_json({"refused": refusal.code, **refusal.facts})
-            note(f"allotment: refused, nothing was done: {message_of(refusal.code, refusal.facts)}")
-            raise Exit(1) from None
+            raise refused(refusal, as_json=given["as_json"]) from None
+
+
+def refused(refusal: Refused, *, as_json: bool) -> Exit:
+    """How a command ends that the rules refuse, once that is told."""
+    if as_json:
+        tell_json({"refused": refusal.code, **refusal.facts})
+    note(f"allotment: refused, nothing was done: {message_of(refusal.code, refusal.facts)}")
+    return Exit(1)
 
 
 def _command(given: dict[str, Any]) -> StartRating:

@@ -14,9 +14,7 @@ from ..running import running
 from .changing import carry_out, changing
 from .input import InputError
 from .options import JSON, TENANT
-from .output import money, note, say, settings_for_command, table, tell_json
-
-MICRO = 1_000_000
+from .output import MICRO, money, note, say, settings_for_command, table, tell_json
 
 
 @click.group(name="rules")

@@ -114,7 +114,7 @@ class LeasedLog(SnapshottedLog):
 
     def _claim(self) -> Head:
         with self.isolation.transaction(self.tenant) as connection:
-            taking_over.wait_briefly(connection)
+            taking_over.wait_alone(connection, self.tenant, _WHERE_MINE, (self.tenant, self.worker_id))
             found = connection.execute(_CLAIM, (self.tenant, self.worker_id)).fetchone()
         if found is None:
             raise NotHeld("another worker serves this tenant")
@@ -139,6 +139,9 @@ _LEAVE = """
 WITH given AS (DELETE FROM leases WHERE worker_id = %(me)s)
 DELETE FROM workers WHERE worker_id = %(me)s
 """
+
+_WHERE_MINE = "FROM leases WHERE tenant_id = %s AND worker_id = %s"
+"""Whom the lease does not name holds up nobody who appends."""
 
 _CLAIM = """
 INSERT INTO log_heads AS held (tenant_id, epoch)

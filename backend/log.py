@@ -1,13 +1,13 @@
 """The log of one tenant in PostgreSQL: read in order, appended to in groups by one writer.
 
 `append` is one transaction: the head row is advanced only if the epoch is still ours and the
-end is where we saw it, and only then are the events inserted. So seq has no holes, commit order
-is seq order, and a writer that lost its epoch appends nothing.
+end is where we saw it, or nothing of it is stored. So seq has no holes, commit order is seq order,
+and a writer that lost its epoch appends nothing.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -24,8 +24,7 @@ from ..domain.charging import UsageCharged, UsageSuspended
 from ..domain.events import Recorded, decode
 from ..domain.session import PART, SessionEvent
 from ..tenants.isolation import Isolation, Role
-from . import taking_over
-from .copying import COPY, copy_buffer
+from . import appending, taking_over
 from .leaves import append_peaks, leaves_of
 
 READ_MAX = 10_000
@@ -86,6 +85,10 @@ class Group:
         self.leaves: list[bytes] = []
         self.peaks = list(head.peaks)
         self.subject_keys: dict[bytes, bytes] = {}
+        self.follows: Future[bool] | None = None
+        """Whether the group before was stored, where that is still on its way: this one waits for it."""
+        self.sent = False
+        """Whether all of it is with the store and only the commit is waited for: another may follow."""
 
     @property
     def last(self) -> int:
@@ -150,12 +153,12 @@ class PostgresLog(PostgresApplicationRecorder):
             try:
                 return self._claim()
             except psycopg.errors.LockNotAvailable:
-                taking_over.end_holder(self.isolation, self.tenant)
+                taking_over.end_holders(self.isolation, self.tenant)
                 return self._claim()
 
     def _claim(self) -> Head:
         with self.isolation.transaction(self.tenant) as connection:
-            taking_over.wait_briefly(connection)
+            taking_over.wait_alone(connection, self.tenant)
             found = connection.execute(
                 "INSERT INTO log_heads AS held (tenant_id, epoch) VALUES (%s, 1) "
                 "ON CONFLICT (tenant_id) DO UPDATE SET epoch = held.epoch + 1 RETURNING seq, epoch, peaks",
@@ -173,38 +176,38 @@ class PostgresLog(PostgresApplicationRecorder):
         with reachable():
             # Asked before: with our connection in hand we might wait for one that never comes free.
             may_copy = self.isolation.may_copy()
-        with reachable(), self.isolation.transaction(self.tenant) as connection:
+        with reachable():
+            if may_copy:
+                self._append_by_copy(group)
+            else:
+                self._append_by_insert(group)
+
+    def _append_by_copy(self, group: Group) -> None:
+        """In one string, on a connection that was not asked first whether it lives; if not, on another."""
+        try:
+            self._append_on_one(group)
+        except appending.NotSent:
+            self.isolation.drop_dead("appending")
+            self._append_on_one(group)
+
+    def _append_on_one(self, group: Group) -> None:
+        with self.isolation.connection("appending") as connection:
+            try:
+                appending.append(connection, group)
+            except psycopg.DatabaseError as error:
+                if appending.is_fenced(error):
+                    raise Fenced(str(error)) from error
+                raise
+
+    def _append_by_insert(self, group: Group) -> None:
+        """The same by a statement under the policy, where the server gives us no appender."""
+        with self.isolation.transaction(self.tenant) as connection:
+            taking_over.share(connection, self.tenant)
             if group.subject_keys:
                 self._store_keys(connection, group.subject_keys)
-            if may_copy:
-                self._append_by_copy(connection, group)
-            else:
-                self._append_by_insert(connection, group)
+            self._insert(connection, group)
 
-    def _append_by_copy(self, connection: Connection[Any], group: Group) -> None:
-        """Advance the head as the application, then fill in the rows as the appender."""
-        advanced = connection.execute(
-            "UPDATE log_heads SET seq = %s, peaks = %b WHERE tenant_id = %s AND epoch = %s AND seq = %s",
-            (group.last, proof.pack(group.peaks), self.tenant, group.epoch, group.seen),
-            prepare=True,
-        )
-        if advanced.rowcount != 1:
-            raise _fenced(group)
-        connection.execute("SET LOCAL ROLE allotment_appender")
-        with connection.cursor().copy(COPY) as copy:
-            copy.write(
-                copy_buffer(
-                    group.seen,
-                    group.recorded_at,
-                    group.topics,
-                    group.states,
-                    group.command_keys,
-                    group.leaves,
-                )
-            )
-
-    def _append_by_insert(self, connection: Connection[Any], group: Group) -> None:
-        """The same in one statement under the policy, where the server gives us no appender."""
+    def _insert(self, connection: Connection[Any], group: Group) -> None:
         done = connection.execute(
             _APPEND,
             {

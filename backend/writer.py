@@ -1,6 +1,7 @@
 """The one writer of a tenant's log: decide in memory, commit in groups, answer after the commit.
 
-The next group is decided while the last one is on its way to the disk. Nobody is told anything
+The next group is decided while the last one is on its way to the disk; once the store has all of
+that, the next one may be sent too, and is stored after it or not at all. Nobody is told anything
 before the commit that their answer rests on: a refusal, too, may rest on an event that is not
 stored yet. A failed commit promises nothing: the state is read back from the log and everything
 unanswered is decided again; what had been stored after all is recognised by its key.
@@ -14,8 +15,8 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from concurrent.futures import Executor
-from typing import Any
+from concurrent.futures import Executor, Future
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import structlog
@@ -51,6 +52,8 @@ BESIDE_SECONDS = 0.25
 """How long after the last that came first bulk usage is still cut so small."""
 GROUP_BESIDE = 300
 """Events in one commit, about, while somebody authorises: a large one takes long, for nobody's good."""
+SECOND_MIN = 300
+"""Events that make a group worth sending while the one before is being committed."""
 BULK_SHARE = 100
 """Of each full slice, what is kept for bulk usage that waits: a fifth."""
 INBOX_MAX = 50_000
@@ -118,7 +121,8 @@ class Writer:
         self._wake = asyncio.Event()
         self._decider: Decider | None = None
         self._open: _OpenGroup | None = None
-        self._flying: tuple[_OpenGroup, asyncio.Future[None]] | None = None
+        self._flying: deque[_Flight] = deque()
+        """The groups on their way to the disk, oldest first: one, or a second that follows it."""
         self._halted: BaseException | None = None
         self._task: asyncio.Task[None] | None = None
         self._closing = False
@@ -250,7 +254,7 @@ class Writer:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                while self._has_more() or self._open is not None or self._flying is not None:
+                while self._has_more() or self._open is not None or self._flying:
                     await self._turn()
         except asyncio.CancelledError:
             self._fail_all((Moved if self._lost else Unavailable)("the writer was closed"))
@@ -268,23 +272,35 @@ class Writer:
             await self._wait_for_lease(self._may_decide)
         if self._has_more() and not self._is_full():
             await self._decide_slice()
-        if self._flying is None:
+        if self._may_take_off():
             self._take_off()
         elif self._is_full() or not self._has_more() or self._is_awaited():
             await self._land()
             return
         await asyncio.sleep(0)
 
+    def _may_take_off(self) -> bool:
+        """Whether nothing is in the way; a second group goes when the first is only waited for."""
+        if not self._flying:
+            return True
+        opened, ahead = self._open, self._flying[0].opened.group
+        return (
+            opened is not None
+            and len(self._flying) == 1
+            and ahead.sent
+            and len(opened.group.states) >= SECOND_MIN
+        )
+
     def _is_awaited(self) -> bool:
         """Whether a commit is done while somebody authorises: bulk usage alone would fill its group first."""
-        return self._first_waiting > 0 and self._flying is not None and self._flying[1].done()
+        return self._first_waiting > 0 and self._flying[0].commit.done()
 
     def _has_more(self) -> bool:
         return bool(self._first or self._inbox or self._again)
 
     async def _wait_for_lease(self, may_decide: Callable[[], bool]) -> None:
         """Decide nothing until the lease is renewed. Whoever takes it has this writer abandoned."""
-        if self._flying is not None:
+        while self._flying:
             await self._land()
         began = time.monotonic()
         while not may_decide():
@@ -328,10 +344,10 @@ class Writer:
         except LogUnavailable as error:
             self._again.extendleft(reversed(self._in_hand))
             self._in_hand = []
-            if self._flying is not None:
+            while self._flying:
                 await self._land()
             # What was decided and not sent is undone with the state it was decided on.
-            self._put_back(None, unheard=False)
+            self._put_back([], unheard=False)
             await self._pause_after(error)
             await self._recover()
             return False
@@ -366,25 +382,31 @@ class Writer:
         decider, store, group = self._deciding(), self.store, opened.group
         group.subject_keys = decider.sealer.take_unsaved()
         decider.head = Head(group.last, group.epoch, group.peaks)
-        self._flying = (opened, self._in_thread(lambda: store.append(group)))
+        group.follows = self._flying[-1].stored if self._flying else None
+        stored: Future[bool] = Future()
+        commit = self._in_thread(lambda: _append(store, group, stored))
+        commit.add_done_callback(_heard)
+        self._flying.append(_Flight(opened, commit, stored))
 
     async def _land(self) -> None:
-        assert self._flying is not None
-        opened, commit = self._flying
+        """Wait for the oldest commit. Where it failed, none behind it was stored either."""
+        flight = self._flying[0]
         try:
-            await commit
+            await flight.commit
         except (Fenced, LogUnavailable) as error:
             log.warning("commit failed, reading back", tenant=str(self.tenant_id), error=str(error))
-            self._flying = None
-            self._put_back(opened, unheard=not isinstance(error, Fenced | KeyStored))
+            await asyncio.wait([behind.commit for behind in self._flying])
+            flown = [flight.opened for flight in self._flying]
+            self._flying.clear()
+            self._put_back(flown, unheard=not isinstance(error, Fenced | KeyStored))
             self._count_failure(error)
             await self._pause_after(error)
             await self._recover()
             return
-        self._flying = None
+        self._flying.popleft()
         self._failing_since, self._failures_in_a_row, self._keys_stored_in_a_row = None, 0, 0
-        self._resolve(opened)
-        self._tell(opened.group)
+        self._resolve(flight.opened)
+        self._tell(flight.opened.group)
 
     def _tell(self, group: Group) -> None:
         """Whoever wants to know of a commit does not get to spoil it."""
@@ -410,17 +432,19 @@ class Writer:
         if self._keys_stored_in_a_row > KEYS_STORED_IN_A_ROW_MAX:
             raise InvariantBroken("a stored key is recognised", error=str(error))
 
-    def _put_back(self, flown: "_OpenGroup | None", *, unheard: bool) -> None:
+    def _put_back(self, flown: "list[_OpenGroup]", *, unheard: bool) -> None:
         """Everything decided since the last commit is decided again, in the same order.
 
-        Only where the answer went unheard may what was decided before have been stored.
+        Only where the answer went unheard may what was decided before have been stored: the oldest
+        group, for one that follows another says its last word after that is stored.
         """
-        for share in flown.shares if flown else []:
-            share.before = share.outcomes if unheard else []
-        for share in self._open.shares if self._open else []:
+        groups = [*flown, self._open] if self._open is not None else flown
+        shares = [share for group in groups for share in group.shares]
+        for share in shares:
             share.before = []
-        groups = [group for group in (flown, self._open) if group is not None]
-        self._again.extendleft(reversed([share for group in groups for share in group.shares]))
+        for share in flown[0].shares if flown and unheard else []:
+            share.before = share.outcomes
+        self._again.extendleft(reversed(shares))
         self._open = None
 
     async def _recover(self) -> None:
@@ -456,7 +480,7 @@ class Writer:
     def _fail_all(self, error: Exception) -> None:
         requests = {id(request): request for request in (*self._first, *self._inbox)}
         requests |= {id(share.request): share.request for share in [*self._again, *self._in_hand]}
-        for opened in (self._open, self._flying[0] if self._flying else None):
+        for opened in (self._open, *(flight.opened for flight in self._flying)):
             if opened is not None:
                 requests |= {id(share.request): share.request for share in opened.shares}
         for request in requests.values():
@@ -552,3 +576,27 @@ class _OpenGroup:
     def __init__(self, group: Group) -> None:
         self.group = group
         self.shares: list[_Share] = []
+
+
+class _Flight(NamedTuple):
+    """A group on its way to the disk."""
+
+    opened: _OpenGroup
+    commit: asyncio.Future[None]
+    stored: Future[bool]
+    """Whether it was, for the group that follows it: known in the thread that commits, before the loop."""
+
+
+def _append(store: Log, group: Group, stored: Future[bool]) -> None:
+    try:
+        store.append(group)
+    except BaseException:
+        stored.set_result(False)
+        raise
+    stored.set_result(True)
+
+
+def _heard(commit: asyncio.Future[None]) -> None:
+    """What became of a commit is known to whom it concerns: where nobody asks, that is no mistake."""
+    if not commit.cancelled():
+        commit.exception()

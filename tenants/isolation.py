@@ -15,6 +15,8 @@ from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
 
 Role = Literal["app", "projector", "auditor", "directory", "placement"]
+Pool = Role | Literal["appending"]
+"""Connections that append are the application's, and kept apart: commits wait for nobody who reads."""
 Connection = psycopg.Connection[TupleRow]
 
 STATEMENT_TIMEOUT_MS = 60_000
@@ -22,7 +24,7 @@ LOCK_TIMEOUT_MS = 10_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
 POOL_MAX = 14
 """Per role. Readers take at most 10 of them (web/request_context.py), so that commits find one."""
-PLACEMENT_POOL_MAX = 4
+SMALL_POOLS: dict[Pool, int] = {"placement": 4, "appending": 8}
 
 
 class Isolation:
@@ -31,7 +33,7 @@ class Isolation:
     def __init__(self, database_url: str, *, pool_max: int = POOL_MAX) -> None:
         self.database_url = database_url
         self._pool_max = pool_max
-        self._pools: dict[Role, ConnectionPool[Connection]] = {}
+        self._pools: dict[Pool, ConnectionPool[Connection]] = {}
         self._opening = Lock()
         self._may_copy: bool | None = None
 
@@ -72,9 +74,13 @@ class Isolation:
             yield connection
 
     @contextmanager
-    def connection(self, role: Role) -> Iterator[Connection]:
+    def connection(self, role: Pool) -> Iterator[Connection]:
         with self._pool(role).connection() as connection:
             yield connection
+
+    def drop_dead(self, role: Pool) -> None:
+        """Ask every connection at rest whether it still lives: they may have been cut all at once."""
+        self._pool(role).check()
 
     def may_copy(self) -> bool:
         """Whether this server let the migration make the role that appends by COPY."""
@@ -87,7 +93,7 @@ class Isolation:
             self._may_copy = bool(found and found[0])
         return self._may_copy
 
-    def _pool(self, role: Role) -> ConnectionPool[Connection]:
+    def _pool(self, role: Pool) -> ConnectionPool[Connection]:
         with self._opening:
             pool = self._pools.get(role)
             if pool is None:
@@ -96,11 +102,12 @@ class Isolation:
                     connection_class=psycopg.Connection[TupleRow],
                     kwargs=connection_settings(role),
                     min_size=0,
-                    max_size=PLACEMENT_POOL_MAX if role == "placement" else self._pool_max,
+                    max_size=min(SMALL_POOLS.get(role, self._pool_max), self._pool_max),
                     max_idle=60,
                     timeout=15,
                     reconnect_timeout=30,
-                    check=ConnectionPool.check_connection,
+                    # An append asks nothing first: that would be one more round trip for each group.
+                    check=None if role == "appending" else ConnectionPool.check_connection,
                     name=f"allotment-{role}",
                     open=True,
                 )
@@ -112,10 +119,10 @@ class Isolation:
         self._pools.clear()
 
 
-def connection_settings(role: Role) -> dict[str, Any]:
+def connection_settings(role: Pool) -> dict[str, Any]:
     """How every connection is opened: in its role, in our schema, with bounds on waiting."""
     options = {
-        "role": f"allotment_{role}",
+        "role": f"allotment_{'app' if role == 'appending' else role}",
         "search_path": "allotment",
         "statement_timeout": str(STATEMENT_TIMEOUT_MS),
         "lock_timeout": str(LOCK_TIMEOUT_MS),

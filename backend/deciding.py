@@ -209,6 +209,8 @@ class Decider:
         self._fresh = Fresh()
         self._first_seq = 0
         """Of the slice being decided."""
+        self._sealing: Any = None
+        """What native code keeps of the sealer."""
 
     @classmethod
     def load(cls, store: Log, load_sealer: Callable[[], Sealer]) -> "Decider":
@@ -241,7 +243,7 @@ class Decider:
         self.at_rest = True
         return outcomes
 
-    def _decide_all(self, slice: Slice, prepared: "list[using.Prepared | None]", now: int) -> list[Outcome]:
+    def _decide_all(self, slice: Slice, prepared: "using.Ready", now: int) -> list[Outcome]:
         outcomes: list[Outcome] = []
         run = PlainRun(
             self.state.plain, prepared, slice.actors, now, self._fresh, self._first_seq, UsageOutcome
@@ -304,13 +306,15 @@ class Decider:
 
     # --- the stages -------------------------------------------------------------------------
 
-    def _prepare(self, slice: Slice) -> "list[using.Prepared | None]":
+    def _prepare(self, slice: Slice) -> "using.Ready":
         """What every record that may be plain is charged with; None for the rest."""
         native, items, repeated = using.native(), slice.items, slice.repeated
         if native is not None:
             newest, sealer = self.seen.newest, self.sealer
+            if self._sealing is None:
+                self._sealing = native.sealing(*sealer.parts)
             nonces = sealer.nonces(len(items))
-            ready = native.prepare(items, slice.hashes, repeated, *newest, sealer.parts, nonces)
+            ready = native.prepare(items, slice.hashes, repeated, *newest, self._sealing, nonces)
             if ready is not None:
                 return ready
         return self._prepare_all(slice, repeated)

@@ -45,7 +45,7 @@ class PlainRun:
     def __init__(
         self,
         plain: PlainCharges,
-        prepared: list[using.Prepared | None],
+        prepared: using.Ready,
         actors: list[str],
         now: int,
         fresh: Fresh,
@@ -63,6 +63,8 @@ class PlainRun:
         self._first_seq = first_seq
         self._outcome = outcome
         self._native = using.native()
+        if self._native is not None and isinstance(prepared, list):
+            self._prepared = self._native.prepared(prepared)
         self._left = 0
 
     def charge(self, outcomes: list[Any]) -> None:

@@ -89,7 +89,7 @@ class Sealer:
     @property
     def parts(self) -> tuple[Any, ...]:
         """What `digest`, `token` and `seal_lines` work with: for native code, which does the same."""
-        return self._keyed, self._tokens, self._ciphers, self._tenant_bytes, self.token, self._cipher_for
+        return self._keyed, self._tenant_bytes, self.token, self._key_for
 
     def nonces(self, count: int) -> bytes:
         """So many of them, one after the other."""
@@ -131,19 +131,23 @@ class Sealer:
             return None
 
     def _cipher(self, subject: bytes, *, create: bool) -> AESGCM | None:
-        wrapped = self._wrapped.get(subject)
-        if wrapped is not None:
-            key = _decrypt(self._wrapping, wrapped, self._tenant_bytes + subject)
-        elif create:
-            key = os.urandom(KEY_BYTES)
-            wrapped = _encrypt(self._wrapping, key, self._tenant_bytes + subject)
-            self._wrapped[subject] = self.unsaved[subject] = wrapped
-        else:
+        if not create and subject not in self._wrapped:
             return None
+        key = self._key_for(subject)
         if len(self._ciphers) >= CIPHERS_MAX:
             self._ciphers.clear()
         cipher = self._ciphers[subject] = AESGCM(key)
         return cipher
+
+    def _key_for(self, subject: bytes) -> bytes:
+        """The subject's key, which is made where there is none."""
+        wrapped = self._wrapped.get(subject)
+        if wrapped is not None:
+            return _decrypt(self._wrapping, wrapped, self._tenant_bytes + subject)
+        key = os.urandom(KEY_BYTES)
+        wrapped = _encrypt(self._wrapping, key, self._tenant_bytes + subject)
+        self._wrapped[subject] = self.unsaved[subject] = wrapped
+        return key
 
     @contextmanager
     def for_nothing(self) -> Iterator[None]:

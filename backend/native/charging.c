@@ -13,10 +13,27 @@
 
 enum { DEPTH = 80, BLOCK = 32, WINDOWS = 8, FAMILIES = 32, LANES = 64, RATES = 64, METHODS = 4 };
 
+enum { AHEAD = 16, LONGEST = 7, REMEMBERED = 64 };
+
 typedef __int128 Wide;
 static const int64_t LARGE = (int64_t)1 << 62;
 static const char *const METHOD[METHODS] = {"up", "down", "half_up", "half_even"};
 enum { UP, DOWN, HALF_UP, HALF_EVEN };
+
+/* Names of attributes, made once: looking one up by its characters costs more than what is found. */
+#define NAMES(NAME)                                                                                              \
+    NAME(_frozen) NAME(_hierarchy) NAME(_longest) NAME(_remembered) NAME(by_token) NAME(consumed)                \
+    NAME(consumed_total) NAME(deck) NAME(den) NAME(ends_at) NAME(expired_total) NAME(family) NAME(fee)           \
+    NAME(granted_total) NAME(holders) NAME(included) NAME(increment) NAME(index) NAME(lanes) NAME(mark)          \
+    NAME(method) NAME(minimum) NAME(money) NAME(num) NAME(overage) NAME(period) NAME(prefix) NAME(remaining)     \
+    NAME(remaining_total) NAME(reserved) NAME(rolled) NAME(rolled_total) NAME(starts_at) NAME(step)              \
+    NAME(suspended) NAME(used) NAME(version) NAME(zone)
+
+#define AS_ENUM(name) N_##name,
+#define AS_TEXT(name) #name,
+enum { NAMES(AS_ENUM) NAME_COUNT };
+static const char *const NAME_TEXTS[NAME_COUNT] = {NAMES(AS_TEXT)};
+static PyObject *names[NAME_COUNT];
 
 /* One usage type and period: domain/bucket.py. */
 typedef struct {
@@ -26,12 +43,22 @@ typedef struct {
     int capped, rolled, changed;
 } Family;
 
+struct Rate;
+
+/* The rate that a number's beginning was found to have: the beginning with its length, in one number. */
+typedef struct {
+    uint64_t start;
+    struct Rate *rate; /* NULL: none yet */
+    int64_t read;
+} Found;
+
 /* What charges one usage type in one direction, within a window. */
 typedef struct {
     int window;
     PyObject *usage_type, *direction, *deck, *remembered;
     Py_ssize_t longest;
     Family *family;
+    Found found[REMEMBERED];
 } Lane;
 
 typedef struct {
@@ -42,12 +69,20 @@ typedef struct {
 } Window;
 
 /* A compiled rate: domain/rating/rate.py. */
-typedef struct {
+typedef struct Rate {
     PyObject *of;
+    int64_t read; /* which reading of a rate this is: its place may be another's by now */
     int64_t num, den, fee, increment, minimum, step;
     int included, method;
     Buffer told; /* version, index, prefix and zone, as a charge tells them */
 } Rate;
+
+/* Where the user of a record stands, found before its turn. */
+typedef struct {
+    PyObject *path; /* NULL: that takes more, and is asked in its turn */
+    int length;     /* 0: its ordinals were not read */
+    int32_t ordinals[AHEAD];
+} Guided;
 
 /* What holds for a run of records. */
 typedef struct {
@@ -57,10 +92,12 @@ typedef struct {
     Family families[FAMILIES];
     Lane lanes[LANES];
     Rate rates[RATES];
+    Guided block[BLOCK];
+    Py_ssize_t block_from, block_upto;
     int window_count, family_count, lane_count, window;
-    int64_t charged;
-    int64_t amount;
-    Buffer told;
+    int64_t charged, amount, rates_read;
+    PyObject *actor; /* borrowed from the list of actors: whose envelope begins with `head` */
+    Buffer head, told;
 } Run;
 
 static PyTypeObject *rate_type, *member_type;
@@ -76,6 +113,11 @@ int charging_setup(PyObject *parts) {
         return FAILED;
     if (field_find(&member_stays, (PyTypeObject *)member, "stays") != DONE)
         return FAILED;
+    for (int name = 0; name < NAME_COUNT; name++) {
+        Py_XSETREF(names[name], PyUnicode_InternFromString(NAME_TEXTS[name]));
+        if (names[name] == NULL)
+            return FAILED;
+    }
     Py_XSETREF(rate_type, (PyTypeObject *)Py_NewRef(rate));
     Py_XSETREF(member_type, (PyTypeObject *)Py_NewRef(member));
     Py_XSETREF(outcome_type, Py_NewRef(outcome));
@@ -91,8 +133,8 @@ int charging_setup(PyObject *parts) {
 /* --- reading attributes -------------------------------------------------------------------- */
 
 /* DONE, or LEFT with no exception where it is missing or no int of 64 bits. */
-static int int_at(PyObject *object, const char *name, int64_t *value) {
-    PyObject *found = PyObject_GetAttrString(object, name);
+static int int_at(PyObject *object, int name, int64_t *value) {
+    PyObject *found = PyObject_GetAttr(object, names[name]);
     if (found == NULL) {
         PyErr_Clear();
         return LEFT;
@@ -103,8 +145,8 @@ static int int_at(PyObject *object, const char *name, int64_t *value) {
 }
 
 /* A new reference to an attribute of a type, exactly; NULL (no exception) otherwise. */
-static PyObject *part_at(PyObject *object, const char *name, PyTypeObject *type) {
-    PyObject *found = PyObject_GetAttrString(object, name);
+static PyObject *part_at(PyObject *object, int name, PyTypeObject *type) {
+    PyObject *found = PyObject_GetAttr(object, names[name]);
     if (found == NULL)
         PyErr_Clear();
     else if (type != NULL && Py_TYPE(found) != type)
@@ -112,8 +154,8 @@ static PyObject *part_at(PyObject *object, const char *name, PyTypeObject *type)
     return found;
 }
 
-static int truth_at(PyObject *object, const char *name, int *value) {
-    PyObject *found = PyObject_GetAttrString(object, name);
+static int truth_at(PyObject *object, int name, int *value) {
+    PyObject *found = PyObject_GetAttr(object, names[name]);
     *value = found != NULL ? PyObject_IsTrue(found) : -1;
     Py_XDECREF(found);
     if (*value >= 0)
@@ -122,7 +164,7 @@ static int truth_at(PyObject *object, const char *name, int *value) {
     return LEFT;
 }
 
-static int text_at(PyObject *object, const char *name, Buffer *told) {
+static int text_at(PyObject *object, int name, Buffer *told) {
     PyObject *found = part_at(object, name, &PyUnicode_Type);
     int done = found != NULL ? put_str(told, found) : LEFT;
     Py_XDECREF(found);
@@ -145,9 +187,9 @@ static void family_release(Family *family) {
 /* Whether what it was granted is where it should be; else Python says what is wrong. */
 static int adds_up(const Family *family) {
     int64_t granted, expired, rolled;
-    return int_at(family->of, "granted_total", &granted) == DONE &&
-           int_at(family->of, "expired_total", &expired) == DONE &&
-           int_at(family->of, "rolled_total", &rolled) == DONE &&
+    return int_at(family->of, N_granted_total, &granted) == DONE &&
+           int_at(family->of, N_expired_total, &expired) == DONE &&
+           int_at(family->of, N_rolled_total, &rolled) == DONE &&
            (Wide)granted == (Wide)family->remaining_total + family->consumed_total + expired + rolled;
 }
 
@@ -157,17 +199,17 @@ static int family_read(Family *family, PyObject *of) {
     Py_XDECREF(caps);
     PyErr_Clear();
     family->of = Py_NewRef(of);
-    family->remaining = part_at(of, "remaining", &PyList_Type);
-    family->consumed = part_at(of, "consumed", &PyList_Type);
-    family->reserved = part_at(of, "reserved", &PyList_Type);
-    family->used = part_at(of, "used", &PyList_Type);
-    family->mark = part_at(of, "mark", &PyList_Type);
-    family->holders = part_at(of, "holders", &PySet_Type);
+    family->remaining = part_at(of, N_remaining, &PyList_Type);
+    family->consumed = part_at(of, N_consumed, &PyList_Type);
+    family->reserved = part_at(of, N_reserved, &PyList_Type);
+    family->used = part_at(of, N_used, &PyList_Type);
+    family->mark = part_at(of, N_mark, &PyList_Type);
+    family->holders = part_at(of, N_holders, &PySet_Type);
     if (!family->remaining || !family->consumed || !family->reserved || !family->used || !family->mark ||
-        !family->holders || text_at(of, "period", &family->period) != DONE ||
-        truth_at(of, "rolled", &family->rolled) != DONE ||
-        int_at(of, "remaining_total", &family->remaining_total) != DONE ||
-        int_at(of, "consumed_total", &family->consumed_total) != DONE)
+        !family->holders || text_at(of, N_period, &family->period) != DONE ||
+        truth_at(of, N_rolled, &family->rolled) != DONE ||
+        int_at(of, N_remaining_total, &family->remaining_total) != DONE ||
+        int_at(of, N_consumed_total, &family->consumed_total) != DONE)
         return LEFT;
     return adds_up(family) ? DONE : LEFT;
 }
@@ -198,22 +240,28 @@ static int64_t counter_of(PyObject *counters, Py_ssize_t ordinal, int *wrong) {
 static int count_up(PyObject *counters, Py_ssize_t ordinal, int64_t more) {
     int wrong = 0;
     int64_t value = counter_of(counters, ordinal, &wrong);
-    PyObject *counted = wrong ? NULL : PyLong_FromLongLong(value + more);
-    if (wrong)
+    if (wrong) {
         PyErr_SetString(PyExc_RuntimeError, "a counter changed under our hands");
-    return counted == NULL ? FAILED : PyList_SetItem(counters, ordinal, counted);
+        return FAILED;
+    }
+    PyObject *counted = PyLong_FromLongLong(value + more), *before = PyList_GET_ITEM(counters, ordinal);
+    if (counted == NULL)
+        return FAILED;
+    PyList_SET_ITEM(counters, ordinal, counted);
+    Py_DECREF(before); /* an exact int */
+    return DONE;
 }
 
 /* --- windows, lanes and rates ---------------------------------------------------------------- */
 
 static int window_read(Run *run, Window *window, PyObject *of) {
-    PyObject *money = part_at(of, "money", NULL);
-    window->lanes = part_at(of, "lanes", &PyDict_Type);
+    PyObject *money = part_at(of, N_money, NULL);
+    window->lanes = part_at(of, N_lanes, &PyDict_Type);
     window->money = family_for(run, money);
     Py_XDECREF(money);
     if (window->lanes == NULL || window->money == NULL ||
-        int_at(of, "starts_at", &window->starts_at) != DONE ||
-        int_at(of, "ends_at", &window->ends_at) != DONE || truth_at(of, "overage", &window->overage) != DONE) {
+        int_at(of, N_starts_at, &window->starts_at) != DONE ||
+        int_at(of, N_ends_at, &window->ends_at) != DONE || truth_at(of, N_overage, &window->overage) != DONE) {
         Py_CLEAR(window->lanes);
         return LEFT;
     }
@@ -256,25 +304,32 @@ static void lane_release(Lane *lane) {
 }
 
 static int same_text(PyObject *one, PyObject *other) {
-    return one == other || PyUnicode_Compare(one, other) == 0;
+    if (one == other)
+        return 1;
+    if (!PyUnicode_IS_COMPACT_ASCII(one) || !PyUnicode_IS_COMPACT_ASCII(other))
+        return PyUnicode_Compare(one, other) == 0;
+    Py_ssize_t size = PyUnicode_GET_LENGTH(one);
+    return size == PyUnicode_GET_LENGTH(other) &&
+           memcmp(PyUnicode_1BYTE_DATA(one), PyUnicode_1BYTE_DATA(other), (size_t)size) == 0;
 }
 
 static int lane_read(Run *run, Lane *lane, PyObject *of, PyObject *usage_type, PyObject *direction) {
     int64_t longest = 0;
-    PyObject *family = part_at(of, "family", NULL);
+    PyObject *family = part_at(of, N_family, NULL);
     lane->window = run->window;
     lane->usage_type = Py_NewRef(usage_type);
     lane->direction = Py_NewRef(direction);
-    lane->deck = part_at(of, "deck", NULL);
-    lane->remembered = lane->deck != NULL ? part_at(lane->deck, "_remembered", &PyDict_Type) : NULL;
+    lane->deck = part_at(of, N_deck, NULL);
+    lane->remembered = lane->deck != NULL ? part_at(lane->deck, N__remembered, &PyDict_Type) : NULL;
     lane->family = family_for(run, family);
     Py_XDECREF(family);
-    if (lane->remembered == NULL || lane->family == NULL || int_at(lane->deck, "_longest", &longest) != DONE ||
+    if (lane->remembered == NULL || lane->family == NULL || int_at(lane->deck, N__longest, &longest) != DONE ||
         longest < 0) {
         lane_release(lane);
         return LEFT;
     }
     lane->longest = longest > PY_SSIZE_T_MAX ? PY_SSIZE_T_MAX : (Py_ssize_t)longest;
+    memset(lane->found, 0, sizeof lane->found);
     return DONE;
 }
 
@@ -298,11 +353,12 @@ static Lane *lane_for(Run *run, PyObject *usage_type, PyObject *direction) {
 
 static void rate_release(Rate *rate) {
     Py_CLEAR(rate->of);
+    rate->read = 0;
     buffer_free(&rate->told);
 }
 
 static int method_of(PyObject *of) {
-    PyObject *method = part_at(of, "method", &PyUnicode_Type);
+    PyObject *method = part_at(of, N_method, &PyUnicode_Type);
     int found = -1;
     for (int place = 0; method != NULL && place < METHODS; place++)
         if (PyUnicode_CompareWithASCIIString(method, METHOD[place]) == 0)
@@ -315,13 +371,13 @@ static int rate_read(Rate *rate, PyObject *of) {
     int64_t version, index;
     rate->of = Py_NewRef(of);
     rate->method = method_of(of);
-    if (rate->method < 0 || int_at(of, "num", &rate->num) || int_at(of, "den", &rate->den) ||
-        int_at(of, "fee", &rate->fee) || int_at(of, "increment", &rate->increment) ||
-        int_at(of, "minimum", &rate->minimum) || int_at(of, "step", &rate->step) ||
-        truth_at(of, "included", &rate->included) || int_at(of, "version", &version) ||
-        int_at(of, "index", &index) || rate->num < 0 || rate->den <= 0 || rate->fee < 0 || rate->increment <= 0 ||
+    if (rate->method < 0 || int_at(of, N_num, &rate->num) || int_at(of, N_den, &rate->den) ||
+        int_at(of, N_fee, &rate->fee) || int_at(of, N_increment, &rate->increment) ||
+        int_at(of, N_minimum, &rate->minimum) || int_at(of, N_step, &rate->step) ||
+        truth_at(of, N_included, &rate->included) || int_at(of, N_version, &version) ||
+        int_at(of, N_index, &index) || rate->num < 0 || rate->den <= 0 || rate->fee < 0 || rate->increment <= 0 ||
         rate->step <= 0 || rate->step > LARGE / 1000000 || put_int(&rate->told, version) ||
-        put_int(&rate->told, index) || text_at(of, "prefix", &rate->told) || text_at(of, "zone", &rate->told)) {
+        put_int(&rate->told, index) || text_at(of, N_prefix, &rate->told) || text_at(of, N_zone, &rate->told)) {
         rate_release(rate);
         PyErr_Clear();
         return LEFT;
@@ -329,8 +385,35 @@ static int rate_read(Rate *rate, PyObject *of) {
     return DONE;
 }
 
-/* The rate of the longest prefix, where it is plain. */
-static Rate *rate_for(Run *run, const Lane *lane, PyObject *counterpart) {
+/* What the rate of a number depends on, in one number that is not 0; 0 where it does not fit. */
+static uint64_t start_of(const Lane *lane, PyObject *counterpart) {
+    if (lane->longest > LONGEST || !PyUnicode_IS_COMPACT_ASCII(counterpart))
+        return 0;
+    const Py_UCS1 *characters = PyUnicode_1BYTE_DATA(counterpart);
+    Py_ssize_t size = PyUnicode_GET_LENGTH(counterpart);
+    uint64_t start = 0;
+    if (size > lane->longest)
+        size = lane->longest;
+    for (Py_ssize_t place = 0; place < size; place++)
+        start = start << 8 | characters[place];
+    return (uint64_t)(size + 1) << 56 | start;
+}
+
+/* The rate of the longest prefix, where it is plain; as it was found for another number that begins alike. */
+static Rate *rate_looked_up(Run *run, const Lane *lane, PyObject *counterpart);
+
+static Rate *rate_for(Run *run, Lane *lane, PyObject *counterpart) {
+    uint64_t start = start_of(lane, counterpart);
+    Found *found = &lane->found[(start * 0x9e3779b97f4a7c15u) >> 58];
+    if (start && found->start == start && found->rate->read == found->read)
+        return found->rate;
+    Rate *rate = rate_looked_up(run, lane, counterpart);
+    if (start && rate != NULL)
+        *found = (Found){start, rate, rate->read};
+    return rate;
+}
+
+static Rate *rate_looked_up(Run *run, const Lane *lane, PyObject *counterpart) {
     Py_ssize_t size = PyUnicode_GET_LENGTH(counterpart);
     PyObject *start = size <= lane->longest ? Py_NewRef(counterpart) : PyUnicode_Substring(counterpart, 0, lane->longest);
     PyObject *found = start != NULL ? PyDict_GetItemWithError(lane->remembered, start) : NULL;
@@ -347,6 +430,7 @@ static Rate *rate_for(Run *run, const Lane *lane, PyObject *counterpart) {
     if (rate->of != found) {
         rate_release(rate);
         done = rate_read(rate, found);
+        rate->read = done == DONE ? ++run->rates_read : 0;
     }
     Py_DECREF(found);
     return done == DONE ? rate : NULL;
@@ -363,53 +447,41 @@ typedef struct {
     Rate *rate;
 } Charge;
 
-/* A new reference to the path of whoever used an identity; NULL where nobody plainly did. */
-static PyObject *guided(Run *run, PyObject *token, int64_t at) {
-    PyObject *holders = PyDict_GetItemWithError(run->by_token, token), *path = NULL;
-    if (holders != NULL && PyTuple_CheckExact(holders) && PyTuple_GET_SIZE(holders) == 1 &&
-        Py_TYPE(PyTuple_GET_ITEM(holders, 0)) == member_type) {
-        int64_t since;
-        PyObject *stays = field_of(&member_stays, PyTuple_GET_ITEM(holders, 0));
-        if (stays != NULL && PyList_CheckExact(stays) && PyList_GET_SIZE(stays) == 1) {
-            PyObject *stay = PyList_GET_ITEM(stays, 0);
-            if (PyTuple_CheckExact(stay) && PyTuple_GET_SIZE(stay) == 2 &&
-                int_of(PyTuple_GET_ITEM(stay, 0), &since)) {
-                path = at >= since ? Py_NewRef(PyTuple_GET_ITEM(stay, 1)) : NULL;
-                Py_DECREF(stays);
-                return path;
-            }
-        }
-        Py_XDECREF(stays);
+static int path_read(Charge *charge, const Guided *guided, PyObject *path) {
+    if (guided->length) {
+        charge->length = guided->length;
+        for (int place = 0; place < guided->length; place++)
+            charge->ordinals[place] = guided->ordinals[place];
+        return DONE;
     }
-    if (holders != NULL && !PyErr_Occurred())
-        path = PyObject_CallMethod(run->hierarchy, "guide", "OL", token, (long long)at);
-    return path;
-}
-
-static int path_read(Run *run, Charge *charge, PyObject *path) {
     if (!PyTuple_CheckExact(path) || PyTuple_GET_SIZE(path) == 0 || PyTuple_GET_SIZE(path) > DEPTH)
         return LEFT;
     charge->length = (int)PyTuple_GET_SIZE(path);
     for (int place = 0; place < charge->length; place++) {
         int64_t ordinal;
-        PyObject *member = PyTuple_GET_ITEM(path, place);
-        if (!int_of(member, &ordinal) || ordinal < 0 || ordinal > INT32_MAX)
+        if (!int_of(PyTuple_GET_ITEM(path, place), &ordinal) || ordinal < 0 || ordinal > INT32_MAX)
             return LEFT;
         charge->ordinals[place] = (Py_ssize_t)ordinal;
-        if (PyDict_GET_SIZE(run->frozen) && PyDict_Contains(run->frozen, member) != 0)
-            return LEFT;
     }
-    if (run->suspended != NULL && PySequence_Contains(run->suspended, PyTuple_GET_ITEM(path, 0)) != 0)
-        return LEFT;
     return DONE;
 }
 
-static int guide(Run *run, Charge *charge, PyObject *token) {
-    PyObject *path = guided(run, token, charge->at);
+/* Whether somebody on the path is frozen, or its user suspended; or that cannot be said. */
+static int is_stopped(const Run *run, PyObject *path) {
+    for (Py_ssize_t place = 0; PyDict_GET_SIZE(run->frozen) && place < PyTuple_GET_SIZE(path); place++)
+        if (PyDict_Contains(run->frozen, PyTuple_GET_ITEM(path, place)) != 0)
+            return 1;
+    return run->suspended != NULL && PySequence_Contains(run->suspended, PyTuple_GET_ITEM(path, 0)) != 0;
+}
+
+static int guide(const Run *run, Charge *charge, const Guided *guided, PyObject *token) {
+    PyObject *path = Py_XNewRef(guided->path);
     if (path == NULL)
-        return LEFT;
-    int done = path_read(run, charge, path);
-    Py_DECREF(path);
+        path = PyObject_CallMethod(run->hierarchy, "guide", "OL", token, (long long)charge->at);
+    int done = path != NULL ? path_read(charge, guided, path) : LEFT;
+    if (done == DONE && is_stopped(run, path))
+        done = LEFT;
+    Py_XDECREF(path);
     return done;
 }
 
@@ -501,13 +573,13 @@ static int leave(void) {
 }
 
 /* Everything up to the charge, and nothing has changed. Where it is LEFT an exception may be set. */
-static int decide(Run *run, Charge *charge, PyObject *const *of, PyObject *token) {
+static int decide(Run *run, Charge *charge, PyObject *const *of, const Guided *guided, PyObject *token) {
     if (!int_of(of[STARTED_AT], &charge->at) || !int_of(of[QUANTITY], &charge->quantity) ||
         charge->at < run->oldest || charge->at > run->latest || !PyUnicode_CheckExact(of[USAGE_TYPE]) ||
         !PyUnicode_CheckExact(of[DIRECTION]) || !PyUnicode_CheckExact(of[COUNTERPART]) ||
-        guide(run, charge, token) != DONE || window_at(run, charge->at) != DONE)
+        guide(run, charge, guided, token) != DONE || window_at(run, charge->at) != DONE)
         return LEFT;
-    const Lane *lane = lane_for(run, of[USAGE_TYPE], of[DIRECTION]);
+    Lane *lane = lane_for(run, of[USAGE_TYPE], of[DIRECTION]);
     charge->rate = lane != NULL ? rate_for(run, lane, of[COUNTERPART]) : NULL;
     if (charge->rate == NULL || bill(charge) != DONE)
         return LEFT;
@@ -542,16 +614,27 @@ static int put_parts(Buffer *told, const Charge *charge) {
             return put;                                                                                            \
     } while (0)
 
+/* What every envelope of an actor begins with. */
+static int tell_head(Run *run, PyObject *actor) {
+    if (run->actor == actor)
+        return DONE;
+    run->actor = NULL;
+    run->head.size = 0;
+    PUT(put_array(&run->head, 4));
+    PUT(put_int(&run->head, schema));
+    PUT(put_str(&run->head, actor));
+    run->actor = actor;
+    return DONE;
+}
+
 /* The envelope with the charge in it, as `encode` would give it. */
-static int tell(Buffer *told, const Charge *charge, PyObject *const *of, PyObject *actor, PyObject *digest,
-                PyObject *sealed) {
-    if (!PyBytes_CheckExact(digest) || !PyBytes_CheckExact(sealed))
-        return LEFT;
+static int tell(Run *run, const Charge *charge, PyObject *const *of, PyObject *actor, const One *one,
+                const unsigned char *sealed) {
+    Buffer *told = &run->told;
     told->size = 0;
-    PUT(put_array(told, 4));
-    PUT(put_int(told, schema));
-    PUT(put_str(told, actor));
-    PUT(put_binary(told, PyBytes_AS_STRING(digest), (size_t)PyBytes_GET_SIZE(digest)));
+    PUT(tell_head(run, actor));
+    PUT(buffer_put(told, run->head.data, run->head.size));
+    PUT(put_binary(told, PyBytes_AS_STRING(one->digest), (size_t)PyBytes_GET_SIZE(one->digest)));
     PUT(buffer_put(told, PyBytes_AS_STRING(frame_head), (size_t)PyBytes_GET_SIZE(frame_head)));
     PUT(put_str(told, of[SOURCE]));
     PUT(put_str(told, of[RECORD_ID]));
@@ -572,7 +655,7 @@ static int tell(Buffer *told, const Charge *charge, PyObject *const *of, PyObjec
     PUT(put_array(told, 2));
     PUT(put_int(told, charge->exact));
     PUT(put_int(told, charge->den));
-    PUT(put_binary(told, PyBytes_AS_STRING(sealed), (size_t)PyBytes_GET_SIZE(sealed)));
+    PUT(put_binary(told, sealed, one->sealed_size));
     return buffer_put(told, PyBytes_AS_STRING(frame_tail), (size_t)PyBytes_GET_SIZE(frame_tail));
 }
 
@@ -604,12 +687,12 @@ static int run_start(Run *run, PyObject *plain, int64_t oldest, int64_t latest) 
     run->oldest = oldest;
     run->latest = latest;
     run->window = -1;
-    run->hierarchy = part_at(plain, "_hierarchy", NULL);
-    run->frozen = part_at(plain, "_frozen", &PyDict_Type);
-    run->by_token = run->hierarchy != NULL ? part_at(run->hierarchy, "by_token", &PyDict_Type) : NULL;
+    run->hierarchy = part_at(plain, N__hierarchy, NULL);
+    run->frozen = part_at(plain, N__frozen, &PyDict_Type);
+    run->by_token = run->hierarchy != NULL ? part_at(run->hierarchy, N_by_token, &PyDict_Type) : NULL;
     if (run->frozen == NULL || run->by_token == NULL)
         return LEFT;
-    run->suspended = part_at(run->hierarchy, "suspended", NULL);
+    run->suspended = part_at(run->hierarchy, N_suspended, NULL);
     int any = run->suspended != NULL ? PyObject_IsTrue(run->suspended) : -1;
     if (any == 0)
         Py_CLEAR(run->suspended);
@@ -669,6 +752,12 @@ static int run_settle(Run *run) {
     return done;
 }
 
+static void block_release(Run *run) {
+    for (int place = 0; place < BLOCK; place++)
+        Py_CLEAR(run->block[place].path);
+    run->block_upto = run->block_from;
+}
+
 static void run_release(Run *run) {
     for (int place = 0; place < run->window_count; place++)
         Py_CLEAR(run->windows[place].lanes);
@@ -683,6 +772,8 @@ static void run_release(Run *run) {
     Py_XDECREF(run->by_token);
     Py_XDECREF(run->frozen);
     Py_XDECREF(run->suspended);
+    block_release(run);
+    buffer_free(&run->head);
     buffer_free(&run->told);
     PyMem_Free(run);
 }
@@ -702,139 +793,148 @@ static PyObject *outcome_of(const Charge *charge, int64_t seq) {
     return outcome;
 }
 
-static int charge_record(Run *run, PyObject *const *of, PyObject *prepared, PyObject *actor, int64_t seq,
-                         PyObject *const *outputs) {
+static int charge_record(Run *run, PyObject *const *of, const One *one, const unsigned char *sealed,
+                         const Guided *guided, PyObject *actor, int64_t seq, PyObject *const *outputs) {
     Charge charge;
     charge.draws = 0, charge.taken = 0;
-    PyObject *digest = PyTuple_GET_ITEM(prepared, 2), *sealed = PyTuple_GET_ITEM(prepared, 4);
-    int done = decide(run, &charge, of, PyTuple_GET_ITEM(prepared, 3));
+    int done = decide(run, &charge, of, guided, one->token);
     if (done == DONE)
-        done = tell(&run->told, &charge, of, actor, digest, sealed);
+        done = tell(run, &charge, of, actor, one, sealed);
     if (done != DONE)
         return done == LEFT ? leave() : done;
     if (run->amount > LARGE - charge.amount)
         PUT(run_total(run));
-    PyObject *made[GIVEN] = {outcome_of(&charge, seq), NULL, PyTuple_GET_ITEM(prepared, 1), digest};
+    PyObject *made[GIVEN] = {outcome_of(&charge, seq), NULL, NULL, one->digest};
     if (made[OUTCOMES] != NULL)
         made[STATES] = PyBytes_FromStringAndSize((char *)run->told.data, (Py_ssize_t)run->told.size);
-    done = made[STATES] != NULL ? count(run, &charge) : FAILED;
+    if (made[STATES] != NULL)
+        made[KEYS] = PyBytes_FromStringAndSize((const char *)one->key, sizeof one->key);
+    done = made[KEYS] != NULL ? count(run, &charge) : FAILED;
     for (int output = 0; output < GIVEN && done == DONE; output++)
         done = PyList_Append(outputs[output], made[output]);
     Py_XDECREF(made[OUTCOMES]);
     Py_XDECREF(made[STATES]);
+    Py_XDECREF(made[KEYS]);
     return done;
 }
 
-static int charge_prepared(Run *run, PyObject *prepared, PyObject *actor, int64_t seq, PyObject *const *outputs) {
+static int charge_prepared(Run *run, const Prepared *prepared, Py_ssize_t place, PyObject *actor, int64_t seq,
+                           PyObject *const *outputs) {
     PyObject *of[RECORD_FIELDS] = {NULL};
-    if (!PyTuple_CheckExact(prepared) || PyTuple_GET_SIZE(prepared) != 5)
+    const One *one = &prepared->ones[place];
+    if (one->record == NULL || Py_TYPE(one->record) != record_type)
         return LEFT;
-    PyObject *record = PyTuple_GET_ITEM(prepared, 0);
-    int done = Py_TYPE(record) == record_type ? DONE : LEFT;
-    for (int field = 0; field < RECORD_FIELDS && done == DONE; field++) {
+    for (int field = 0; field < RECORD_FIELDS; field++) {
         if (field == LINE || field == ATTRIBUTES)
             continue; /* neither decides anything where all is plain */
-        of[field] = field_of(&record_field[field], record);
-        done = of[field] != NULL ? DONE : FAILED;
+        of[field] = field_of(&record_field[field], one->record);
+        if (of[field] == NULL)
+            return LEFT;
     }
-    if (done == DONE)
-        done = charge_record(run, of, prepared, actor, seq, outputs);
-    for (int field = 0; field < RECORD_FIELDS; field++)
-        Py_XDECREF(of[field]);
-    return done;
+    return charge_record(run, of, one, prepared->sealed.data + one->sealed_at, &run->block[place - run->block_from],
+                         actor, seq, outputs);
 }
 
-/* --- what will be needed soon ------------------------------------------------------------------ */
+/* --- the records that come next ---------------------------------------------------------------- */
 
-/* Thousands of members' counters do not fit into a cache, and each record asks for others: so they are sent
- * for while something else is done, a block of records at a time, one step of the way for all of them before
- * the next. Nothing is decided here, nothing changed, and what is missing is just not sent for. No Python code
- * runs meanwhile (tokens are bytes, and compared with nothing else), so what is found need not be held. */
-static inline void send_for(const void *what) {
-#if defined(__GNUC__)
-    __builtin_prefetch(what);
-#else
-    (void)what;
-#endif
-}
+/* Thousands of members' counters do not fit into a cache, and each record asks for others: so who used what is
+ * found, and the counters are sent for, for a block of records at a time, one step of the way for all of them
+ * before the next. Nothing is decided here, nothing changed, and whatever is not plain is left to its turn. No
+ * Python code runs meanwhile (tokens are bytes, and compared with nothing else), so what is found need not be
+ * held on the way. What Python is asked while the block is charged only looks things up: paths stay as they are. */
 
-/* The path of a member that has had one place only; borrowed, or NULL. */
-static PyObject *step_on(PyObject *from, int step) {
-    PyObject *next = NULL;
+/* One step on the way to the path of a member that has had one place only; borrowed, or NULL. */
+static PyObject *step_on(PyObject *from, int step, int64_t at) {
+    int64_t since;
     if (from == NULL)
         return NULL;
     if (step == 1 && PyTuple_CheckExact(from) && PyTuple_GET_SIZE(from) == 1)
-        next = PyTuple_GET_ITEM(from, 0);
-    else if (step == 2 && Py_TYPE(from) == member_type) {
-        next = field_of(&member_stays, from);
-        PyErr_Clear();
-        Py_XDECREF(next); /* the member holds it, and nobody else acts meanwhile */
-    } else if (step == 3 && PyList_CheckExact(from) && PyList_GET_SIZE(from) == 1)
-        next = PyList_GET_ITEM(from, 0);
-    else if (step == 4 && PyTuple_CheckExact(from) && PyTuple_GET_SIZE(from) == 2) {
-        send_for(PyTuple_GET_ITEM(from, 0));
-        next = PyTuple_GET_ITEM(from, 1);
-    }
-    return next;
+        return PyTuple_GET_ITEM(from, 0);
+    if (step == 2 && Py_TYPE(from) == member_type)
+        return field_of(&member_stays, from);
+    if (step == 3 && PyList_CheckExact(from) && PyList_GET_SIZE(from) == 1)
+        return PyList_GET_ITEM(from, 0);
+    if (step == 4 && PyTuple_CheckExact(from) && PyTuple_GET_SIZE(from) == 2 &&
+        int_of(PyTuple_GET_ITEM(from, 0), &since) && since <= at)
+        return PyTuple_GET_ITEM(from, 1);
+    return NULL;
 }
 
-static void send_for_slot(PyObject *counters, PyObject *path, Py_ssize_t place, int what) {
-    int64_t ordinal;
-    if (!int_of(PyTuple_GET_ITEM(path, place), &ordinal) || ordinal < 0 || ordinal >= PyList_GET_SIZE(counters))
+static void read_ordinals(Guided *guided) {
+    PyObject *path = guided->path;
+    guided->length = 0;
+    if (path == NULL || !PyTuple_CheckExact(path) || PyTuple_GET_SIZE(path) > AHEAD)
         return;
-    if (what)
-        send_for(PyList_GET_ITEM(counters, ordinal));
-    else
-        send_for(&PyList_GET_ITEM(counters, ordinal));
+    for (Py_ssize_t place = 0; place < PyTuple_GET_SIZE(path); place++) {
+        int64_t ordinal;
+        if (!int_of(PyTuple_GET_ITEM(path, place), &ordinal) || ordinal < 0 || ordinal > INT32_MAX)
+            return;
+        guided->ordinals[place] = (int32_t)ordinal;
+    }
+    guided->length = (int)PyTuple_GET_SIZE(path);
 }
 
 /* The family that usage of this record's type was last charged to. */
 static const Family *family_of(const Run *run, PyObject *record) {
-    const Family *found = NULL;
-    PyObject *usage_type = Py_TYPE(record) == record_type ? field_of(&record_field[USAGE_TYPE], record) : NULL;
+    PyObject *usage_type = field_of(&record_field[USAGE_TYPE], record);
     for (int place = 0; usage_type != NULL && PyUnicode_CheckExact(usage_type) && place < run->lane_count; place++)
         if (same_text(run->lanes[place].usage_type, usage_type))
-            found = run->lanes[place].family;
-    Py_XDECREF(usage_type);
-    PyErr_Clear();
-    return found;
+            return run->lanes[place].family;
+    return NULL;
 }
 
-static void send_for_block(const Run *run, PyObject *prepared, Py_ssize_t from) {
-    PyObject *at[BLOCK];
-    const Family *families[BLOCK];
-    int count = 0;
-    for (Py_ssize_t place = from; place < PyList_GET_SIZE(prepared) && count < BLOCK; place++) {
-        PyObject *one = PyList_GET_ITEM(prepared, place);
-        if (!PyTuple_CheckExact(one) || PyTuple_GET_SIZE(one) != 5 || !PyBytes_CheckExact(PyTuple_GET_ITEM(one, 3)))
+/* First the places of counters, then the counters. */
+static void send_for_counters(const Family *family, const Guided *guided, int what) {
+    for (int level = 0; level < guided->length; level++) {
+        Py_ssize_t ordinal = guided->ordinals[level];
+        if (ordinal >= PyList_GET_SIZE(family->used) || ordinal >= PyList_GET_SIZE(family->mark) ||
+            ordinal >= PyList_GET_SIZE(family->remaining))
             continue;
-        families[count] = family_of(run, PyTuple_GET_ITEM(one, 0));
-        at[count] = PyDict_GetItemWithError(run->by_token, PyTuple_GET_ITEM(one, 3));
-        send_for(at[count++]);
+        send_for(what ? (void *)PyList_GET_ITEM(family->used, ordinal) : &PyList_GET_ITEM(family->used, ordinal));
+        send_for(what ? (void *)PyList_GET_ITEM(family->mark, ordinal) : &PyList_GET_ITEM(family->mark, ordinal));
+        if (!what)
+            send_for(&PyList_GET_ITEM(family->remaining, ordinal));
+    }
+}
+
+static void block_begin(Run *run, const Prepared *prepared, Py_ssize_t from, int size) {
+    PyObject *at[BLOCK] = {NULL};
+    const Family *families[BLOCK] = {NULL};
+    int64_t started_at[BLOCK] = {0};
+    block_release(run);
+    run->block_from = from;
+    run->block_upto = from + size < prepared->size ? from + size : prepared->size;
+    int count = (int)(run->block_upto - from);
+    for (int place = 0; place < count; place++) {
+        const One *one = &prepared->ones[from + place];
+        PyObject *started = NULL;
+        if (one->record == NULL || Py_TYPE(one->record) != record_type ||
+            (started = field_of(&record_field[STARTED_AT], one->record)) == NULL ||
+            !int_of(started, &started_at[place]))
+            continue;
+        families[place] = family_of(run, one->record);
+        at[place] = PyDict_GetItemWithError(run->by_token, one->token);
+        send_for(at[place]);
     }
     PyErr_Clear();
     for (int step = 1; step <= 4; step++) {
         for (int place = 0; place < count; place++) {
-            at[place] = step_on(at[place], step);
+            at[place] = step_on(at[place], step, started_at[place]);
             send_for(at[place]);
         }
     }
-    for (int step = 0; step < 3; step++) {
-        for (int place = 0; place < count; place++) {
-            if (at[place] == NULL || families[place] == NULL || !PyTuple_CheckExact(at[place]))
-                continue;
-            for (Py_ssize_t level = 0; level < PyTuple_GET_SIZE(at[place]) && level < DEPTH; level++) {
-                if (step == 0) {
-                    send_for(PyTuple_GET_ITEM(at[place], level));
-                    continue;
-                }
-                send_for_slot(families[place]->used, at[place], level, step - 1);
-                send_for_slot(families[place]->mark, at[place], level, step - 1);
-                if (step == 1)
-                    send_for_slot(families[place]->remaining, at[place], level, 0);
-            }
-        }
+    for (int place = 0; place < count; place++) {
+        run->block[place].path = Py_XNewRef(at[place]);
+        for (Py_ssize_t level = 0; at[place] && PyTuple_CheckExact(at[place]) && level < PyTuple_GET_SIZE(at[place]);
+             level++)
+            send_for(PyTuple_GET_ITEM(at[place], level));
     }
+    for (int place = 0; place < count; place++)
+        read_ordinals(&run->block[place]);
+    for (int what = 0; what < 2; what++)
+        for (int place = 0; place < count; place++)
+            if (families[place] != NULL)
+                send_for_counters(families[place], &run->block[place], what);
 }
 
 /* charge(plain, prepared, place, actors, oldest, latest, seq, outcomes, states, keys, digests) -> int
@@ -843,27 +943,26 @@ static void send_for_block(const Run *run, PyObject *prepared, Py_ssize_t from) 
 PyObject *native_charge(PyObject *self, PyObject *const *given, Py_ssize_t count_of) {
     (void)self;
     int64_t place, oldest, latest, seq;
-    if (check_arguments("oliliiillll", given, count_of) != DONE)
+    if (check_arguments("opiliiillll", given, count_of) != DONE)
         return NULL;
-    PyObject *prepared = given[1], *actors = given[3];
+    const Prepared *prepared = (const Prepared *)given[1];
+    PyObject *actors = given[3];
     if (record_type == NULL || rate_type == NULL || !int_of(given[2], &place) || !int_of(given[4], &oldest) ||
-        !int_of(given[5], &latest) || !int_of(given[6], &seq) || place < 0 || place > PyList_GET_SIZE(prepared) ||
+        !int_of(given[5], &latest) || !int_of(given[6], &seq) || place < 0 || place > prepared->size ||
         seq > LARGE)
         return Py_NewRef(given[2]);
     Run *run = PyMem_Calloc(1, sizeof *run);
     if (run == NULL)
         return PyErr_NoMemory();
     int done = run_start(run, given[0], oldest, latest);
-    Py_ssize_t sent = (Py_ssize_t)place + 1;
-    while (done == DONE && place < PyList_GET_SIZE(prepared) && place < PyList_GET_SIZE(actors)) {
-        if (place >= sent) {
-            send_for_block(run, prepared, (Py_ssize_t)place);
-            sent = (Py_ssize_t)place + BLOCK;
+    int next = 1; /* the first tells which families are asked for */
+    while (done == DONE && place < prepared->size && place < PyList_GET_SIZE(actors)) {
+        if (place >= run->block_upto) {
+            block_begin(run, prepared, (Py_ssize_t)place, next);
+            next = BLOCK;
         }
-        PyObject *one = Py_NewRef(PyList_GET_ITEM(prepared, place));
         PyObject *actor = Py_NewRef(PyList_GET_ITEM(actors, place));
-        done = charge_prepared(run, one, actor, seq, given + 7);
-        Py_DECREF(one);
+        done = charge_prepared(run, prepared, (Py_ssize_t)place, actor, seq, given + 7);
         Py_DECREF(actor);
         if (done == DONE)
             place++, seq++;

@@ -1,36 +1,25 @@
 /* Growing buffers, msgpack as msgspec writes it, SHA-256 by the library that Python itself uses. */
 #include "native.h"
 #include <dlfcn.h>
+#include <structmember.h>
 #include <string.h>
 
 /* --- growing buffers ---------------------------------------------------------------------- */
 
-unsigned char *buffer_grow(Buffer *buffer, size_t more) {
+unsigned char *buffer_larger(Buffer *buffer, size_t more) {
     if (more > (size_t)PY_SSIZE_T_MAX / 4 || buffer->size > (size_t)PY_SSIZE_T_MAX / 4) {
         PyErr_NoMemory();
         return NULL;
     }
-    if (buffer->data == NULL || buffer->room - buffer->size < more) {
-        size_t room = 2 * (buffer->size + more) + 512;
-        unsigned char *data = PyMem_Realloc(buffer->data, room);
-        if (data == NULL) {
-            PyErr_NoMemory();
-            return NULL;
-        }
-        buffer->data = data;
-        buffer->room = room;
+    size_t room = 2 * (buffer->size + more) + 512;
+    unsigned char *data = PyMem_Realloc(buffer->data, room);
+    if (data == NULL) {
+        PyErr_NoMemory();
+        return NULL;
     }
+    buffer->data = data;
+    buffer->room = room;
     return buffer->data + buffer->size;
-}
-
-int buffer_put(Buffer *buffer, const void *bytes, size_t size) {
-    unsigned char *at = buffer_grow(buffer, size);
-    if (at == NULL)
-        return FAILED;
-    if (size)
-        memcpy(at, bytes, size);
-    buffer->size += size;
-    return DONE;
 }
 
 void buffer_free(Buffer *buffer) {
@@ -39,66 +28,6 @@ void buffer_free(Buffer *buffer) {
 }
 
 /* --- msgpack ------------------------------------------------------------------------------ */
-
-/* A marker byte, then the lowest `width` bytes of a number, the highest first. */
-static int put_marked(Buffer *buffer, int marker, uint64_t value, int width) {
-    unsigned char *at = buffer_grow(buffer, (size_t)width + 1);
-    if (at == NULL)
-        return FAILED;
-    at[0] = (unsigned char)marker;
-    for (int place = width; place > 0; place--, value >>= 8)
-        at[place] = (unsigned char)value;
-    buffer->size += (size_t)width + 1;
-    return DONE;
-}
-
-int put_int(Buffer *buffer, int64_t value) {
-    if (value >= 0) {
-        if (value < 0x80)
-            return put_marked(buffer, (int)value, 0, 0);
-        if (value <= UINT8_MAX)
-            return put_marked(buffer, 0xcc, (uint64_t)value, 1);
-        if (value <= UINT16_MAX)
-            return put_marked(buffer, 0xcd, (uint64_t)value, 2);
-        if (value <= UINT32_MAX)
-            return put_marked(buffer, 0xce, (uint64_t)value, 4);
-        return put_marked(buffer, 0xcf, (uint64_t)value, 8);
-    }
-    if (value >= -32)
-        return put_marked(buffer, (int)(value & 0xff), 0, 0);
-    if (value >= INT8_MIN)
-        return put_marked(buffer, 0xd0, (uint64_t)value, 1);
-    if (value >= INT16_MIN)
-        return put_marked(buffer, 0xd1, (uint64_t)value, 2);
-    if (value >= INT32_MIN)
-        return put_marked(buffer, 0xd2, (uint64_t)value, 4);
-    return put_marked(buffer, 0xd3, (uint64_t)value, 8);
-}
-
-/* The head of what has a length; `small` is the number of lengths that fit into the marker itself. */
-static int put_length(Buffer *buffer, size_t size, size_t small, int fixed, int one, int two, int four) {
-    if (size < small)
-        return put_marked(buffer, fixed | (int)size, 0, 0);
-    if (one && size <= UINT8_MAX)
-        return put_marked(buffer, one, size, 1);
-    if (size <= UINT16_MAX)
-        return put_marked(buffer, two, size, 2);
-    if (size <= UINT32_MAX)
-        return put_marked(buffer, four, size, 4);
-    return LEFT;
-}
-
-int put_text(Buffer *buffer, const char *text, size_t size) {
-    int put = put_length(buffer, size, 32, 0xa0, 0xd9, 0xda, 0xdb);
-    return put == DONE ? buffer_put(buffer, text, size) : put;
-}
-
-int put_binary(Buffer *buffer, const void *bytes, size_t size) {
-    int put = put_length(buffer, size, 0, 0, 0xc4, 0xc5, 0xc6);
-    return put == DONE ? buffer_put(buffer, bytes, size) : put;
-}
-
-int put_array(Buffer *buffer, size_t size) { return put_length(buffer, size, 16, 0x90, 0, 0xdc, 0xdd); }
 
 const char *utf8_of(PyObject *text, Py_ssize_t *size) {
     if (!PyUnicode_CheckExact(text))
@@ -113,14 +42,6 @@ int put_str(Buffer *buffer, PyObject *text) {
     Py_ssize_t size;
     const char *bytes = utf8_of(text, &size);
     return bytes == NULL ? LEFT : put_text(buffer, bytes, (size_t)size);
-}
-
-int int_of(PyObject *number, int64_t *value) {
-    int overflow = 0;
-    if (!PyLong_CheckExact(number))
-        return 0;
-    *value = PyLong_AsLongLongAndOverflow(number, &overflow);
-    return !overflow;
 }
 
 /* --- SHA-256 ------------------------------------------------------------------------------ */
@@ -171,14 +92,16 @@ int sha256(const void *bytes, size_t size, unsigned char *digest) {
 
 const char *hashing_by(void) { return hash_init != NULL ? "libcrypto" : "hashlib"; }
 
+static void *library; /* `hashlib`'s own */
+
+/* A name found through the library that needs it is that of the very libcrypto it works with. */
+void *libcrypto_find(const char *name) { return library != NULL ? dlsym(library, name) : NULL; }
+
 static void find_libcrypto(const char *hashlib_file) {
-    void *library = dlopen(hashlib_file, RTLD_LAZY | RTLD_LOCAL);
-    if (library == NULL)
-        return;
-    /* A name found through the library that needs it is that of the very libcrypto it works with. */
-    *(void **)&hash_update = dlsym(library, "SHA256_Update");
-    *(void **)&hash_final = dlsym(library, "SHA256_Final");
-    *(void **)&hash_init = dlsym(library, "SHA256_Init");
+    library = dlopen(hashlib_file, RTLD_LAZY | RTLD_LOCAL);
+    *(void **)&hash_update = libcrypto_find("SHA256_Update");
+    *(void **)&hash_final = libcrypto_find("SHA256_Final");
+    *(void **)&hash_init = libcrypto_find("SHA256_Init");
     if (hash_init == NULL || hash_update == NULL || hash_final == NULL)
         hash_init = NULL;
 }
@@ -216,19 +139,21 @@ int hashing_start(void) {
 
 /* --- fields and arguments ----------------------------------------------------------------- */
 
+/* A slot that holds an object: of `__slots__`, or of a struct of msgspec's. */
 int field_find(Field *field, PyTypeObject *of, const char *name) {
     PyObject *found = PyObject_GetAttrString((PyObject *)of, name);
     if (found == NULL)
         return FAILED;
-    descrgetfunc get = Py_TYPE(found)->tp_descr_get;
-    if (get == NULL) {
-        Py_DECREF(found);
-        PyErr_Format(PyExc_TypeError, "%s.%s is no field", of->tp_name, name);
-        return FAILED;
-    }
-    Py_XSETREF(field->descriptor, found);
-    field->get = get;
-    return DONE;
+    const PyMemberDef *member = NULL;
+    if (Py_TYPE(found) == &PyMemberDescr_Type && ((PyMemberDescrObject *)found)->d_common.d_type == of)
+        member = ((PyMemberDescrObject *)found)->d_member;
+    int is_slot = member != NULL && member->type == T_OBJECT_EX;
+    if (is_slot)
+        field->offset = member->offset;
+    else
+        PyErr_Format(PyExc_TypeError, "%s.%s is no slot", of->tp_name, name);
+    Py_DECREF(found);
+    return is_slot ? DONE : FAILED;
 }
 
 static int is_a(char type, PyObject *given) {
@@ -245,6 +170,8 @@ static int is_a(char type, PyObject *given) {
         return PyBytes_CheckExact(given);
     case 'i':
         return PyLong_CheckExact(given);
+    case 'p':
+        return Py_TYPE(given) == &prepared_type;
     default:
         return 1;
     }

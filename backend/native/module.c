@@ -17,6 +17,8 @@ static PyMethodDef methods[] = {
     CALL(identities, "The identity of each record; None where not all are records."),
     CALL(all_sound, "Whether every record is plainly sound; False says nothing."),
     CALL(prepare, "What every record that was not seen before is charged with."),
+    CALL(prepared, "The same, of what Python has prepared."),
+    CALL(sealing, "What seals for one tenant, for as long as its sealer lives."),
     CALL(charge, "Charges from a place on, as far as it is plain; the first place that is not."),
     CALL(leaves, "The leaf hashes of events."),
     CALL(append_peaks, "Adds leaves to the peaks of a Merkle tree, in place."),
@@ -33,14 +35,16 @@ static struct PyModuleDef definition = {
 };
 
 /* Grows with whatever makes an older build unfit for the Python code beside it: see using.py. */
-enum { INTERFACE = 2 };
+enum { INTERFACE = 3 };
 
 PyMODINIT_FUNC PyInit_slices(void) {
-    if (hashing_start() != DONE)
+    if (hashing_start() != DONE || PyType_Ready(&prepared_type) != 0 || PyType_Ready(&sealing_type) != 0)
         return NULL;
+    sealing_start();
     PyObject *module = PyModule_Create(&definition);
     if (module != NULL && (PyModule_AddIntConstant(module, "INTERFACE", INTERFACE) != 0 ||
-                           PyModule_AddStringConstant(module, "HASHING", hashing_by()) != 0))
+                           PyModule_AddStringConstant(module, "HASHING", hashing_by()) != 0 ||
+                           PyModule_AddStringConstant(module, "SEALING", sealing_by()) != 0))
         Py_CLEAR(module);
     return module;
 }

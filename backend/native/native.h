@@ -10,6 +10,7 @@
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 #include <stdint.h>
+#include <string.h>
 
 enum { DONE = 0, LEFT = 1, FAILED = -1 }; /* FAILED: a Python exception is set */
 
@@ -21,22 +22,112 @@ typedef struct {
 } Buffer;
 
 /* Room for `more` bytes at the end; NULL, with an exception, where there is none. */
-unsigned char *buffer_grow(Buffer *buffer, size_t more);
-int buffer_put(Buffer *buffer, const void *bytes, size_t size);
+unsigned char *buffer_larger(Buffer *buffer, size_t more);
+static inline unsigned char *buffer_grow(Buffer *buffer, size_t more) {
+    if (buffer->data == NULL || buffer->room - buffer->size < more)
+        return buffer_larger(buffer, more);
+    return buffer->data + buffer->size;
+}
+
+static inline int buffer_put(Buffer *buffer, const void *bytes, size_t size) {
+    unsigned char *at = buffer_grow(buffer, size);
+    if (at == NULL)
+        return FAILED;
+    if (size)
+        memcpy(at, bytes, size);
+    buffer->size += size;
+    return DONE;
+}
+
 void buffer_free(Buffer *buffer);
 
 /* --- msgpack ------------------------------------------------------------------------------ */
 
-int put_int(Buffer *buffer, int64_t value);
-int put_text(Buffer *buffer, const char *text, size_t size);
-int put_binary(Buffer *buffer, const void *bytes, size_t size);
-int put_array(Buffer *buffer, size_t size);
+/* A marker byte, then the lowest `width` bytes of a number, the highest first. */
+static inline int put_marked(Buffer *buffer, int marker, uint64_t value, int width) {
+    unsigned char *at = buffer_grow(buffer, (size_t)width + 1);
+    if (at == NULL)
+        return FAILED;
+    at[0] = (unsigned char)marker;
+    for (int place = width; place > 0; place--, value >>= 8)
+        at[place] = (unsigned char)value;
+    buffer->size += (size_t)width + 1;
+    return DONE;
+}
+
+static inline int put_int(Buffer *buffer, int64_t value) {
+    if (value >= 0) {
+        if (value < 0x80)
+            return put_marked(buffer, (int)value, 0, 0);
+        if (value <= UINT8_MAX)
+            return put_marked(buffer, 0xcc, (uint64_t)value, 1);
+        if (value <= UINT16_MAX)
+            return put_marked(buffer, 0xcd, (uint64_t)value, 2);
+        if (value <= UINT32_MAX)
+            return put_marked(buffer, 0xce, (uint64_t)value, 4);
+        return put_marked(buffer, 0xcf, (uint64_t)value, 8);
+    }
+    if (value >= -32)
+        return put_marked(buffer, (int)(value & 0xff), 0, 0);
+    if (value >= INT8_MIN)
+        return put_marked(buffer, 0xd0, (uint64_t)value, 1);
+    if (value >= INT16_MIN)
+        return put_marked(buffer, 0xd1, (uint64_t)value, 2);
+    if (value >= INT32_MIN)
+        return put_marked(buffer, 0xd2, (uint64_t)value, 4);
+    return put_marked(buffer, 0xd3, (uint64_t)value, 8);
+}
+
+/* The head of what has a length; `small` is the number of lengths that fit into the marker itself. */
+static inline int put_length(Buffer *buffer, size_t size, size_t small, int fixed, int one, int two, int four) {
+    if (size < small)
+        return put_marked(buffer, fixed | (int)size, 0, 0);
+    if (one && size <= UINT8_MAX)
+        return put_marked(buffer, one, size, 1);
+    if (size <= UINT16_MAX)
+        return put_marked(buffer, two, size, 2);
+    if (size <= UINT32_MAX)
+        return put_marked(buffer, four, size, 4);
+    return LEFT;
+}
+
+static inline int put_text(Buffer *buffer, const char *text, size_t size) {
+    int put = put_length(buffer, size, 32, 0xa0, 0xd9, 0xda, 0xdb);
+    return put == DONE ? buffer_put(buffer, text, size) : put;
+}
+
+static inline int put_binary(Buffer *buffer, const void *bytes, size_t size) {
+    int put = put_length(buffer, size, 0, 0, 0xc4, 0xc5, 0xc6);
+    return put == DONE ? buffer_put(buffer, bytes, size) : put;
+}
+
+static inline int put_array(Buffer *buffer, size_t size) { return put_length(buffer, size, 16, 0x90, 0, 0xdc, 0xdd); }
+
 /* An exact `str` that UTF-8 can say; anything else is left. */
 int put_str(Buffer *buffer, PyObject *text);
 /* The UTF-8 of an exact `str`, which lives as long as it does; NULL (no exception) otherwise. */
 const char *utf8_of(PyObject *text, Py_ssize_t *size);
-/* An exact `int` of 64 bits; 0 (no exception) otherwise. */
-int int_of(PyObject *number, int64_t *value);
+/* An exact `int` of 64 bits; 0 (no exception) otherwise. Most are small, and need no call. */
+static inline int int_of(PyObject *number, int64_t *value) {
+    int overflow = 0;
+    if (!PyLong_CheckExact(number))
+        return 0;
+#if PY_VERSION_HEX < 0x030C0000
+    const digit *digits = ((PyLongObject *)number)->ob_digit;
+    Py_ssize_t size = Py_SIZE(number);
+    if (size >= 0 && size <= 2) {
+        *value = size == 0 ? 0 : (int64_t)digits[0] | (size == 2 ? (int64_t)digits[1] << PyLong_SHIFT : 0);
+        return 1;
+    }
+#else
+    if (PyUnstable_Long_IsCompact((PyLongObject *)number)) {
+        *value = (int64_t)PyUnstable_Long_CompactValue((PyLongObject *)number);
+        return 1;
+    }
+#endif
+    *value = PyLong_AsLongLongAndOverflow(number, &overflow);
+    return !overflow;
+}
 
 /* --- SHA-256 ------------------------------------------------------------------------------ */
 
@@ -45,17 +136,19 @@ int hashing_start(void);
 /* "libcrypto" or "hashlib": who hashes. */
 const char *hashing_by(void);
 int sha256(const void *bytes, size_t size, unsigned char *digest);
+/* A function of the libcrypto that Python's own `hashlib` is linked with; NULL where it cannot be found. */
+void *libcrypto_find(const char *name);
 
 /* --- fields of objects, by their descriptors ---------------------------------------------- */
 
 typedef struct {
-    PyObject *descriptor;
-    descrgetfunc get;
+    Py_ssize_t offset;
 } Field;
 
 int field_find(Field *field, PyTypeObject *of, const char *name);
+/* Borrowed; NULL (no exception) where it was never set. */
 static inline PyObject *field_of(const Field *field, PyObject *object) {
-    return field->get(field->descriptor, object, (PyObject *)Py_TYPE(object));
+    return *(PyObject **)(void *)((char *)object + field->offset);
 }
 
 enum {
@@ -64,11 +157,52 @@ enum {
 extern PyTypeObject *record_type; /* domain/usage.py: UsageRecord */
 extern Field record_field[RECORD_FIELDS];
 
+/* --- what will be needed soon ---------------------------------------------------------------- */
+
+static inline void send_for(const void *what) {
+#if defined(__GNUC__)
+    __builtin_prefetch(what);
+#else
+    (void)what;
+#endif
+}
+
+/* --- what a record is charged with ------------------------------------------------------------ */
+
+enum { TENANT_BYTES = 16, COMMAND_KEY_BYTES = 16, NONCE_BYTES = 12 };
+
+typedef struct {
+    PyObject *record, *digest, *token; /* all NULL: it is not fresh */
+    size_t sealed_at, sealed_size;
+    unsigned char key[COMMAND_KEY_BYTES];
+} One;
+
+typedef struct {
+    PyObject_HEAD
+    Py_ssize_t size;
+    One *ones;
+    Buffer sealed;
+} Prepared;
+
+extern PyTypeObject prepared_type, sealing_type;
+Prepared *prepared_new(Py_ssize_t size);
+
+/* Looks for AES-GCM; without it nothing is sealed here. */
+void sealing_start(void);
+const char *sealing_by(void);
+/* Where a line would be kept is sent for. */
+void sealing_send_for(PyObject *sealing, PyObject *line);
+/* Digest, token and sealed part of one whose key is known. */
+int sealing_apply(PyObject *sealing, One *one, Buffer *sealed, const Buffer *content, const Buffer *personal,
+                  PyObject *line, const unsigned char *nonce);
+
 /* --- what Python calls -------------------------------------------------------------------- */
 
 PyObject *native_identities(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_all_sound(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_prepare(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_prepared(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_sealing(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_charge(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_leaves(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_append_peaks(PyObject *, PyObject *const *, Py_ssize_t);
@@ -81,7 +215,7 @@ int records_setup(PyObject *type, PyObject *limits);
 int charging_setup(PyObject *parts);
 
 /* So many arguments of these types, or a TypeError: 'l' list, 'd' dict, 't' tuple, 's' set, 'b' bytes, 'i' int,
- * 'o' any. */
+ * 'o' any, 'p' what was prepared. */
 int check_arguments(const char *types, PyObject *const *given, Py_ssize_t count);
 
 #endif

@@ -1,13 +1,13 @@
 /* What is known of a usage record before it is decided: whether it is sound, its identity, its key, the
  * digest of its content, and its personal part, sealed.
  *
- * Twins: `checked` of backend/intake/gate.py, `_hashes_of` and `_prepare_all` of backend/deciding.py. The
- * ciphers and keyed digests are those of `cryptography` and `hashlib`: they are called, not written.
+ * Twins: `checked` of backend/intake/gate.py, `_hashes_of` and `_prepare_all` of backend/deciding.py. See
+ * sealing.c for digest, token and sealed part.
  */
 #include "native.h"
 #include <string.h>
 
-enum { IDENTITY_BYTES = 14, DAY_BYTES = 2, NONCE_BYTES = 12, LAST_DAY = 65535 };
+enum { IDENTITY_BYTES = 14, DAY_BYTES = 2, LAST_DAY = 65535, BLOCK = 32 };
 static const int64_t DAY_MICROSECONDS = 86400000000;
 
 PyTypeObject *record_type;
@@ -16,7 +16,6 @@ static const char *const FIELDS[RECORD_FIELDS] = {"source",     "record_id", "li
                                                   "started_at", "direction", "counterpart", "attributes"};
 static PyObject *usage_types, *directions;
 static int64_t quantity_max, moment_min, moment_max, text_max;
-static PyObject *name_copy, *name_update, *name_digest, *name_encrypt;
 
 int records_setup(PyObject *type, PyObject *limits) {
     if (!PyType_Check(type)) {
@@ -33,12 +32,6 @@ int records_setup(PyObject *type, PyObject *limits) {
     quantity_max = quantity, moment_min = from, moment_max = upto, text_max = text;
     Py_XSETREF(usage_types, Py_NewRef(types));
     Py_XSETREF(directions, Py_NewRef(ways));
-    Py_XSETREF(name_copy, PyUnicode_InternFromString("copy"));
-    Py_XSETREF(name_update, PyUnicode_InternFromString("update"));
-    Py_XSETREF(name_digest, PyUnicode_InternFromString("digest"));
-    Py_XSETREF(name_encrypt, PyUnicode_InternFromString("encrypt"));
-    if (PyErr_Occurred())
-        return FAILED;
     Py_XSETREF(record_type, (PyTypeObject *)Py_NewRef(type));
     return DONE;
 }
@@ -49,22 +42,14 @@ typedef struct {
     PyObject *field[RECORD_FIELDS];
 } Record;
 
-static void record_release(Record *record) {
-    for (int field = 0; field < RECORD_FIELDS; field++)
-        Py_CLEAR(record->field[field]);
-}
-
-/* Whether all could be read; else none is held. */
+/* Borrowed from the record, which is frozen; LEFT where a field was never set. */
 static int record_read(Record *record, PyObject *object) {
-    memset(record, 0, sizeof *record);
+    int done = DONE;
     for (int field = 0; field < RECORD_FIELDS; field++) {
         record->field[field] = field_of(&record_field[field], object);
-        if (record->field[field] == NULL) {
-            record_release(record);
-            return FAILED;
-        }
+        done |= record->field[field] == NULL;
     }
-    return DONE;
+    return done == DONE ? DONE : LEFT;
 }
 
 /* --- whether it is sound ------------------------------------------------------------------- */
@@ -109,12 +94,9 @@ PyObject *native_all_sound(PyObject *self, PyObject *const *given, Py_ssize_t co
     for (Py_ssize_t place = 0; place < PyList_GET_SIZE(given[0]); place++) {
         PyObject *item = PyList_GET_ITEM(given[0], place);
         Record record;
-        if (Py_TYPE(item) != record_type)
+        if (Py_TYPE(item) != record_type || record_read(&record, item) != DONE)
             Py_RETURN_FALSE;
-        if (record_read(&record, item) != DONE)
-            return NULL;
         int sound = is_sound(&record);
-        record_release(&record);
         if (sound < 0)
             return NULL;
         if (!sound)
@@ -141,13 +123,10 @@ static int identity_of(Buffer *buffer, PyObject *item, PyObject **made) {
     unsigned char digest[HASH_BYTES];
     if (Py_TYPE(item) != record_type)
         return LEFT;
-    PyObject *source = field_of(&record_field[SOURCE], item);
-    PyObject *record_id = source != NULL ? field_of(&record_field[RECORD_ID], item) : NULL;
-    int done = record_id == NULL ? FAILED : put_identity(buffer, source, record_id);
+    PyObject *source = field_of(&record_field[SOURCE], item), *record_id = field_of(&record_field[RECORD_ID], item);
+    int done = source == NULL || record_id == NULL ? LEFT : put_identity(buffer, source, record_id);
     if (done == DONE)
         done = sha256(buffer->data, buffer->size, digest);
-    Py_XDECREF(source);
-    Py_XDECREF(record_id);
     if (done == DONE) {
         *made = PyBytes_FromStringAndSize((char *)digest, IDENTITY_BYTES);
         done = *made == NULL ? FAILED : DONE;
@@ -223,103 +202,35 @@ static int put_personal(Buffer *buffer, const Record *record) {
 }
 
 /* The day it speaks of, then its identity. */
-static PyObject *key_of(const Record *record, PyObject *identity) {
+static void key_of(const Record *record, PyObject *identity, unsigned char *key) {
     int64_t at = 0;
-    char key[DAY_BYTES + IDENTITY_BYTES] = {0};
     int_of(record->field[STARTED_AT], &at); /* put_content has seen that it is one */
     int64_t day = at > 0 ? at / DAY_MICROSECONDS : 0;
-    if (day > 0 && day < LAST_DAY) {
-        key[0] = (char)(day >> 8);
-        key[1] = (char)day;
-    }
+    int has_day = day > 0 && day < LAST_DAY;
+    key[0] = has_day ? (unsigned char)(day >> 8) : 0;
+    key[1] = has_day ? (unsigned char)day : 0;
     memcpy(key + DAY_BYTES, PyBytes_AS_STRING(identity), IDENTITY_BYTES);
-    return PyBytes_FromStringAndSize(key, sizeof key);
 }
 
-static PyObject *bytes_of(const Buffer *buffer) {
-    return PyBytes_FromStringAndSize((const char *)buffer->data, (Py_ssize_t)buffer->size);
-}
-
-/* The keyed digest of a content: `keyed` is a hash that has taken the key in. */
-static PyObject *digest_of(PyObject *keyed, const Buffer *content) {
-    PyObject *bytes = bytes_of(content);
-    PyObject *hash = bytes != NULL ? PyObject_CallMethodNoArgs(keyed, name_copy) : NULL;
-    PyObject *none = hash != NULL ? PyObject_CallMethodOneArg(hash, name_update, bytes) : NULL;
-    PyObject *digest = none != NULL ? PyObject_CallMethodNoArgs(hash, name_digest) : NULL;
-    Py_XDECREF(none);
-    Py_XDECREF(hash);
-    Py_XDECREF(bytes);
-    return digest;
-}
-
-/* What is kept under a key in a dictionary, else what a function makes of the key. */
-static PyObject *known_or_made(PyObject *known, PyObject *key, PyObject *make) {
-    PyObject *found = PyDict_GetItemWithError(known, key);
-    if (found != NULL)
-        return Py_NewRef(found);
-    return PyErr_Occurred() ? NULL : PyObject_CallOneArg(make, key);
-}
-
-static PyObject *joined(const char *first, Py_ssize_t size, PyObject *second) {
-    Py_ssize_t more = PyBytes_GET_SIZE(second);
-    PyObject *both = PyBytes_FromStringAndSize(NULL, size + more);
-    if (both != NULL) {
-        memcpy(PyBytes_AS_STRING(both), first, (size_t)size);
-        memcpy(PyBytes_AS_STRING(both) + size, PyBytes_AS_STRING(second), (size_t)more);
-    }
-    return both;
-}
-
-/* What seals for one tenant: see `Sealer.parts`. */
 typedef struct {
-    PyObject *keyed, *tokens, *ciphers, *tenant, *token, *cipher;
-} Sealing;
+    Buffer content, personal;
+} Packed;
 
-static PyObject *sealed_with(PyObject *cipher, const char *nonce, const Buffer *plain, PyObject *context) {
-    PyObject *bytes = PyBytes_FromStringAndSize(nonce, NONCE_BYTES), *text = bytes ? bytes_of(plain) : NULL;
-    PyObject *made = NULL, *sealed = NULL;
-    if (text != NULL) {
-        PyObject *arguments[] = {cipher, bytes, text, context};
-        made = PyObject_VectorcallMethod(name_encrypt, arguments, 4 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
-    }
-    if (made != NULL && PyBytes_CheckExact(made))
-        sealed = joined(nonce, NONCE_BYTES, made);
-    else if (made != NULL)
-        PyErr_SetString(PyExc_TypeError, "a cipher gives bytes");
-    Py_XDECREF(made);
-    Py_XDECREF(text);
-    Py_XDECREF(bytes);
-    return sealed;
-}
-
-/* (record, key, digest, token, sealed), as it is charged. */
-static int prepare_one(const Sealing *with, Buffer *buffer, PyObject *item, PyObject *identity, const char *nonce,
-                       PyObject **made) {
+static int prepare_one(PyObject *sealing, Packed *packed, Prepared *into, One *one, PyObject *item,
+                       PyObject *identity, const unsigned char *nonce) {
     Record record;
-    PyObject *digest = NULL, *key = NULL, *token = NULL, *cipher = NULL, *context = NULL, *sealed = NULL;
-    if (record_read(&record, item) != DONE)
-        return FAILED;
-    int done = put_content(buffer, &record);
-    if (done == DONE && (digest = digest_of(with->keyed, buffer)) != NULL)
-        done = put_personal(buffer, &record);
-    if (done == DONE && digest != NULL) {
-        key = key_of(&record, identity);
-        token = key != NULL ? known_or_made(with->tokens, record.field[LINE], with->token) : NULL;
-        cipher = token != NULL ? known_or_made(with->ciphers, token, with->cipher) : NULL;
-        context = cipher != NULL
-                      ? joined(PyBytes_AS_STRING(with->tenant), PyBytes_GET_SIZE(with->tenant), key)
-                      : NULL;
-        sealed = context != NULL ? sealed_with(cipher, nonce, buffer, context) : NULL;
-        *made = sealed != NULL ? PyTuple_Pack(5, item, key, digest, token, sealed) : NULL;
-    }
-    record_release(&record);
-    Py_XDECREF(digest);
-    Py_XDECREF(key);
-    Py_XDECREF(token);
-    Py_XDECREF(cipher);
-    Py_XDECREF(context);
-    Py_XDECREF(sealed);
-    return done == LEFT ? LEFT : *made != NULL ? DONE : FAILED;
+    int done = record_read(&record, item);
+    if (done == DONE)
+        done = put_content(&packed->content, &record);
+    if (done == DONE)
+        done = put_personal(&packed->personal, &record);
+    if (done != DONE)
+        return done;
+    key_of(&record, identity, one->key);
+    done = sealing_apply(sealing, one, &into->sealed, &packed->content, &packed->personal, record.field[LINE], nonce);
+    if (done == DONE)
+        one->record = Py_NewRef(item);
+    return done;
 }
 
 /* Whether it is a record that nobody has seen before: 1, 0, or -1 with an exception. */
@@ -334,17 +245,26 @@ static int is_fresh(PyObject *item, PyObject *identity, PyObject *repeated, PyOb
     return found < 0 ? FAILED : !found;
 }
 
-static int prepare_all(const Sealing *with, PyObject *const *given, PyObject *random, PyObject *made) {
+/* Where the next lines are kept is sent for. */
+static void send_for_lines(PyObject *sealing, PyObject *items, Py_ssize_t from) {
+    for (Py_ssize_t place = from; place < from + BLOCK && place < PyList_GET_SIZE(items); place++) {
+        PyObject *item = PyList_GET_ITEM(items, place);
+        PyObject *line = Py_TYPE(item) == record_type ? field_of(&record_field[LINE], item) : NULL;
+        if (line != NULL)
+            sealing_send_for(sealing, line);
+    }
+}
+
+static int prepare_all(PyObject *const *given, const unsigned char *random, Packed *packed, Prepared *made) {
     PyObject *items = given[0], *hashes = given[1];
-    Buffer buffer = {0};
     int done = DONE;
-    for (Py_ssize_t place = 0; done == DONE && place < PyList_GET_SIZE(made); place++) {
-        if (PyList_GET_SIZE(items) != PyList_GET_SIZE(made) || PyList_GET_SIZE(hashes) != PyList_GET_SIZE(made)) {
-            done = LEFT; /* somebody changed them under our hands */
-            break;
-        }
+    for (Py_ssize_t place = 0; done == DONE && place < made->size; place++) {
+        if (PyList_GET_SIZE(items) != made->size || PyList_GET_SIZE(hashes) != made->size)
+            return LEFT; /* somebody changed them under our hands */
+        if (place % BLOCK == 0)
+            send_for_lines(given[5], items, place);
         PyObject *item = Py_NewRef(PyList_GET_ITEM(items, place));
-        PyObject *identity = Py_NewRef(PyList_GET_ITEM(hashes, place)), *one = NULL;
+        PyObject *identity = Py_NewRef(PyList_GET_ITEM(hashes, place));
         int fresh = 0;
         if (!PyBytes_CheckExact(identity) || PyBytes_GET_SIZE(identity) != IDENTITY_BYTES)
             done = LEFT;
@@ -353,34 +273,35 @@ static int prepare_all(const Sealing *with, PyObject *const *given, PyObject *ra
         if (fresh < 0)
             done = FAILED;
         else if (fresh > 0)
-            done = prepare_one(with, &buffer, item, identity, PyBytes_AS_STRING(random) + place * NONCE_BYTES, &one);
-        if (done == DONE)
-            PyList_SET_ITEM(made, place, one != NULL ? one : Py_NewRef(Py_None));
+            done = prepare_one(given[5], packed, made, &made->ones[place], item, identity,
+                               random + place * NONCE_BYTES);
         Py_DECREF(item);
         Py_DECREF(identity);
     }
-    buffer_free(&buffer);
     return done;
 }
 
-/* prepare(items, hashes, repeated, young, old, parts, random) -> list[tuple | None] | None */
+/* prepare(items, hashes, repeated, young, old, sealing, random) -> Prepared | None */
 PyObject *native_prepare(PyObject *self, PyObject *const *given, Py_ssize_t count) {
     (void)self;
-    Sealing with;
-    if (check_arguments("llsddtb", given, count) != DONE ||
-        !PyArg_ParseTuple(given[5], "OO!O!O!OO", &with.keyed, &PyDict_Type, &with.tokens, &PyDict_Type,
-                          &with.ciphers, &PyBytes_Type, &with.tenant, &with.token, &with.cipher))
+    if (check_arguments("llsddob", given, count) != DONE)
         return NULL;
+    if (Py_TYPE(given[5]) != &sealing_type) {
+        PyErr_SetString(PyExc_TypeError, "what seals for a tenant is needed");
+        return NULL;
+    }
     Py_ssize_t size = PyList_GET_SIZE(given[0]);
-    if (record_type == NULL || PyList_GET_SIZE(given[1]) != size ||
-        PyBytes_GET_SIZE(given[6]) / NONCE_BYTES < size)
+    if (record_type == NULL || PyList_GET_SIZE(given[1]) != size || PyBytes_GET_SIZE(given[6]) / NONCE_BYTES < size)
         Py_RETURN_NONE;
-    PyObject *made = PyList_New(size);
+    Prepared *made = prepared_new(size);
     if (made == NULL)
         return NULL;
-    int done = prepare_all(&with, given, given[6], made);
+    Packed packed = {{0}, {0}};
+    int done = prepare_all(given, (const unsigned char *)PyBytes_AS_STRING(given[6]), &packed, made);
+    buffer_free(&packed.content);
+    buffer_free(&packed.personal);
     if (done == DONE)
-        return made;
+        return (PyObject *)made;
     Py_DECREF(made);
     if (done == LEFT)
         Py_RETURN_NONE;

@@ -6,25 +6,34 @@ everything works without it, and there is one description of what is right. It i
 what it was written for: another form of a record or a charge, and nothing native is used.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import blake2b
 from importlib import import_module
 from typing import Any, Protocol, cast
 
 import msgspec
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from ...domain.charging import CORPORATE, STEERING_DEFAULT, UsageCharged
 from ...domain.events import SCHEMA
 from ...domain.member import Member
 from ...domain.tariff import CompiledRate
-from ...domain.usage import USAGE_TYPES, UsageRecord
+from ...domain.usage import USAGE_TYPES, UsageRecord, pack_personal
 from ..intake.gate import DIRECTIONS, MOMENT_MAX, MOMENT_MIN, QUANTITY_MAX, TEXT_MAX
 
-INTERFACE = 2
+INTERFACE = 3
 """Of the build that this can use: an older one that was left lying about is not."""
 
 Prepared = tuple[UsageRecord, bytes, bytes, bytes, bytes]
 """A record that was not seen before; its key, digest, token and sealed part."""
+
+
+class Ready(Protocol):
+    """What each record of a slice is charged with; None for what is not plain."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, place: int) -> Prepared | None: ...
 
 
 class Slices(Protocol):
@@ -32,6 +41,7 @@ class Slices(Protocol):
 
     INTERFACE: int
     HASHING: str
+    SEALING: str
 
     def set_up(self, record: type[UsageRecord], limits: tuple[Any, ...], parts: tuple[Any, ...]) -> None: ...
     def all_sound(self, records: list[Any]) -> bool: ...
@@ -43,13 +53,21 @@ class Slices(Protocol):
         repeated: set[bytes],
         young: dict[bytes, bytes],
         old: dict[bytes, bytes],
-        parts: tuple[Any, ...],
+        sealing: Any,
         random: bytes,
-    ) -> list[Prepared | None] | None: ...
+    ) -> Ready | None: ...
+    def prepared(self, prepared: list[Prepared | None]) -> Ready: ...
+    def sealing(
+        self,
+        keyed: Any,
+        tenant: bytes,
+        token_of: Callable[[str], bytes],
+        key_of: Callable[[bytes], bytes],
+    ) -> Any: ...
     def charge(
         self,
         plain: Any,
-        prepared: list[Prepared | None],
+        prepared: Ready,
         place: int,
         actors: list[str],
         oldest: int,
@@ -111,7 +129,7 @@ def told() -> str:
     slices = native()
     if slices is None:
         return f"Python alone ({_Built.missing})" if _Built.used else "Python alone, as was asked for"
-    return f"native code, hashing by {slices.HASHING}"
+    return f"native code, hashing by {slices.HASHING}, sealing by {slices.SEALING}"
 
 
 @contextmanager
@@ -138,7 +156,10 @@ def set_up(outcome: type) -> None:
     else:
         limits = (frozenset(USAGE_TYPES), DIRECTIONS, QUANTITY_MAX, MOMENT_MIN, MOMENT_MAX, TEXT_MAX)
         slices.set_up(UsageRecord, limits, (CompiledRate, Member, outcome, "charged", *frame, SCHEMA))
-        _Built.slices = slices
+        if _seals_as_python(slices):
+            _Built.slices = slices
+        else:
+            _Built.missing = "the libcrypto of this Python seals in another way than `cryptography` does"
 
 
 def frame_of_charges() -> tuple[bytes, bytes, bytes] | None:
@@ -159,6 +180,18 @@ def frame_of_charges() -> tuple[bytes, bytes, bytes] | None:
     head, tail = written.split(between)
     payer = _CHARGED.index("payer")
     return head, packed[payer] + packed[payer + 1], tail
+
+
+def _seals_as_python(slices: Slices) -> bool:
+    """Whether a record is sealed as `Sealer` seals it; also where sealing is left to that."""
+    record = UsageRecord("source", "record", "line", "data", 1, 5, "outbound", "counterpart")
+    tenant, nonce, secret, identity = bytes(16), bytes(range(12)), bytes(range(32)), bytes(range(14))
+    sealing = slices.sealing(blake2b(digest_size=8), tenant, str.encode, lambda token: secret)
+    ready = slices.prepare([record], [identity], set(), {}, {}, sealing, nonce)
+    one = ready[0] if ready is not None else None
+    if one is None:
+        return slices.SEALING != "libcrypto"
+    return one[4] == nonce + AESGCM(secret).encrypt(nonce, pack_personal(record), tenant + one[1])
 
 
 _pack = msgspec.msgpack.Encoder().encode

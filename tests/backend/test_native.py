@@ -94,7 +94,7 @@ def prepared(items):
     decider = Decider.load(log, lambda: Sealer(TENANT, bytes(range(32))))
     slice = Slice()
     slice.add(items, ACTOR)
-    return slice.hashes, decider._prepare(slice), decider.sealer.take_unsaved()
+    return slice.hashes, list(decider._prepare(slice)), decider.sealer.take_unsaved()
 
 
 @needed
@@ -218,8 +218,11 @@ def natively(tenant, command, now):
     outcomes, states, keys, digests = [], [], [], []
     oldest = tenant.plain.oldest(now)
     ready = (command.record, b"k" * 16, b"digest--", command.token, command.sealed)
-    done = using.native().charge(
-        tenant.plain, [ready], 0, ["a"], oldest, now + FUTURE_MAX, 5, outcomes, states, keys, digests
+    native = using.native()
+    done = native.charge(
+        tenant.plain,
+        native.prepared([ready]),
+        *(0, ["a"], oldest, now + FUTURE_MAX, 5, outcomes, states, keys, digests),
     )
     return done, states, ([(one.status, one.seq, one.amount) for one in outcomes], keys, digests)
 
@@ -383,6 +386,7 @@ def test_odd_arguments_are_refused_or_left(data):
         st.sampled_from(
             [
                 *(("identities", 1), ("all_sound", 1), ("prepare", 7), ("charge", 11), ("leaves", 6)),
+                *(("prepared", 1), ("sealing", 4)),
                 *(("append_peaks", 3), ("copy_rows", 8), ("hold", 5), ("enter", 3), ("may_hold", 3)),
             ]
         )
@@ -402,9 +406,11 @@ def test_odd_sizes_and_places_are_refused_or_left():
     native = using.native()
     assert native.copy_rows(b"", b"", 0, 0, [], [], [], []) == b""
     for place, seq in ((2**63 - 1, 5), (0, 2**63 - 1)):
-        assert native.charge(None, [()], place, ["a"], 0, 0, seq, [], [], [], []) == place
+        assert native.charge(None, native.prepared([()]), place, ["a"], 0, 0, seq, [], [], [], []) == place
     with pytest.raises(TypeError):
         native.prepare([], [], set(), {}, {}, None, b"")
+    with pytest.raises(ValueError, match="16 bytes"):
+        native.sealing(None, b"", None, None)
     with pytest.raises(TypeError):
         native.set_up(UsageRecord, None, None)
 

@@ -14,11 +14,10 @@ from ..domain.usage import UsageRecord, unpack_personal
 from ..domain.withdrawn import AS_IT_WAS, SUSPENDED, Standing, standing
 from ..tenants.sealing import Sealer
 from .deciding import replacing_key
+from .folding import apply_piece, pieces
 from .log import PostgresLog, reachable, recorded
-from .reading_log import chunks
 from .rerated_chain import events_at, held_in
-from .seen import SeenKeys
-from .snapshots import Snapshots, apply_chunk, collector_paused
+from .snapshots import Snapshots, collector_paused
 
 READ_MAX = 5_000
 """Events looked at in one go."""
@@ -34,7 +33,7 @@ class Opened(NamedTuple):
     counterpart: str
 
 
-class _NoKeys(SeenKeys):
+class _NoKeys:
     """Whoever only looks remembers no keys."""
 
     def add(self, *_: Any) -> None:
@@ -43,14 +42,17 @@ class _NoKeys(SeenKeys):
     def add_all(self, *_: Any) -> None:
         pass
 
+    def gather(self, *_: Any) -> None:
+        pass
+
 
 def state_at(log: PostgresLog, snapshots: Snapshots, upto: int) -> Tenant:
     """A state of one's own, as of a seq: from the newest snapshot where that is not later. Blocks."""
     kept = snapshots.structure()
     after, state = kept if kept is not None and kept[0] <= upto else (0, Tenant())
     with collector_paused():
-        for chunk in chunks(log, after, upto, leaves=False):
-            apply_chunk(state, _NoKeys(), chunk)
+        for piece in pieces(log, after, upto, leaves=False):
+            apply_piece(state, _NoKeys(), piece)
     return state
 
 

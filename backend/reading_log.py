@@ -71,6 +71,27 @@ def chunks(log: Log, after: int, upto: int, *, leaves: bool = True) -> Iterator[
 
 
 def read_chunk(log: PostgresLog, after: int, upto: int, *, leaves: bool = True) -> Chunk | None:
+    return unfold(log, fetch(log, after, upto, leaves=leaves))
+
+
+class Fetched(NamedTuple):
+    """Consecutive events as the server put them together; the charges are not decoded."""
+
+    first: int
+    last: int
+    recorded_at: int
+    """Of the last."""
+    is_whole: bool
+    """Whether every event is there, and every charge has its key."""
+    charged: int
+    states: bytes
+    keys: bytes
+    """Of the charges, as their states, one after the other."""
+    leaves: bytes
+    others: list[Recorded]
+
+
+def fetch(log: PostgresLog, after: int, upto: int, *, leaves: bool) -> Fetched:
     last = min(upto, after + CHUNK_MAX)
     with reachable(), log.isolation.transaction(log.tenant, log.role) as connection:
         statement = _CHUNK_AND_LEAVES if leaves else _CHUNK
@@ -79,10 +100,20 @@ def read_chunk(log: PostgresLog, after: int, upto: int, *, leaves: bool = True) 
         ).fetchone()
     assert found is not None
     count, recorded_at, charged, keyed, states, keys, hashes, *others = found
-    charges = decode_charges(charged, states or b"") if charged == keyed else None
-    if charges is None or count != last - after:
-        return chunk_of(log.read(after, CHUNK_MAX, upto))
-    return Chunk(after + 1, last, recorded_at, charges, _keys(keys), _others(others), hashes or b"")
+    whole = charged == keyed and count == last - after
+    return Fetched(
+        *(after + 1, last, recorded_at, whole, charged, states or b"", keys or b"", hashes or b""),
+        _others(others) if whole else [],
+    )
+
+
+def unfold(log: PostgresLog, fetched: Fetched) -> Chunk | None:
+    """With its charges decoded; from the rows, where it cannot be read as it was put together."""
+    first, last, recorded_at, whole, charged, states, keys, hashes, others = fetched
+    charges = decode_charges(charged, states) if whole else None
+    if charges is None:
+        return chunk_of(log.read(first - 1, CHUNK_MAX, last))
+    return Chunk(first, last, recorded_at, charges, _keys(keys), others, hashes)
 
 
 def chunk_of(rows: Sequence[Row]) -> Chunk | None:

@@ -62,8 +62,20 @@ class KeptKeys(NamedTuple):
     """(size_bits, left, bits) of each filter; one that has nothing left never changes again."""
 
 
+class Gathered(NamedTuple):
+    """Keys that stand one after the other, as do their digests; and what became of all of them."""
+
+    keys: bytes
+    digests: bytes
+    status: bytes
+
+
 class SeenKeys:
-    """Every key of a log: the young ones exactly, all of them approximately."""
+    """Every key of a log: the young ones exactly, all of them approximately.
+
+    Those that are gathered while a log is folded are held as they stand, until somebody asks: most of
+    them are forgotten again before.
+    """
 
     def __init__(self, recent_max: int = RECENT_MAX) -> None:
         self._recent_max = recent_max
@@ -73,21 +85,30 @@ class SeenKeys:
         self._days: dict[bytes, None] = {}
         self._unsettled: list[bytes] = []
         """Keys that are held already, and stand in no filter yet."""
+        self._gathered: list[Gathered] = []
+        """Of the young, and ..."""
+        self._gathered_old: list[Gathered] = []
+        """... of the old: they stand in a filter, and are not looked up one by one yet."""
+        self._gathered_count = 0
+        """Of the young."""
         self.forgotten = False
         """Whether there are keys that are not held any more."""
 
     def recall(self, hashed: bytes) -> bytes | None:
         """Day, digest and status byte of a key, if it is among the newest."""
+        if self._gathered or self._gathered_old:
+            self._unfold()
         return self._young.get(hashed) or self._old.get(hashed)
 
     @property
     def newest(self) -> tuple[dict[bytes, bytes], dict[bytes, bytes]]:
         """The keys held, in two generations: where `recall` looks."""
+        self._unfold()
         return self._young, self._old
 
     def sort_out(self, hashes: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
         """The places of those held, and those of which only the log can tell whether they were seen."""
-        young, old = self._young, self._old
+        young, old = self.newest
         held = [place for place, hashed in enumerate(hashes) if hashed in young or hashed in old]
         known = {hashes[place] for place in held}
         unknown = [hashed for hashed in hashes if hashed not in known] if known else hashes
@@ -107,8 +128,39 @@ class SeenKeys:
         """Enter what was added into the filters, and forget the oldest where too many are held."""
         keys, self._unsettled = self._unsettled, []
         self._enter([key[DAY_BYTES:] for key in keys], [key[:DAY_BYTES] for key in keys])
-        if len(self._young) >= self._recent_max:
+        if len(self._young) + self._gathered_count >= self._recent_max:
             self._turn()
+
+    def gather(self, keys: bytes, digests: bytes, status: bytes) -> None:
+        """Hold many keys of one status, that stand one after the other, in order, and settle them."""
+        native = using.native()
+        count = len(keys) // KEY_BYTES
+        if native is None or not count:
+            self._gather_in_python(keys, digests, status)
+            return
+        self._days.update(dict.fromkeys(native.days_of(keys)))
+        for first, last in self._room(count):
+            self._levels[-1].add_gathered(keys, first, last)
+        width = len(digests) // count
+        for first in range(0, count, self._recent_max):
+            last = min(count, first + self._recent_max)
+            part = Gathered(
+                keys[first * KEY_BYTES : last * KEY_BYTES], digests[first * width : last * width], status
+            )
+            self._gathered.append(part)
+            self._gathered_count += last - first
+            self.settle()
+
+    def _gather_in_python(self, keys: bytes, digests: bytes, status: bytes) -> None:
+        self.add_all(*_apart(keys, digests), status)
+
+    def _unfold(self) -> None:
+        """Look up one by one what was gathered."""
+        if self._gathered or self._gathered_old:
+            for gathered, into in ((self._gathered_old, self._old), (self._gathered, self._young)):
+                for part in gathered:
+                    _hold(into, part)
+            self._gathered, self._gathered_old, self._gathered_count = [], [], 0
 
     def add_all(self, keys: Sequence[bytes], digests: Sequence[bytes], status: bytes) -> None:
         """Hold many keys of one status, in order, and settle them."""
@@ -130,17 +182,23 @@ class SeenKeys:
 
     def _enter(self, hashes: Sequence[bytes], days: Iterable[bytes]) -> None:
         self._days.update(dict.fromkeys(days))
+        for first, last in self._room(len(hashes)):
+            self._levels[-1].add_all(hashes[first:last])
+
+    def _room(self, count: int) -> Iterator[tuple[int, int]]:
+        """So many keys, in parts that the last level has room for; it grows in between."""
         first = 0
-        while first < len(hashes):
+        while first < count:
             level = self._levels[-1]
             if level.left <= 0:
                 level = self._grow()
-            last = first + level.left
-            level.add_all(hashes[first:last])
+            last = min(count, first + level.left)
+            yield first, last
             first = last
 
     def copy(self) -> KeptKeys:
         """What is known now. Nothing may be added meanwhile."""
+        self._unfold()
         self.settle()
         return KeptKeys(self.forgotten, list(self._days), self._young.copy(), self._old, self.levels())
 
@@ -161,8 +219,9 @@ class SeenKeys:
 
     def _turn(self) -> None:
         """A new generation: the oldest of the keys held are forgotten."""
-        self.forgotten = self.forgotten or bool(self._old)
+        self.forgotten = self.forgotten or bool(self._old or self._gathered_old)
         self._old, self._young = self._young, {}
+        self._gathered_old, self._gathered, self._gathered_count = self._gathered, [], 0
 
     def _grow(self) -> "_Filter":
         """Another filter, four times the last, for the last is full."""
@@ -190,6 +249,12 @@ class _Filter:
             self._add_all(hashes)
         self.left -= len(hashes)
 
+    def add_gathered(self, keys: bytes, first: int, last: int) -> None:
+        native = using.native()
+        if native is None or not native.enter_gathered(self._bits, self.size_bits, keys, first, last):
+            self._add_all(_hashes(keys[first * KEY_BYTES : last * KEY_BYTES]))
+        self.left -= last - first
+
     def _add_all(self, hashes: Sequence[bytes]) -> None:
         bits, mask = self._bits, self._mask
         for first, second in _all_halves(b"".join(hashes)):
@@ -215,6 +280,24 @@ class _Filter:
             for hashed, (first, second) in zip(hashes, _all_halves(b"".join(hashes)), strict=True)
             if bits[(first & mask) >> 3] >> (first & 7) & 1 and bits[(second & mask) >> 3] >> (second & 7) & 1
         ]
+
+
+def _hashes(keys: bytes) -> list[bytes]:
+    return [keys[at + DAY_BYTES : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
+
+
+def _apart(keys: bytes, digests: bytes) -> tuple[list[bytes], list[bytes]]:
+    """Each for itself."""
+    each = [keys[at : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
+    width = len(digests) // len(each) if each else 0
+    return each, [digests[at * width : (at + 1) * width] for at in range(len(each))]
+
+
+def _hold(held: dict[bytes, bytes], part: Gathered) -> None:
+    native = using.native()
+    if native is None or not native.hold_gathered(held, part.keys, part.digests, part.status):
+        for key, digest in zip(*_apart(part.keys, part.digests), strict=True):
+            held[key[DAY_BYTES:]] = key[:DAY_BYTES] + digest + part.status
 
 
 _all_halves = Struct(">QxxI").iter_unpack

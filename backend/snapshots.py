@@ -23,22 +23,20 @@ import structlog
 from msgspec import Struct
 
 from ..domain import proof
-from ..domain.charging import UsageCharged
 from ..domain.refusals import InvariantBroken
 from ..domain.snapshot import (
     COUNTED,
     CountersCopy,
     copy_counters,
-    count_all,
     encode_counters,
     encode_structure,
     restore,
 )
 from ..domain.tenant import Tenant
 from ..tenants.isolation import Connection, Isolation
+from .folding import apply_piece, pieces
 from .log import Head, Log, PostgresLog, reachable
-from .reading_log import Chunk, chunks
-from .seen import KeptKeys, SeenKeys, status_of
+from .seen import KeptKeys, SeenKeys
 
 SNAPSHOT_EVERY = 50_000
 """Events between two snapshots: read and applied in a quarter of a second."""
@@ -59,8 +57,9 @@ def _reducer() -> bytes:
     """What a snapshot depends on: the source of the rules, and of what this folder keeps in it."""
     product = Path(__file__).parents[1]
     sources = sorted((product / "domain").glob("*.py"))
-    names = ("deciding.py", "plain_run.py", "seen.py", "snapshots.py", "native/charging.c", "native/seen.c")
-    sources += [product / "backend" / name for name in names]
+    names = ("deciding", "folding", "plain_run", "seen", "snapshots")
+    sources += [product / "backend" / f"{name}.py" for name in names]
+    sources += [product / "backend/native" / f"{name}.c" for name in ("charging", "replaying", "seen")]
     hashed = sha256()
     for source in sources:
         content = source.read_bytes()
@@ -380,15 +379,15 @@ def fold(store: Log, head: Head, begun: Folded, peaks: list[bytes] | None = None
     """
     state, seen, recorded_at, after, restructured = begun
     proving = peaks is not None
-    for chunk in chunks(store, after, head.seq, leaves=proving):
-        whole = not proving or len(chunk.leaves) == proof.HASH_BYTES * (chunk.last - after)
-        if chunk.first != after + 1 or not whole:
-            raise InvariantBroken("the log has no holes", read=after, next=chunk.first)
-        apply_chunk(state, seen, chunk)
-        restructured = restructured or any(other.topic not in COUNTED for other in chunk.others)
+    for piece in pieces(store, after, head.seq, leaves=proving):
+        whole = not proving or len(piece.leaves) == proof.HASH_BYTES * (piece.last - after)
+        if piece.first != after + 1 or not whole:
+            raise InvariantBroken("the log has no holes", read=after, next=piece.first)
+        apply_piece(state, seen, piece)
+        restructured = restructured or any(other.topic not in COUNTED for other in piece.others)
         if peaks is not None:
-            proof.append_all(peaks, after, proof.unpack(chunk.leaves))
-        after, recorded_at = chunk.last, chunk.recorded_at
+            proof.append_all(peaks, after, proof.unpack(piece.leaves))
+        after, recorded_at = piece.last, piece.recorded_at
     if after != head.seq:
         raise InvariantBroken("the log has no holes", read=after, head=head.seq)
     if peaks is not None and peaks != head.peaks:
@@ -416,28 +415,6 @@ def collector_paused() -> Iterator[None]:
         with _pausing:
             if _paused.pop() and not _paused:
                 gc.enable()
-
-
-def apply_chunk(state: Tenant, seen: SeenKeys, chunk: Chunk) -> None:
-    """Fold a chunk: runs of charges, and the other events each in its place between them."""
-    done = 0
-    for number, other in enumerate(chunk.others):
-        before = other.seq - chunk.first - number
-        if before > done:
-            _apply_charges(state, seen, chunk, done, before)
-            done = before
-        state.apply(other.event)
-        if other.command_key is not None:
-            seen.add(other.command_key, other.digest, status_of(other.topic))
-    _apply_charges(state, seen, chunk, done, len(chunk.charges))
-
-
-def _apply_charges(state: Tenant, seen: SeenKeys, chunk: Chunk, first: int, last: int) -> None:
-    charges = chunk.charges[first:last]
-    count_all(state, charges)
-    seen.add_all(
-        chunk.keys[first:last], [envelope.digest for envelope in charges], status_of(UsageCharged.topic)
-    )
 
 
 def _add(db: Connection, seq: int, part: str, state: bytes, uses: list[str]) -> None:

@@ -461,10 +461,16 @@ class _Runs:
                 for path, quantity in above.items():
                     for ordinal in path:
                         foot[ordinal] += quantity
-                _add_up(self._families[usage_type, period], foot, drawn)
+                add_up(self._families[usage_type, period], foot, drawn)
 
 
-def _add_up(family: Family, used: dict[int, int], drawn: dict[int, int]) -> None:
+def counts_by_sums(tenant: Tenant) -> bool:
+    """Whether charges count by what they add up to: where windows or caps count, each is looked at."""
+    return not tenant.limits.gauges and all(family.caps is None for family in tenant.families.values())
+
+
+def add_up(family: Family, used: dict[int, int], drawn: dict[int, int]) -> None:
+    """Count what a run of charges adds to one family."""
     counters, ceiling = family.used, family.ceiling
     for ordinal, quantity in used.items():
         total = counters[ordinal] = counters[ordinal] + quantity

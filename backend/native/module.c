@@ -26,6 +26,11 @@ static PyMethodDef methods[] = {
     CALL(hold, "Holds keys with their digests and a status; their hashes."),
     CALL(enter, "Enters hashes into a Bloom filter."),
     CALL(may_hold, "The hashes that a Bloom filter may hold."),
+    CALL(hold_gathered, "Holds keys that stand one after the other."),
+    CALL(enter_gathered, "Enters keys that stand one after the other into a Bloom filter."),
+    CALL(days_of, "The days of keys that stand one after the other."),
+    CALL(tally, "Adds up runs of stored charges."),
+    CALL(count_up, "Adds to each counter, as far as none passes its ceiling."),
     {NULL, NULL, 0, NULL},
 };
 

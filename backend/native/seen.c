@@ -1,6 +1,6 @@
 /* What was seen: keys that are held, and the Bloom filter of all others.
  *
- * Twins: `SeenKeys.add_all`, `_Filter.add_all` and `_Filter.may_hold` of backend/seen.py.
+ * Twins: `SeenKeys.add_all`, `SeenKeys.gather`, `_Filter.add_all` and `_Filter.may_hold` of backend/seen.py.
  */
 #include "native.h"
 #include <string.h>
@@ -67,11 +67,49 @@ PyObject *native_hold(PyObject *self, PyObject *const *given, Py_ssize_t count) 
     return hashes;
 }
 
+static int hold_one(PyObject *young, const char *key, const char *digest, Py_ssize_t width, PyObject *status) {
+    Py_ssize_t more = PyBytes_GET_SIZE(status);
+    PyObject *hash = PyBytes_FromStringAndSize(key + DAY_BYTES, IDENTITY_BYTES);
+    PyObject *value = hash != NULL ? PyBytes_FromStringAndSize(NULL, DAY_BYTES + width + more) : NULL;
+    int done = FAILED;
+    if (value != NULL) {
+        char *at = PyBytes_AS_STRING(value);
+        memcpy(at, key, DAY_BYTES);
+        memcpy(at + DAY_BYTES, digest, (size_t)width);
+        memcpy(at + DAY_BYTES + width, PyBytes_AS_STRING(status), (size_t)more);
+        done = PyDict_SetItem(young, hash, value);
+    }
+    Py_XDECREF(hash);
+    Py_XDECREF(value);
+    return done;
+}
+
+/* hold_gathered(young, keys, digests, status) -> bool
+ *
+ * The same for keys that stand one after the other, as do their digests; False: nothing was done. */
+PyObject *native_hold_gathered(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    (void)self;
+    if (check_arguments("dbbb", given, count) != DONE)
+        return NULL;
+    Py_ssize_t size = PyBytes_GET_SIZE(given[1]) / KEY_BYTES, width = size ? PyBytes_GET_SIZE(given[2]) / size : 0;
+    if (size * KEY_BYTES != PyBytes_GET_SIZE(given[1]) || size * width != PyBytes_GET_SIZE(given[2]))
+        Py_RETURN_FALSE;
+    const char *key = PyBytes_AS_STRING(given[1]), *digest = PyBytes_AS_STRING(given[2]);
+    for (Py_ssize_t place = 0; place < size; place++)
+        if (hold_one(given[0], key + place * KEY_BYTES, digest + place * width, width, given[3]) != DONE)
+            return NULL;
+    Py_RETURN_TRUE;
+}
+
+static int is_filter(PyObject *bits, int64_t size_bits) {
+    return PyByteArray_CheckExact(bits) && size_bits >= 3 && size_bits <= 32 &&
+           PyByteArray_GET_SIZE(bits) == (Py_ssize_t)1 << (size_bits - 3);
+}
+
 /* A filter and the hashes asked about: LEFT where they are not of the usual form. */
 static int filter_of(PyObject *const *given, int64_t *mask) {
     int64_t size_bits;
-    if (!PyByteArray_CheckExact(given[0]) || !int_of(given[1], &size_bits) || size_bits < 3 || size_bits > 32 ||
-        PyByteArray_GET_SIZE(given[0]) != (Py_ssize_t)1 << (size_bits - 3))
+    if (!int_of(given[1], &size_bits) || !is_filter(given[0], size_bits))
         return LEFT;
     for (Py_ssize_t place = 0; place < PyList_GET_SIZE(given[2]); place++) {
         PyObject *hash = PyList_GET_ITEM(given[2], place);
@@ -83,8 +121,8 @@ static int filter_of(PyObject *const *given, int64_t *mask) {
 }
 
 /* The two bits of a hash: out of its first eight bytes, and of its last four. */
-static void bits_of(PyObject *hash, uint64_t mask, uint64_t *first, uint64_t *second) {
-    const unsigned char *bytes = (const unsigned char *)PyBytes_AS_STRING(hash);
+static void bits_of(const void *hash, uint64_t mask, uint64_t *first, uint64_t *second) {
+    const unsigned char *bytes = hash;
     uint64_t low = 0, high = 0;
     for (int place = 0; place < 8; place++)
         high = high << 8 | bytes[place];
@@ -105,11 +143,67 @@ PyObject *native_enter(PyObject *self, PyObject *const *given, Py_ssize_t count)
     unsigned char *bits = (unsigned char *)PyByteArray_AS_STRING(given[0]);
     for (Py_ssize_t place = 0; place < PyList_GET_SIZE(given[2]); place++) {
         uint64_t first, second;
-        bits_of(PyList_GET_ITEM(given[2], place), (uint64_t)mask, &first, &second);
+        bits_of(PyBytes_AS_STRING(PyList_GET_ITEM(given[2], place)), (uint64_t)mask, &first, &second);
         bits[first >> 3] |= (unsigned char)(1 << (first & 7));
         bits[second >> 3] |= (unsigned char)(1 << (second & 7));
     }
     Py_RETURN_TRUE;
+}
+
+enum { AHEAD = 16 }; /* keys whose bits are sent for while others are set: a filter does not fit into a cache */
+
+static void enter_key(unsigned char *bits, uint64_t mask, const char *key, int only_send_for) {
+    uint64_t place[2];
+    bits_of(key + DAY_BYTES, mask, &place[0], &place[1]);
+    for (int bit = 0; bit < 2; bit++) {
+        if (!only_send_for)
+            bits[place[bit] >> 3] |= (unsigned char)(1 << (place[bit] & 7));
+#if defined(__GNUC__)
+        else
+            __builtin_prefetch(&bits[place[bit] >> 3], 1);
+#endif
+    }
+}
+
+/* enter_gathered(bits, size_bits, keys, first, last) -> bool
+ *
+ * Those from a first to a last of keys that stand one after the other. False: nothing was done. */
+PyObject *native_enter_gathered(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    (void)self;
+    int64_t size_bits, first, last;
+    if (check_arguments("oibii", given, count) != DONE)
+        return NULL;
+    if (!int_of(given[1], &size_bits) || !int_of(given[3], &first) || !int_of(given[4], &last) ||
+        !is_filter(given[0], size_bits) || first < 0 || first > last || last > PyBytes_GET_SIZE(given[2]) / KEY_BYTES)
+        Py_RETURN_FALSE;
+    unsigned char *bits = (unsigned char *)PyByteArray_AS_STRING(given[0]);
+    uint64_t mask = ((uint64_t)1 << size_bits) - 1;
+    const char *keys = PyBytes_AS_STRING(given[2]);
+    for (int64_t place = first; place < last; place++) {
+        if (place + AHEAD < last)
+            enter_key(bits, mask, keys + (place + AHEAD) * KEY_BYTES, 1);
+        enter_key(bits, mask, keys + place * KEY_BYTES, 0);
+    }
+    Py_RETURN_TRUE;
+}
+
+/* days_of(keys) -> list[bytes]: the days of keys that stand one after the other, each as often as it changes. */
+PyObject *native_days_of(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    (void)self;
+    if (check_arguments("b", given, count) != DONE)
+        return NULL;
+    PyObject *days = PyList_New(0);
+    const char *last = NULL, *key = PyBytes_AS_STRING(given[0]), *end = key + PyBytes_GET_SIZE(given[0]);
+    for (; days != NULL && end - key >= KEY_BYTES; key += KEY_BYTES) {
+        if (last != NULL && memcmp(last, key, DAY_BYTES) == 0)
+            continue;
+        last = key;
+        PyObject *day = PyBytes_FromStringAndSize(key, DAY_BYTES);
+        if (day == NULL || PyList_Append(days, day) != 0)
+            Py_CLEAR(days);
+        Py_XDECREF(day);
+    }
+    return days;
 }
 
 /* may_hold(bits, size_bits, hashes) -> list[bytes] | None */
@@ -129,7 +223,7 @@ PyObject *native_may_hold(PyObject *self, PyObject *const *given, Py_ssize_t cou
     for (Py_ssize_t place = 0; found != NULL && place < PyList_GET_SIZE(given[2]); place++) {
         PyObject *hash = PyList_GET_ITEM(given[2], place);
         uint64_t first, second;
-        bits_of(hash, (uint64_t)mask, &first, &second);
+        bits_of(PyBytes_AS_STRING(hash), (uint64_t)mask, &first, &second);
         if ((bits[first >> 3] >> (first & 7) & 1) && (bits[second >> 3] >> (second & 7) & 1) &&
             PyList_Append(found, hash) != 0)
             Py_CLEAR(found);

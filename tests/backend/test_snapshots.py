@@ -9,7 +9,7 @@ import pytest
 from backend.faults.proxy import Proxy
 from fixtures_writer import NOON, ROOT, Store, call, charge, furnish, in_time, statuses, submit
 
-from allotment.backend import snapshots
+from allotment.backend import folding, snapshots
 from allotment.backend.deciding import Decider
 from allotment.backend.engine import Engine
 from allotment.backend.log import Head
@@ -150,7 +150,7 @@ def snapshot_at(store, seq: int) -> None:
     chunk = chunk_of(rows)
     assert chunk is not None
     state, seen, peaks = Tenant(), SeenKeys(), []
-    snapshots.apply_chunk(state, seen, chunk)
+    folding.apply_chunk(state, seen, chunk)
     snapshots.proof.append_all(peaks, 0, snapshots.proof.unpack(chunk.leaves))
     head = Head(seq, store.log.head().epoch, peaks)
     decider = Decider(state, seen, store.load_sealer(), head, chunk.recorded_at)
@@ -306,7 +306,7 @@ def test_chunks_put_together_by_the_server_are_the_rows(snapshotted):
         assert rows is not None
         assert told_in_brief(chunk) == told_in_brief(rows)
         (without_leaves,) = chunks(store.log, 0, end, leaves=False)
-        assert without_leaves == chunk._replace(leaves=b"")
+        assert told_in_brief(without_leaves) == told_in_brief(chunk._replace(leaves=b""))
         assert [*chunks(store.log, end, end)] == []
 
     asyncio.run(run())

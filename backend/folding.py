@@ -94,7 +94,7 @@ def _piece_of(fetched: Fetched) -> Piece | None:
     if native is None or not fetched.is_whole:
         return None
     counts = _runs_between(fetched)
-    summed = native.tally(fetched.states, counts, SCHEMA, DIGEST_BYTES, CORPORATE, MONEY)
+    summed = native.add_up(fetched.states, counts, SCHEMA, DIGEST_BYTES, CORPORATE, MONEY)
     if summed is None or sum(counts) * KEY_BYTES != len(fetched.keys):
         return None
     runs, digests = summed

@@ -78,7 +78,7 @@ class Projector:
             start = min(held.values())
             due = [view for view in self._views if held[view.name] == start]
             end = self._end(start, held, upto)
-            told = self._next(db, read, start, end, ordinals.zone if ordinals and may_copy else None)
+            told = self._next(db, read, start, end, ordinals.zone if ordinals else None)
             if told is not None:
                 if ordinals is None or ordinals.seq != start:
                     ordinals = _ordinals_at(db, start, held.get("members"))
@@ -99,7 +99,7 @@ class Projector:
     ) -> Stretch | None:
         """What was read ahead, if it is what comes next; the one after it is read from now on."""
         if told is None or told.first != start + 1 or told.last > end:
-            told = read_stretch(db, start, end, self._limit)
+            told = read_stretch(db, start, end, self._limit, zone)
         if told is not None and told.last - start >= self._limit:
             self._limit = max(self._limit, min(2 * self._limit, CHUNK_MAX) if self._chunk == CHUNK else 0)
             self._ahead = _reading.submit(self._fetch, told.last, self._limit, zone)
@@ -111,8 +111,8 @@ class Projector:
         """Read, and where the calendar is known added up: the database writes meanwhile."""
         with collector_paused():
             with self._isolation.transaction(self._tenant, "projector") as db:
-                read = read_stretch(db, after, after + limit, limit)
-            if read is None or zone is None or not read.charges.events:
+                read = read_stretch(db, after, after + limit, limit, zone)
+            if read is None or zone is None or not read.charges.events or read.counted is not None:
                 return read
             return read._replace(added_up=tally(read.charges.events, zone), copied=copied(read.charges))
 
@@ -144,7 +144,13 @@ def fold(
 ) -> None:
     """Rows are found `BY_INDEX`: set that before."""
     chunk = Chunk(
-        told.others, ordinals, told.charges, may_copy=may_copy, added_up=told.added_up, copied=told.copied
+        told.others,
+        ordinals,
+        told.charges,
+        may_copy=may_copy,
+        added_up=told.added_up,
+        counted=told.counted,
+        copied=told.copied,
     )
     for view in views:
         view.apply(chunk, db)

@@ -118,7 +118,7 @@ def _project(db: Connection, views: Sequence[View], upto: int) -> int:
     """Fold the log from event 1 into empty tables; the seq reached."""
     ordinals = Ordinals()
     db.execute(BY_INDEX, prepare=False)
-    while told := read_stretch(db, ordinals.seq, upto, CHUNK):
+    while told := read_stretch(db, ordinals.seq, upto, CHUNK, ordinals.zone):
         fold(db, views, told, ordinals)
     db.execute(AS_USUAL, prepare=False)
     return ordinals.seq

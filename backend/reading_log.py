@@ -7,7 +7,8 @@ when another version wrote them, they are.
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from sys import byteorder
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple, TypeVar, cast
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -15,17 +16,21 @@ from ..domain.brief import Charged, ChargeInBrief, ChargeOfAnyType
 from ..domain.charging import UsageCharged
 from ..domain.events import SCHEMA, Envelope, Recorded
 from ..projections.chunk import NO_CHARGES, Charges
+from ..projections.counted import Counted
 from ..projections.tally import Tally
 from ..tenants.isolation import Connection
 from .copying import SINCE_2000
 from .learned_texts import LearnedTexts
 from .log import MICROSECONDS, Log, PostgresLog, Row, ahead, reachable, recorded
 from .seen import KEY_BYTES
+from .tallied import Stored, counted
 
 CHUNK_MAX = 20_000
 """Events folded at a time: a few megabytes, decoded in one call."""
 
 CHARGED = UsageCharged.topic
+
+One = TypeVar("One")
 
 
 class Chunk(NamedTuple):
@@ -54,6 +59,26 @@ class Stretch(NamedTuple):
     """What its charges come to, and ..."""
     copied: bytes | bytearray = b""
     """... their rows, where somebody made them ready."""
+    counted: Counted | None = None
+    """What its plain charges come to, where they were read natively; then the others alone are in `added_up`."""
+
+
+class Later(Sequence[One]):
+    """A sequence that is made when somebody looks at it: mostly nobody does."""
+
+    def __init__(self, size: int, make: Callable[[], Sequence[One]]) -> None:
+        self._size = size
+        self._make = make
+        self._made: Sequence[One] | None = None
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, place: Any) -> Any:
+        if self._made is None:
+            self._made = self._make()
+            assert len(self._made) == self._size
+        return self._made[place]
 
 
 # --- to fold ---------------------------------------------------------------------------------------
@@ -136,21 +161,34 @@ def chunk_of(rows: Sequence[Row]) -> Chunk | None:
 # --- to project ------------------------------------------------------------------------------------
 
 
-def read_stretch(db: Connection, after: int, upto: int, limit: int) -> Stretch | None:
-    """The next events of the tenant that the connection is bound to; None when there are none."""
+def read_stretch(
+    db: Connection, after: int, upto: int, limit: int, zone: ZoneInfo | None = None
+) -> Stretch | None:
+    """The next events of the tenant that the connection is bound to; None when there are none.
+
+    Where the calendar is known, plain charges are counted as they are read.
+    """
     last = min(upto, after + limit)
     found = db.execute(_STRETCH, {"after": after, "last": last}, binary=True, prepare=False).fetchone()
     assert found is not None
     count, charged, keyed, states, keys, times, *others = found
     if not count:
         return None
-    charges = decode_charges(charged, states or b"") if charged == keyed else None
-    if charges is None:
+    if charged != keyed:
         return _stretch_of_rows(db, after, last)
     told = _others(others)
     seqs = _seqs(after + 1, after + count, told)
-    events = [envelope.event for envelope in charges]
-    return Stretch(after + 1, after + count, Charges(seqs, _keys(keys), _times(times), events), told)
+    stored = Stored(states or b"", array("q", seqs).tobytes(), keys or b"", times or b"")
+    added_up = counted(stored, zone, _decoded) if zone is not None and charged else None
+    charges = _decoded((stored.states,), charged) if added_up is None else None
+    if added_up is None and charges is None:
+        return _stretch_of_rows(db, after, last)
+    beside = seqs, Later(charged, lambda: _keys(keys)), _times(times)
+    if added_up is None:
+        assert charges is not None
+        return Stretch(after + 1, after + count, Charges(*beside, charges), told)
+    all_of_them = Charges(*beside, Later(charged, lambda: _decoded((stored.states,), charged)))
+    return Stretch(after + 1, after + count, all_of_them, told, None, added_up[1], added_up[0])
 
 
 def _stretch_of_rows(db: Connection, after: int, last: int) -> Stretch:
@@ -182,6 +220,11 @@ def _times(sent: bytes | None) -> list[int]:
 
 
 # --- both --------------------------------------------------------------------------------------------
+
+
+def _decoded(states: Sequence[bytes], count: int = 0) -> list[ChargeInBrief] | None:
+    envelopes = decode_charges(count or len(states), b"".join(states))
+    return None if envelopes is None else [envelope.event for envelope in envelopes]
 
 
 def decode_charges(count: int, states: bytes) -> list[Envelope[ChargeInBrief]] | None:

@@ -7,6 +7,7 @@ as `recycled`, `recycled_rejected` or `dismissed`: it was received once.
 """
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -153,15 +154,17 @@ def apply(chunk: Chunk, db: Connection) -> None:
 
 def _charges(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
     """Most chunks were taken on one day, and nothing in them is late."""
-    times, told = chunk.charges.times, chunk.tally()
+    times, told, counted = chunk.charges.times, chunk.tally(), chunk.counted()
     if not times:
         return
     first, last = min(times), max(times)
     day, _, ends_at = days.around(first)
-    if last >= ends_at or last - told.since > LATE:
+    since = min(told.since or last, counted.since if counted is not None else last)
+    if last >= ends_at or last - since > LATE:
         _charges_one_by_one(chunk, days, sums)
         return
-    for key, (records, amount) in told.sources.items():
+    sources = chain(told.sources.items(), counted.sources.items() if counted is not None else ())
+    for key, (records, amount) in sources:
         row = sums.setdefault((day, *key), [0] * len(FIGURES))
         row[_CHARGED] += records
         row[_AMOUNT] += amount

@@ -238,7 +238,7 @@ def _begun(chunk: Chunk, db: Connection) -> Counting:
 def _drawn(chunk: Chunk, db: Connection, begun: Counting) -> None:
     sums: dict[Any, list[int]] = {}
     charges = chunk.charges
-    for seq, charge in zip(charges.seqs, charges.events, strict=True):
+    for seq, charge in zip(charges.seqs, charges.events, strict=True) if begun else ():
         if charge.drawn:
             _count(sums, begun, seq, charge, charge.drawn, 1)
     for told in chunk.others:

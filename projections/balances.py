@@ -222,7 +222,9 @@ def _roll_over(sums: dict[Any, list[int]], event: RolledOver, chunk: Chunk) -> N
 
 
 def _charges(chunk: Chunk, db: Connection) -> None:
-    used = chunk.tally().used.items()
+    counted, used = chunk.counted(), chunk.tally().used.items()
+    if counted is not None:
+        BALANCES.add_packed(db, counted.used)
     BALANCES.add_parts(db, ("period", "usage_type"), [(of, figures.columns()) for of, figures in used])
 
 

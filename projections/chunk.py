@@ -18,6 +18,7 @@ from ..domain.life import NodeClosed, NodeMoved
 from ..domain.rerated import UsageRerated, UsageTakenBack
 from ..domain.rollover import RolledOver
 from ..domain.tenant import TenantOpened
+from .counted import Counted
 from .tally import Tally, tally
 
 ROOT = -1
@@ -116,7 +117,7 @@ class Chunk:
     """Events of consecutive seqs: usage by its outcome, and the rest in order."""
 
     __slots__ = (
-        *("_tally", "charges", "copied", "corrections", "left", "may_copy", "moved"),
+        *("_counted", "_tally", "charges", "copied", "corrections", "left", "may_copy", "moved"),
         *("ordinals", "others", "rejected", "suspended"),
     )
 
@@ -128,10 +129,12 @@ class Chunk:
         *,
         may_copy: bool = False,
         added_up: Tally | None = None,
+        counted: Counted | None = None,
         copied: bytes | bytearray = b"",
     ) -> None:
         self.charges = charges
         self._tally = added_up
+        self._counted = counted
         self.copied = copied
         """The rows of usage of these charges, where they were made ready beforehand."""
         self.may_copy = may_copy
@@ -151,14 +154,27 @@ class Chunk:
             ordinals.seq = max(ordinals.seq, told.seq)
         if more:
             self.charges = _with(charges, more)
-            self._tally, self.copied = None, b""
+            self._tally, self._counted, self.copied = None, None, b""
         if charges.seqs:
             ordinals.seq = max(ordinals.seq, charges.seqs[-1])
 
+    @property
+    def rest(self) -> Sequence[Charge]:
+        """The charges that are not among the counted ones: all that are not plain are here."""
+        return self.charges.events if self._counted is None else self._counted.rest
+
+    def counted(self, zone: ZoneInfo | None = None) -> Counted | None:
+        """What the plain charges come to, where they were counted already, and by days of this calendar."""
+        if self._counted is not None and zone is not None and zone.key != self._counted.zone.key:
+            self._counted = self._tally = None
+        return self._counted
+
     def tally(self, zone: ZoneInfo | None = None) -> Tally:
-        """What the charges come to; with days of this calendar, for whom these matter."""
+        """What the rest comes to; with days of this calendar, for whom these matter."""
+        counted = self.counted(zone)
         if self._tally is None or (zone is not None and zone.key != self._tally.zone.key):
-            self._tally = tally(self.charges.events, self.ordinals.zone if zone is None else zone)
+            known = self.ordinals.zone if counted is None else counted.zone
+            self._tally = tally(self.rest, known if zone is None else zone)
         return self._tally
 
     def _sort(self, told: Recorded, charged: list[tuple[Recorded, UsageCharged]]) -> None:

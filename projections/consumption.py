@@ -60,6 +60,9 @@ def apply(chunk: Chunk, db: Connection) -> None:
             CALENDAR.insert(db, [(told.seq, told.event.time_zone)])
     if chunk.charges.events or chunk.moved or chunk.corrections:
         zone, sums = calendar_of(db), dict[Any, list[int]]()
+        counted = chunk.counted(zone)
+        if counted is not None:
+            CONSUMPTION.add_packed(db, counted.days)
         days = {key: (*figures, 0) for key, figures in chunk.tally(zone).days.items()}
         CONSUMPTION.add(db, days, by=("period", "usage_type", "day"))
         _corrections(chunk, Days(zone), sums)

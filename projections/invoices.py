@@ -259,7 +259,9 @@ class Invoice(Struct, frozen=True):
 def apply(chunk: Chunk, db: Connection) -> None:
     sums: dict[Any, list[int]] = {}
     own: dict[Any, list[int]] = {}
-    charged = chunk.tally()
+    counted, charged = chunk.counted(), chunk.tally()
+    if counted is not None:
+        LINES.add_packed(db, counted.lines)
     LINES.add(db, charged.lines, by=("period", "usage_type", "direction"))
     for charge in charged.others:
         _add_up(sums, own, charge, 1)

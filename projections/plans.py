@@ -71,7 +71,7 @@ Counters = dict[int, Counter]
 
 def apply(chunk: Chunk, db: Connection) -> None:
     sums: dict[tuple[str, str, int], list[int]] = {}
-    charged = ((charge, 1) for charge in chunk.charges.events)
+    charged = ((charge, 1) for charge in chunk.rest)
     for charge, sign in chain(charged, chunk.corrections):
         counted = charge.basis.counted if charge.basis is not None else None
         if counted is not None and charge.payer == CORPORATE:

@@ -164,7 +164,7 @@ class _Counting:
             self._end(key, 1 << 62)
         sums: dict[Any, list[int]] = {}
         limited = {ordinal for ordinal, _ in self._spans}
-        for seq, charge in zip(chunk.charges.seqs, chunk.charges.events, strict=True):
+        for seq, charge in zip(chunk.charges.seqs, chunk.charges.events, strict=True) if limited else ():
             if charge.payer != CORPORATE or limited.isdisjoint(charge.path):
                 continue
             for counted, much in ((charge.usage_type, charge.billed), (MONEY, charge.amount)):

@@ -9,7 +9,7 @@ from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from struct import Struct as Layout
 from sys import byteorder
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import psycopg
 from psycopg.adapt import Dumper
@@ -19,6 +19,13 @@ from psycopg.rows import TupleRow
 Connection = psycopg.Connection[TupleRow]
 Key = tuple[Any, ...]
 Columns = Mapping[str, Sequence[Any]]
+
+
+class Packed(NamedTuple):
+    """Rows to be added, as columns of binary arrays; figures that are not there are nothing in all of them."""
+
+    size: int
+    columns: Mapping[str, bytes]
 
 
 class Table:
@@ -51,8 +58,7 @@ class Table:
     def add(self, db: Connection, sums: Mapping[Key, Sequence[int]], by: Sequence[str] = ()) -> None:
         """Figures to be added to what is held under the same key. Nobody else may write them meanwhile.
 
-        Changing what is there and then inserting what is not costs two thirds of ON CONFLICT. `by` are
-        columns of the key that many rows have in common.
+        MERGE costs two thirds of ON CONFLICT. `by` are columns of the key that many rows have in common.
         """
         if not sums:
             return
@@ -91,35 +97,43 @@ class Table:
                 column += held if held is not None else [common.get(name, 0)] * size
         return merged
 
-    def _add(self, db: Connection, columns: Columns) -> None:
-        figures = tuple(name for name in columns if name in self._counts)
-        arrays, size = self._arrays(columns), len(next(iter(columns.values())))
-        found = db.execute(self._change(tuple(columns), figures), [*arrays, size], prepare=False).fetchone()
-        assert found is not None
-        if found[0] < size:
-            held = set(found[1] or ())
-            missing = [place for place in range(size) if place + 1 not in held]
-            nothing = [0] * size
-            rows = [columns.get(name, nothing) for name in self.columns]
-            self.insert(db, [[column[place] for column in rows] for place in missing])
+    def add_packed(self, db: Connection, rows: Packed) -> None:
+        """The same, in columns that are packed already."""
+        if rows.size:
+            arrays = [self._carriers[name].packed(column) for name, column in rows.columns.items()]
+            self._merge(db, tuple(rows.columns), arrays, rows.size)
 
-    def _change(self, columns: Sequence[str], figures: Sequence[str]) -> str:
-        """How many rows were there and have changed; which, if not all."""
+    def _add(self, db: Connection, columns: Columns) -> None:
+        size = len(next(iter(columns.values())))
+        self._merge(db, tuple(columns), self._arrays(columns), size)
+
+    def _merge(self, db: Connection, columns: Sequence[str], arrays: Sequence[bytes], size: int) -> None:
+        done = db.execute(self._change(columns), arrays, prepare=False).rowcount
+        assert done == size, f"{done} of {size} rows of {self.name}"
+
+    def _change(self, columns: Sequence[str]) -> str:
+        """Each row added meets the one held under its key, or none.
+
+        MERGE is planned as an outer join: whatever the planner guesses of either side, it goes through the
+        rows added and looks each up, never the other way round.
+        """
+        figures = [name for name in columns if name in self._counts]
         places = ", ".join(f"{name} = held.{name} + added.{name}" for name in figures) or (
             f"{self.figures[0]} = held.{self.figures[0]}"
         )
+        values = ", ".join(f"added.{name}" if name in columns else "0" for name in self.columns)
         found = " AND ".join(f"held.{name} = added.{name}" for name in self.key)
+        tenant = "(SELECT current_setting('app.tenant'))::uuid"
         return (
-            f"WITH changed AS (UPDATE {self.name} AS held SET {places} "
-            f"FROM {self._unnest(columns, ordinality=True)} WHERE {found} RETURNING added.place) "
-            "SELECT count(*), CASE WHEN count(*) < %s THEN array_agg(place) END FROM changed"
+            f"MERGE INTO {self.name} AS held USING {self._unnest(columns)} "
+            f"ON held.tenant_id = {tenant} AND {found} "
+            f"WHEN MATCHED THEN UPDATE SET {places} "
+            f"WHEN NOT MATCHED THEN INSERT (tenant_id, {', '.join(self.columns)}) VALUES ({tenant}, {values})"
         )
 
-    def _unnest(self, names: Iterable[str], *, ordinality: bool = False) -> str:
+    def _unnest(self, names: Iterable[str]) -> str:
         names = tuple(names)
         arrays = ", ".join(f"%s::{self._carriers[name].sql}[]" for name in names)
-        if ordinality:
-            return f"unnest({arrays}) WITH ORDINALITY AS added ({', '.join(names)}, place)"
         return f"unnest({arrays}) AS added ({', '.join(names)})"
 
     def _arrays(self, columns: Mapping[str, Sequence[Any]]) -> list[bytes]:
@@ -251,19 +265,23 @@ class _Texts(dict[str | None, bytes]):
 class _Carrier:
     """How values of a type travel, and how they become that type again."""
 
-    def __init__(self, sql: str, pack: Callable[[Any], bytes], back: str) -> None:
+    def __init__(
+        self, sql: str, pack: Callable[[Any], bytes], back: str, packed: Callable[[bytes], bytes] = bytes
+    ) -> None:
         self.sql = sql
         self.pack = pack
         self.back = back
+        self.packed = packed
+        """Says what packed bytes are."""
 
 
-_INTS = _Carrier("bigint", int8_array, "added.{0}")
+_INTS = _Carrier("bigint", int8_array, "added.{0}", Int8Array)
 _CARRIERS = {
     "bigint": _INTS,
-    "integer": _Carrier("integer", int4_array, "added.{0}"),
+    "integer": _Carrier("integer", int4_array, "added.{0}", Int4Array),
     "boolean": _Carrier("bigint", int8_array, "added.{0} <> 0"),
-    "text": _Carrier("text", text_array, "added.{0}"),
-    "bytea": _Carrier("bytea", bytea_array, "added.{0}"),
+    "text": _Carrier("text", text_array, "added.{0}", TextArray),
+    "bytea": _Carrier("bytea", bytea_array, "added.{0}", ByteaArray),
 }
 
 

@@ -29,8 +29,9 @@ static PyMethodDef methods[] = {
     CALL(hold_gathered, "Holds keys that stand one after the other."),
     CALL(enter_gathered, "Enters keys that stand one after the other into a Bloom filter."),
     CALL(days_of, "The days of keys that stand one after the other."),
-    CALL(tally, "Adds up runs of stored charges."),
+    CALL(add_up, "Adds up runs of stored charges."),
     CALL(count_up, "Adds to each counter, as far as none passes its ceiling."),
+    CALL(tally, "What stored charges come to, and their rows of usage; None where not all are of that form."),
     {NULL, NULL, 0, NULL},
 };
 
@@ -40,7 +41,7 @@ static struct PyModuleDef definition = {
 };
 
 /* Grows with whatever makes an older build unfit for the Python code beside it: see using.py. */
-enum { INTERFACE = 3 };
+enum { INTERFACE = 4 };
 
 PyMODINIT_FUNC PyInit_slices(void) {
     if (hashing_start() != DONE || PyType_Ready(&prepared_type) != 0 || PyType_Ready(&sealing_type) != 0)

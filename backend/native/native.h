@@ -213,8 +213,9 @@ PyObject *native_may_hold(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_hold_gathered(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_enter_gathered(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_days_of(PyObject *, PyObject *const *, Py_ssize_t);
-PyObject *native_tally(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_add_up(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_count_up(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_tally(PyObject *, PyObject *const *, Py_ssize_t);
 
 int records_setup(PyObject *type, PyObject *limits);
 int charging_setup(PyObject *parts);

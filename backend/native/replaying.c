@@ -564,10 +564,10 @@ static int64_t sum_of(PyObject *counts) {
     return sum;
 }
 
-/* tally(states, counts, schema, digest_bytes, corporate, money) -> (runs, digests) | None
+/* add_up(states, counts, schema, digest_bytes, corporate, money) -> (runs, digests) | None
  *
  * Adds up runs of so many charges each, that stand one after the other. */
-PyObject *native_tally(PyObject *self, PyObject *const *given, Py_ssize_t count_of) {
+PyObject *native_add_up(PyObject *self, PyObject *const *given, Py_ssize_t count_of) {
     (void)self;
     int64_t schema, width;
     Tally tally;

@@ -9,6 +9,7 @@ what it was written for: another form of a record or a charge, and nothing nativ
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
+from functools import cache
 from importlib import import_module
 from typing import Any, Protocol, cast
 
@@ -22,7 +23,7 @@ from ...domain.tariff import CompiledRate
 from ...domain.usage import USAGE_TYPES, UsageRecord, pack_personal
 from ..intake.gate import DIRECTIONS, MOMENT_MAX, MOMENT_MIN, QUANTITY_MAX, TEXT_MAX
 
-INTERFACE = 3
+INTERFACE = 4
 """Of the build that this can use: an older one that was left lying about is not."""
 
 Prepared = tuple[UsageRecord, bytes, bytes, bytes, bytes]
@@ -114,7 +115,7 @@ class Slices(Protocol):
     ) -> bool: ...
     def enter_gathered(self, bits: bytearray, size_bits: int, keys: bytes, first: int, last: int) -> bool: ...
     def days_of(self, keys: bytes) -> list[bytes]: ...
-    def tally(
+    def add_up(
         self,
         states: bytes,
         counts: tuple[int, ...],
@@ -124,6 +125,17 @@ class Slices(Protocol):
         money: str,
     ) -> tuple[list[tuple[Any, ...]], bytes] | None: ...
     def count_up(self, counters: list[int], ceilings: list[int], pairs: bytes) -> bool: ...
+    def tally(
+        self,
+        states: bytes,
+        seqs: bytes,
+        keys: bytes,
+        times: bytes,
+        schema: int,
+        corporate: str,
+        money: str,
+        around: Callable[[int], tuple[int, int, int]],
+    ) -> tuple[Any, ...] | None: ...
 
 
 class _Built:
@@ -159,14 +171,10 @@ def python_only() -> Iterator[None]:
 
 def set_up(outcome: type) -> None:
     """Tell the native module what it works with; called once, by whoever decides."""
-    try:
-        slices = cast(Slices, import_module(".slices", __package__))
-    except ImportError:
+    slices, frame = _built(), frame_of_charges()
+    if slices is None:
         return
-    frame = frame_of_charges()
-    if slices.INTERFACE != INTERFACE:
-        _Built.missing = "its build is older or newer than the product: install again"
-    elif UsageRecord.__struct_fields__ != _FIELDS or frame is None:
+    if UsageRecord.__struct_fields__ != _FIELDS or frame is None:
         _Built.missing = "records or charges have another form than it was written for"
     else:
         limits = (frozenset(USAGE_TYPES), DIRECTIONS, QUANTITY_MAX, MOMENT_MIN, MOMENT_MAX, TEXT_MAX)
@@ -175,6 +183,25 @@ def set_up(outcome: type) -> None:
             _Built.slices = slices
         else:
             _Built.missing = "the libcrypto of this Python seals in another way than `cryptography` does"
+
+
+def reader() -> Slices | None:
+    """The native module for who only reads stored charges, and needs nothing set up."""
+    if not _Built.used or UsageCharged.__struct_fields__ != _STORED:
+        return None
+    return _Built.slices or _built()
+
+
+@cache
+def _built() -> Slices | None:
+    try:
+        slices = cast(Slices, import_module(".slices", __package__))
+    except ImportError:
+        return None
+    if slices.INTERFACE != INTERFACE:
+        _Built.missing = "its build is older or newer than the product: install again"
+        return None
+    return slices
 
 
 def frame_of_charges() -> tuple[bytes, bytes, bytes] | None:
@@ -230,3 +257,5 @@ _CHARGED = (
         "sealed",
     ),
 )
+_STORED = (*_CHARGED, "credit", "ruling", "basis")
+"""The fields of stored charges, of which older ones have fewer."""

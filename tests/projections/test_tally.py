@@ -154,7 +154,7 @@ def test_counters_are_found_by_their_whole_key_in_a_table_that_was_never_analyse
         keys = [("2026-11", place, "voice", 20_000) for place in range(3_000)]
         CONSUMPTION.add(db, {key: [1, 0, 0, 1, 0, 0] for key in keys}, by=("period", "usage_type", "day"))
         columns = dict(zip(CONSUMPTION.key, zip(*keys, strict=True), strict=True)) | {"used": [1] * len(keys)}
-        statement = "EXPLAIN " + CONSUMPTION._change(tuple(columns), ("used",))
-        plan = db.execute(statement, [*CONSUMPTION._arrays(columns), len(keys)], prepare=False).fetchall()
+        statement = "EXPLAIN " + CONSUMPTION._change(tuple(columns))
+        plan = db.execute(statement, CONSUMPTION._arrays(columns), prepare=False).fetchall()
     condition = next(line for (line,) in plan if "Index Cond" in line)
     assert all(f"({name} = " in condition for name in CONSUMPTION.key)

@@ -1,0 +1,746 @@
+/* What a chunk of stored charges comes to, and their rows of usage: read where they stand, with no object for each.
+ *
+ * Its twin is `projections/tally.py` with `projections/usages.py` `copied`. Charges that are not plain (somebody else
+ * pays, allowances of money pay, a plan counts) are handed back to be counted there; what is not a charge of the
+ * form it was written for has the whole chunk left.
+ */
+#include "native.h"
+#include <stdlib.h>
+#include <string.h>
+
+enum { EVENT_FIELDS_MIN = 20, EVENT_FIELDS_MAX = 23, DEPTH_MAX = 64, KEYS_MAX = 7, FIGURES_MAX = 7, KEY_SIZE = 16 };
+
+static const uint64_t SINCE_2000 = 946684800000000u; /* PostgreSQL counts time from the year 2000 */
+
+/* --- reading msgpack ---------------------------------------------------------------------- */
+
+typedef struct {
+    const unsigned char *at, *end;
+} Reader;
+
+typedef struct {
+    const unsigned char *bytes;
+    uint32_t size;
+} Text;
+
+static int read_number(Reader *reader, int width, uint64_t *value) {
+    if (reader->end - reader->at < width)
+        return 0;
+    *value = 0;
+    for (int place = 0; place < width; place++)
+        *value = *value << 8 | *reader->at++;
+    return 1;
+}
+
+static int read_int(Reader *reader, int64_t *value) {
+    uint64_t raw;
+    if (reader->at >= reader->end)
+        return 0;
+    unsigned char marker = *reader->at++;
+    if (marker < 0x80 || marker >= 0xe0) {
+        *value = (signed char)marker;
+        return 1;
+    }
+    if (marker < 0xcc || marker > 0xd3 || !read_number(reader, 1 << (marker & 3), &raw))
+        return 0;
+    int unused = 64 - 8 * (1 << (marker & 3));
+    if (marker >= 0xd0)
+        *value = (int64_t)(raw << unused) >> unused;
+    else if (raw > INT64_MAX)
+        return 0;
+    else
+        *value = (int64_t)raw;
+    return 1;
+}
+
+static int read_small(Reader *reader, int32_t *value) {
+    int64_t wide;
+    if (!read_int(reader, &wide) || wide < INT32_MIN || wide > INT32_MAX)
+        return 0;
+    *value = (int32_t)wide;
+    return 1;
+}
+
+static int read_bytes(Reader *reader, uint64_t size, Text *text) {
+    if ((uint64_t)(reader->end - reader->at) < size || size > INT32_MAX)
+        return 0;
+    text->bytes = reader->at;
+    text->size = (uint32_t)size;
+    reader->at += size;
+    return 1;
+}
+
+static int read_text(Reader *reader, Text *text) {
+    uint64_t size;
+    if (reader->at >= reader->end)
+        return 0;
+    unsigned char marker = *reader->at++;
+    if ((marker & 0xe0) == 0xa0)
+        size = marker & 0x1f;
+    else if (marker < 0xd9 || marker > 0xdb || !read_number(reader, 1 << (marker - 0xd9), &size))
+        return 0;
+    return read_bytes(reader, size, text);
+}
+
+static int read_array(Reader *reader, uint64_t *size) {
+    if (reader->at >= reader->end)
+        return 0;
+    unsigned char marker = *reader->at++;
+    if ((marker & 0xf0) == 0x90) {
+        *size = marker & 0x0f;
+        return 1;
+    }
+    return (marker == 0xdc || marker == 0xdd) && read_number(reader, marker == 0xdc ? 2 : 4, size);
+}
+
+/* Whatever stands there: binary, text, numbers, and arrays of them. */
+static int pass_over(Reader *reader, int depth) {
+    uint64_t size;
+    int64_t number;
+    Text text;
+    if (reader->at >= reader->end || depth > DEPTH_MAX)
+        return 0;
+    unsigned char marker = *reader->at;
+    if (marker == 0xc0 || marker == 0xc2 || marker == 0xc3) {
+        reader->at++;
+        return 1;
+    }
+    if (marker >= 0xc4 && marker <= 0xc6) {
+        reader->at++;
+        return read_number(reader, 1 << (marker - 0xc4), &size) && read_bytes(reader, size, &text);
+    }
+    if ((marker & 0xf0) == 0x90 || marker == 0xdc || marker == 0xdd) {
+        if (!read_array(reader, &size))
+            return 0;
+        while (size-- > 0)
+            if (!pass_over(reader, depth + 1))
+                return 0;
+        return 1;
+    }
+    if ((marker & 0xe0) == 0xa0 || (marker >= 0xd9 && marker <= 0xdb))
+        return read_text(reader, &text);
+    return read_int(reader, &number);
+}
+
+/* --- texts that repeat -------------------------------------------------------------------- */
+
+typedef struct {
+    Text *texts;
+    int32_t *slots; /* number of a text, and one more; 0 where none is */
+    int32_t *ranks; /* in the order of their bytes, once all are there */
+    size_t count, room, slot_count;
+} Texts;
+
+static uint64_t hash_of(const void *bytes, size_t size) {
+    const unsigned char *at = bytes;
+    uint64_t hash = 14695981039346656037u;
+    for (size_t place = 0; place < size; place++)
+        hash = (hash ^ at[place]) * 1099511628211u;
+    return hash ^ hash >> 29;
+}
+
+static int texts_grow(Texts *texts) {
+    size_t room = texts->room ? 2 * texts->room : 64, slot_count = 4 * room;
+    Text *more = PyMem_RawRealloc(texts->texts, room * sizeof *more);
+    if (more != NULL)
+        texts->texts = more;
+    int32_t *slots = PyMem_RawCalloc(slot_count, sizeof *slots);
+    if (more == NULL || slots == NULL) {
+        PyMem_RawFree(slots);
+        return FAILED;
+    }
+    for (size_t place = 0; place < texts->count; place++) {
+        size_t slot = hash_of(more[place].bytes, more[place].size) & (slot_count - 1);
+        while (slots[slot])
+            slot = (slot + 1) & (slot_count - 1);
+        slots[slot] = (int32_t)place + 1;
+    }
+    PyMem_RawFree(texts->slots);
+    texts->slots = slots;
+    texts->room = room;
+    texts->slot_count = slot_count;
+    return DONE;
+}
+
+/* The number of a text; FAILED where there is no room. */
+static int32_t number_of(Texts *texts, Text text) {
+    if (texts->count >= texts->room && texts_grow(texts) != DONE)
+        return FAILED;
+    size_t slot = hash_of(text.bytes, text.size) & (texts->slot_count - 1);
+    for (; texts->slots[slot]; slot = (slot + 1) & (texts->slot_count - 1)) {
+        const Text *held = texts->texts + texts->slots[slot] - 1;
+        if (held->size == text.size && memcmp(held->bytes, text.bytes, text.size) == 0)
+            return texts->slots[slot] - 1;
+    }
+    texts->texts[texts->count] = text;
+    texts->slots[slot] = (int32_t)++texts->count;
+    return (int32_t)texts->count - 1;
+}
+
+typedef struct {
+    Text text;
+    int32_t number;
+} Ranked;
+
+static int by_bytes(const void *one, const void *other) {
+    const Text *a = &((const Ranked *)one)->text, *b = &((const Ranked *)other)->text;
+    int order = memcmp(a->bytes, b->bytes, a->size < b->size ? a->size : b->size);
+    return order ? order : (a->size > b->size) - (a->size < b->size);
+}
+
+static int texts_rank(Texts *texts) {
+    Ranked *ranked = PyMem_RawMalloc((texts->count + 1) * sizeof *ranked);
+    texts->ranks = PyMem_RawMalloc((texts->count + 1) * sizeof *texts->ranks);
+    if (ranked == NULL || texts->ranks == NULL) {
+        PyMem_RawFree(ranked);
+        return FAILED;
+    }
+    for (size_t place = 0; place < texts->count; place++)
+        ranked[place] = (Ranked){texts->texts[place], (int32_t)place};
+    qsort(ranked, texts->count, sizeof *ranked, by_bytes);
+    for (size_t place = 0; place < texts->count; place++)
+        texts->ranks[ranked[place].number] = (int32_t)place;
+    PyMem_RawFree(ranked);
+    return DONE;
+}
+
+/* --- figures by key ----------------------------------------------------------------------- */
+
+typedef struct {
+    int32_t key[KEYS_MAX]; /* texts by their number */
+    int64_t figures[FIGURES_MAX];
+} Sum;
+
+typedef struct {
+    const char *kinds; /* of the key: 't' text, 'i' integer */
+    int keys, figures;
+    Sum *sums;
+    uint32_t *slots; /* place of a sum, and one more; 0 where none is */
+    size_t count, room, slot_count;
+} Sums;
+
+static size_t slot_of(const Sums *sums, const int32_t *key) {
+    uint64_t hash = 0;
+    for (int place = 0; place < sums->keys; place++) {
+        hash = (hash ^ (uint32_t)key[place]) * 0x9e3779b97f4a7c15u;
+        hash ^= hash >> 32;
+    }
+    return hash & (sums->slot_count - 1);
+}
+
+static int sums_grow(Sums *sums) {
+    size_t room = sums->room ? 2 * sums->room : 1024, slot_count = 2 * room;
+    Sum *more = PyMem_RawRealloc(sums->sums, room * sizeof *more);
+    if (more != NULL)
+        sums->sums = more;
+    uint32_t *slots = PyMem_RawCalloc(slot_count, sizeof *slots);
+    if (more == NULL || slots == NULL) {
+        PyMem_RawFree(slots);
+        return FAILED;
+    }
+    PyMem_RawFree(sums->slots);
+    sums->slots = slots;
+    sums->room = room;
+    sums->slot_count = slot_count;
+    for (size_t place = 0; place < sums->count; place++) {
+        size_t slot = slot_of(sums, more[place].key);
+        while (slots[slot])
+            slot = (slot + 1) & (slot_count - 1);
+        slots[slot] = (uint32_t)place + 1;
+    }
+    return DONE;
+}
+
+/* The figures under a key, nothing at first; NULL where there is no room. */
+static int64_t *figures_of(Sums *sums, const int32_t *key) {
+    if (sums->count >= sums->room && sums_grow(sums) != DONE)
+        return NULL;
+    size_t slot = slot_of(sums, key), width = (size_t)sums->keys * sizeof *key;
+    for (; sums->slots[slot]; slot = (slot + 1) & (sums->slot_count - 1)) {
+        Sum *held = sums->sums + sums->slots[slot] - 1;
+        if (memcmp(held->key, key, width) == 0)
+            return held->figures;
+    }
+    Sum *sum = sums->sums + sums->count;
+    memset(sum, 0, sizeof *sum);
+    memcpy(sum->key, key, width);
+    sums->slots[slot] = (uint32_t)++sums->count;
+    return sum->figures;
+}
+
+static int add(Sums *sums, const int32_t *key, const int64_t *more) {
+    int64_t *figures = figures_of(sums, key);
+    if (figures == NULL)
+        return FAILED;
+    for (int place = 0; place < sums->figures; place++)
+        if (__builtin_add_overflow(figures[place], more[place], figures + place))
+            return LEFT;
+    return DONE;
+}
+
+/* --- one charge --------------------------------------------------------------------------- */
+
+enum { USED_OWN, USED, OVERAGE, CHARGES, CONSUMED, USED_FIGURES };
+enum { USED_SUMS, LINE_SUMS, DAY_SUMS, SOURCE_SUMS, ALL_SUMS };
+
+typedef struct {
+    Texts texts;
+    Sums sums[ALL_SUMS];
+    Buffer rows;
+    PyObject *around;
+    int64_t day, day_starts, day_ends, since;
+    Text corporate;
+    int32_t money;
+    int64_t schema;
+} Work;
+
+typedef struct {
+    Text source, record_id, usage_type, period, direction, zone, payer;
+    int64_t started_at, quantity, billed, overage, amount;
+    int32_t tariff, rate, ordinal, node;
+    Reader path, drawn; /* behind their heads */
+    uint64_t path_size, drawn_size;
+    int plain;
+} Charge;
+
+static int read_event(Reader *reader, Charge *charge, uint64_t fields) {
+    uint64_t credit = 0;
+    Text passed;
+    if (!read_text(reader, &charge->source) || !read_text(reader, &charge->record_id) ||
+        !read_array(reader, &charge->path_size) || charge->path_size < 2)
+        return 0;
+    charge->path = *reader;
+    for (uint64_t place = 0; place < charge->path_size; place++) {
+        int32_t ordinal = 0;
+        if (!read_small(reader, &ordinal))
+            return 0;
+        if (place < 2)
+            *(place ? &charge->node : &charge->ordinal) = ordinal;
+    }
+    if (!read_text(reader, &charge->usage_type) || !read_text(reader, &charge->period) ||
+        !read_int(reader, &charge->started_at) || !read_text(reader, &charge->direction) ||
+        !read_int(reader, &charge->quantity) || !read_int(reader, &charge->billed) ||
+        !read_small(reader, &charge->tariff) || !read_small(reader, &charge->rate) || !read_text(reader, &passed) ||
+        !read_text(reader, &charge->zone) || !read_text(reader, &charge->payer) || !read_text(reader, &passed) ||
+        !read_array(reader, &charge->drawn_size))
+        return 0;
+    charge->drawn = *reader;
+    for (uint64_t place = 0; place < charge->drawn_size; place++) {
+        uint64_t two;
+        int32_t bucket;
+        int64_t part;
+        if (!read_array(reader, &two) || two != 2 || !read_small(reader, &bucket) || !read_int(reader, &part))
+            return 0;
+    }
+    if (!read_int(reader, &charge->overage) || !read_int(reader, &charge->amount) || !pass_over(reader, 0) ||
+        !pass_over(reader, 0))
+        return 0;
+    charge->plain = 1;
+    if (fields > 20) {
+        Reader credited = *reader;
+        if (!read_array(&credited, &credit) || !pass_over(reader, 0))
+            return 0;
+        charge->plain = credit == 0;
+    }
+    if (fields > 21 && !pass_over(reader, 0))
+        return 0;
+    if (fields > 22) {
+        if (reader->at >= reader->end)
+            return 0;
+        charge->plain = charge->plain && *reader->at == 0xc0;
+        if (!pass_over(reader, 0))
+            return 0;
+    }
+    return 1;
+}
+
+static int read_charge(Reader *reader, Charge *charge, const Work *work) {
+    uint64_t fields;
+    int64_t schema;
+    if (!read_array(reader, &fields) || fields != 4 || !read_int(reader, &schema) || schema != work->schema ||
+        !pass_over(reader, 0) || !pass_over(reader, 0) || !read_array(reader, &fields) ||
+        fields < EVENT_FIELDS_MIN || fields > EVENT_FIELDS_MAX || !read_event(reader, charge, fields))
+        return 0;
+    charge->plain = charge->plain && charge->payer.size == work->corporate.size &&
+                    memcmp(charge->payer.bytes, work->corporate.bytes, charge->payer.size) == 0;
+    return 1;
+}
+
+/* The calendar is Python's: it is asked once for each day. */
+static int find_day(Work *work, int64_t at) {
+    if (at >= work->day_starts && at < work->day_ends)
+        return DONE;
+    PyObject *found = PyObject_CallFunction(work->around, "L", (long long)at);
+    long long day, starts, ends;
+    if (found == NULL || !PyArg_ParseTuple(found, "LLL", &day, &starts, &ends)) {
+        Py_XDECREF(found);
+        return FAILED;
+    }
+    Py_DECREF(found);
+    if (day < INT32_MIN || day > INT32_MAX)
+        return LEFT;
+    work->day = day;
+    work->day_starts = starts;
+    work->day_ends = ends;
+    return DONE;
+}
+
+/* What buckets at `ordinal` paid. */
+static int64_t drawn_at(const Charge *charge, int32_t ordinal) {
+    Reader drawn = charge->drawn;
+    int64_t part, sum = 0;
+    uint64_t two;
+    int32_t bucket;
+    for (uint64_t place = 0; place < charge->drawn_size; place++)
+        if (read_array(&drawn, &two) && read_small(&drawn, &bucket) && read_int(&drawn, &part) && bucket == ordinal)
+            sum += part;
+    return sum;
+}
+
+/* What buckets paid in all, each of which is then on the path; less than nothing where one is not, or sums are vast. */
+static int64_t drawn_in_all(const Charge *charge, int64_t *at_nodes) {
+    Reader drawn = charge->drawn;
+    int64_t part, sum = 0;
+    uint64_t two;
+    int32_t bucket;
+    *at_nodes = 0;
+    for (uint64_t place = 0; place < charge->drawn_size; place++)
+        if (!read_array(&drawn, &two) || !read_small(&drawn, &bucket) || !read_int(&drawn, &part) || part < 0 ||
+            part > INT64_MAX / 256 || place > 128)
+            return -1;
+        else
+            sum += part;
+    Reader path = charge->path;
+    for (uint64_t place = 0; place < charge->path_size; place++) {
+        int32_t ordinal = 0;
+        if (read_small(&path, &ordinal) && place > 0)
+            *at_nodes += drawn_at(charge, ordinal);
+    }
+    return sum;
+}
+
+static int count_along(Work *work, const Charge *charge, int32_t type, int32_t period) {
+    int64_t at_nodes, all = drawn_in_all(charge, &at_nodes), drawn = all - at_nodes;
+    if (all < 0)
+        return LEFT;
+    int64_t used[USED_FIGURES] = {charge->billed, charge->billed, charge->overage, 1, 0};
+    int64_t cost[USED_FIGURES] = {charge->amount, charge->amount, 0, 1, 0};
+    Reader path = charge->path;
+    int done = DONE;
+    for (uint64_t place = 0; done == DONE && place < charge->path_size; place++) {
+        int32_t ordinal = 0;
+        read_small(&path, &ordinal);
+        if (place == 1)
+            used[USED_OWN] = cost[USED_OWN] = 0;
+        done = add(work->sums + USED_SUMS, (int32_t[]){period, type, ordinal}, used);
+        if (done == DONE && charge->amount)
+            done = add(work->sums + USED_SUMS, (int32_t[]){period, work->money, ordinal}, cost);
+        if (done == DONE && place > 0) {
+            drawn += drawn_at(charge, ordinal);
+            int64_t day[] = {charge->billed, charge->overage, charge->amount, 1, drawn};
+            done = add(work->sums + DAY_SUMS, (int32_t[]){period, ordinal, type, (int32_t)work->day}, day);
+        }
+    }
+    Reader parts = charge->drawn;
+    for (uint64_t place = 0; done == DONE && place < charge->drawn_size; place++) {
+        uint64_t two;
+        int32_t bucket;
+        int64_t part;
+        if (!read_array(&parts, &two) || !read_small(&parts, &bucket) || !read_int(&parts, &part))
+            return LEFT;
+        int64_t consumed[USED_FIGURES] = {0, 0, 0, 0, part};
+        done = add(work->sums + USED_SUMS, (int32_t[]){period, type, bucket}, consumed);
+    }
+    return done;
+}
+
+static int count(Work *work, const Charge *charge) {
+    int32_t type = number_of(&work->texts, charge->usage_type), period = number_of(&work->texts, charge->period);
+    int32_t direction = number_of(&work->texts, charge->direction), zone = number_of(&work->texts, charge->zone);
+    int32_t source = number_of(&work->texts, charge->source);
+    int64_t allowed;
+    if (type < 0 || period < 0 || direction < 0 || zone < 0 || source < 0)
+        return FAILED;
+    if (__builtin_sub_overflow(charge->billed, charge->overage, &allowed))
+        return LEFT;
+    int done = find_day(work, charge->started_at);
+    if (done == DONE)
+        done = count_along(work, charge, type, period);
+    if (done == DONE)
+        done = add(work->sums + LINE_SUMS,
+                   (int32_t[]){period, charge->node, type, direction, zone, charge->tariff, charge->rate},
+                   (int64_t[]){1, charge->quantity, charge->billed, allowed, charge->overage, charge->amount, 0});
+    if (done == DONE)
+        done = add(work->sums + SOURCE_SUMS, (int32_t[]){source, type}, (int64_t[]){1, charge->amount});
+    return done;
+}
+
+/* --- rows for COPY ------------------------------------------------------------------------ */
+
+static void put_number(unsigned char **at, uint64_t value, int width) {
+    for (int place = width; place > 0; place--, value >>= 8)
+        (*at)[place - 1] = (unsigned char)value;
+    *at += width;
+}
+
+static void put_field(unsigned char **at, uint64_t value, int width) {
+    put_number(at, (uint64_t)width, 4);
+    put_number(at, value, width);
+}
+
+static void put_bytes(unsigned char **at, Text text) {
+    put_number(at, text.size, 4);
+    memcpy(*at, text.bytes, text.size);
+    *at += text.size;
+}
+
+/* `projections/usages.py`: the columns of COPY, in this order. */
+static int put_row(Buffer *rows, const Charge *charge, int64_t seq, const unsigned char *key, uint64_t recorded_at) {
+    const Text texts[] = {charge->record_id, {(const unsigned char *)"charged", 7}, {key, 0},      charge->usage_type,
+                          charge->direction, charge->source,                        charge->period, charge->zone};
+    const int64_t numbers[] = {charge->started_at, charge->quantity, charge->billed, charge->overage, charge->amount};
+    size_t width = 2 + 12 + 4 + KEY_SIZE + 8 + 8 + 6 * 12;
+    for (size_t place = 0; place < sizeof texts / sizeof *texts; place++)
+        width += 4 + texts[place].size;
+    unsigned char *at = buffer_grow(rows, width);
+    if (at == NULL)
+        return FAILED;
+    put_number(&at, 18, 2);
+    put_field(&at, (uint64_t)seq, 8);
+    put_bytes(&at, (Text){key, KEY_SIZE});
+    put_field(&at, (uint32_t)charge->ordinal, 4);
+    put_field(&at, (uint32_t)charge->node, 4);
+    for (size_t place = 0; place < sizeof numbers / sizeof *numbers; place++)
+        put_field(&at, (uint64_t)numbers[place], 8);
+    put_field(&at, recorded_at, 8);
+    for (size_t place = 0; place < sizeof texts / sizeof *texts; place++)
+        put_bytes(&at, texts[place]);
+    rows->size += width;
+    return DONE;
+}
+
+/* --- what Python is told ------------------------------------------------------------------ */
+
+typedef struct {
+    uint64_t order[KEYS_MAX];
+    const Sum *sum;
+} Ordered;
+
+static int by_key(const void *one, const void *other) {
+    const Ordered *a = one, *b = other;
+    for (int place = 0; place < KEYS_MAX; place++)
+        if (a->order[place] != b->order[place])
+            return a->order[place] < b->order[place] ? -1 : 1;
+    return 0;
+}
+
+/* The sums in the order of their keys; NULL where there is no room. */
+static Ordered *in_order(const Sums *sums, const Texts *texts) {
+    Ordered *ordered = PyMem_RawCalloc(sums->count + 1, sizeof *ordered);
+    for (size_t place = 0; ordered != NULL && place < sums->count; place++) {
+        const Sum *sum = ordered[place].sum = sums->sums + place;
+        for (int key = 0; key < sums->keys; key++)
+            ordered[place].order[key] =
+                sums->kinds[key] == 't' ? (uint64_t)texts->ranks[sum->key[key]] : (uint64_t)((int64_t)sum->key[key] + INT32_MAX + 1);
+    }
+    if (ordered != NULL)
+        qsort(ordered, sums->count, sizeof *ordered, by_key);
+    return ordered;
+}
+
+enum { INT4 = 23, INT8 = 20, TEXT = 25 };
+
+/* The head of a PostgreSQL array in binary. */
+static int put_array_head(Buffer *column, int of, size_t size) {
+    unsigned char *at = buffer_grow(column, 20);
+    if (at == NULL)
+        return FAILED;
+    put_number(&at, 1, 4);
+    put_number(&at, 0, 4);
+    put_number(&at, (uint64_t)of, 4);
+    put_number(&at, size, 4);
+    put_number(&at, 1, 4);
+    column->size += 20;
+    return DONE;
+}
+
+static PyObject *taken(Buffer *column, int done) {
+    PyObject *bytes = done == DONE ? PyBytes_FromStringAndSize((const char *)column->data, (Py_ssize_t)column->size) : NULL;
+    buffer_free(column);
+    return bytes;
+}
+
+static PyObject *key_column(const Ordered *ordered, size_t size, int place, char kind, const Texts *texts) {
+    Buffer column = {0};
+    int done = put_array_head(&column, kind == 't' ? TEXT : INT4, size);
+    for (size_t row = 0; done == DONE && row < size; row++) {
+        int32_t key = ordered[row].sum->key[place];
+        size_t width = kind == 't' ? 4 + (size_t)texts->texts[key].size : 8;
+        unsigned char *at = buffer_grow(&column, width);
+        if (at == NULL)
+            done = FAILED;
+        else if (kind == 't')
+            put_bytes(&at, texts->texts[key]);
+        else
+            put_field(&at, (uint32_t)key, 4);
+        column.size += width;
+    }
+    return taken(&column, done);
+}
+
+/* None where all are nothing. */
+static PyObject *figure_column(const Ordered *ordered, size_t size, int place) {
+    Buffer column = {0};
+    int64_t any = 0;
+    for (size_t row = 0; row < size; row++)
+        any |= ordered[row].sum->figures[place];
+    if (!any)
+        Py_RETURN_NONE;
+    int done = put_array_head(&column, INT8, size);
+    unsigned char *at = done == DONE ? buffer_grow(&column, 12 * size) : NULL;
+    for (size_t row = 0; at != NULL && row < size; row++)
+        put_field(&at, (uint64_t)ordered[row].sum->figures[place], 8);
+    column.size += 12 * size;
+    return taken(&column, at != NULL ? DONE : FAILED);
+}
+
+/* How many rows, and their columns as binary arrays: the key's, then the figures'. */
+static PyObject *columns_of(const Sums *sums, const Texts *texts) {
+    PyObject *columns = PyTuple_New(sums->keys + sums->figures);
+    Ordered *ordered = in_order(sums, texts);
+    if (ordered == NULL)
+        PyErr_NoMemory();
+    for (int place = 0; columns != NULL && place < sums->keys + sums->figures; place++) {
+        PyObject *column = ordered == NULL      ? NULL
+                           : place < sums->keys ? key_column(ordered, sums->count, place, sums->kinds[place], texts)
+                                                : figure_column(ordered, sums->count, place - sums->keys);
+        if (column == NULL)
+            Py_CLEAR(columns);
+        else
+            PyTuple_SET_ITEM(columns, place, column);
+    }
+    PyMem_RawFree(ordered);
+    return columns != NULL ? Py_BuildValue("nN", (Py_ssize_t)sums->count, columns) : NULL;
+}
+
+/* By source and usage type: records and amount. */
+static PyObject *sources_of(const Sums *sums, const Texts *texts) {
+    PyObject *found = PyList_New(0);
+    for (size_t place = 0; found != NULL && place < sums->count; place++) {
+        const Sum *sum = sums->sums + place;
+        const Text source = texts->texts[sum->key[0]], type = texts->texts[sum->key[1]];
+        PyObject *one = Py_BuildValue("s#s#LL", (const char *)source.bytes, (Py_ssize_t)source.size,
+                                      (const char *)type.bytes, (Py_ssize_t)type.size, (long long)sum->figures[0],
+                                      (long long)sum->figures[1]);
+        if (one == NULL || PyList_Append(found, one) != 0)
+            Py_CLEAR(found);
+        Py_XDECREF(one);
+    }
+    return found;
+}
+
+static PyObject *told(Work *work, PyObject *left) {
+    if (texts_rank(&work->texts) != DONE)
+        return PyErr_NoMemory();
+    PyObject *parts[ALL_SUMS] = {0}, *rows = NULL, *all = NULL;
+    int done = 1;
+    for (int of = 0; done && of < SOURCE_SUMS; of++)
+        done = (parts[of] = columns_of(work->sums + of, &work->texts)) != NULL;
+    done = done && (parts[SOURCE_SUMS] = sources_of(work->sums + SOURCE_SUMS, &work->texts)) != NULL;
+    if (done)
+        rows = PyBytes_FromStringAndSize((const char *)work->rows.data, (Py_ssize_t)work->rows.size);
+    if (rows != NULL)
+        all = Py_BuildValue("OOOOOLO", rows, parts[USED_SUMS], parts[LINE_SUMS], parts[DAY_SUMS], parts[SOURCE_SUMS],
+                            (long long)work->since, left);
+    for (int of = 0; of < ALL_SUMS; of++)
+        Py_XDECREF(parts[of]);
+    Py_XDECREF(rows);
+    return all;
+}
+
+/* --- all charges -------------------------------------------------------------------------- */
+
+static int hand_back(PyObject *left, Reader from, const Reader *to) {
+    PyObject *state = PyBytes_FromStringAndSize((const char *)from.at, to->at - from.at);
+    int done = state != NULL && PyList_Append(left, state) == 0 ? DONE : FAILED;
+    Py_XDECREF(state);
+    return done;
+}
+
+static int go_through(Work *work, Reader *reader, Py_ssize_t count_given, PyObject *const *columns, PyObject *left) {
+    const unsigned char *keys = (const unsigned char *)PyBytes_AS_STRING(columns[1]);
+    const unsigned char *times = (const unsigned char *)PyBytes_AS_STRING(columns[2]);
+    const char *seqs = PyBytes_AS_STRING(columns[0]);
+    for (Py_ssize_t place = 0; place < count_given; place++) {
+        Reader from = *reader, time = {times + 8 * place, times + 8 * place + 8};
+        Charge charge;
+        int64_t seq;
+        uint64_t recorded_at;
+        memcpy(&seq, seqs + 8 * place, 8);
+        if (!read_charge(reader, &charge, work) || !read_number(&time, 8, &recorded_at))
+            return LEFT;
+        int done = put_row(&work->rows, &charge, seq, keys + KEY_SIZE * place, recorded_at + SINCE_2000);
+        if (done == DONE)
+            done = charge.plain ? count(work, &charge) : hand_back(left, from, reader);
+        if (done != DONE)
+            return done;
+        if (charge.plain && (charge.started_at < work->since))
+            work->since = charge.started_at;
+    }
+    return reader->at == reader->end ? DONE : LEFT;
+}
+
+static int begin(Work *work, PyObject *const *given, Py_ssize_t count_given) {
+    static const struct {
+        const char *kinds;
+        int figures;
+    } forms[ALL_SUMS] = {{"tti", USED_FIGURES}, {"titttii", 7}, {"titi", 5}, {"tt", 2}};
+    for (int of = 0; of < ALL_SUMS; of++) {
+        work->sums[of].kinds = forms[of].kinds;
+        work->sums[of].keys = (int)strlen(forms[of].kinds);
+        work->sums[of].figures = forms[of].figures;
+    }
+    Py_ssize_t size;
+    const char *corporate = utf8_of(given[5], &size), *money;
+    if (corporate == NULL || !int_of(given[4], &work->schema))
+        return LEFT;
+    work->corporate = (Text){(const unsigned char *)corporate, (uint32_t)size};
+    money = utf8_of(given[6], &size);
+    if (money == NULL || PyBytes_GET_SIZE(given[1]) != 8 * count_given ||
+        PyBytes_GET_SIZE(given[2]) != KEY_SIZE * count_given || PyBytes_GET_SIZE(given[3]) != 8 * count_given)
+        return LEFT;
+    work->money = number_of(&work->texts, (Text){(const unsigned char *)money, (uint32_t)size});
+    work->around = given[7];
+    work->since = INT64_MAX;
+    return work->money < 0 ? FAILED : DONE;
+}
+
+PyObject *native_tally(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
+    (void)self;
+    if (check_arguments("bbbbiooo", given, arguments) != DONE)
+        return NULL;
+    Work work = {0};
+    Reader reader = {(const unsigned char *)PyBytes_AS_STRING(given[0]),
+                     (const unsigned char *)PyBytes_AS_STRING(given[0]) + PyBytes_GET_SIZE(given[0])};
+    Py_ssize_t count_given = PyBytes_GET_SIZE(given[1]) / 8;
+    PyObject *left = PyList_New(0), *all = NULL;
+    int done = left != NULL ? begin(&work, given, count_given) : FAILED;
+    if (done == DONE)
+        done = go_through(&work, &reader, count_given, given + 1, left);
+    if (done == DONE)
+        all = told(&work, left);
+    else if (done == LEFT)
+        all = Py_NewRef(Py_None);
+    else if (!PyErr_Occurred())
+        PyErr_NoMemory();
+    Py_XDECREF(left);
+    buffer_free(&work.rows);
+    for (int of = 0; of < ALL_SUMS; of++) {
+        PyMem_RawFree(work.sums[of].sums);
+        PyMem_RawFree(work.sums[of].slots);
+    }
+    PyMem_RawFree(work.texts.texts);
+    PyMem_RawFree(work.texts.slots);
+    PyMem_RawFree(work.texts.ranks);
+    return all;
+}

@@ -1,0 +1,171 @@
+"""What is counted natively from stored bytes is what the tally counts of the same charges, one by one."""
+
+from array import array
+from collections import defaultdict
+from sys import byteorder
+from zoneinfo import ZoneInfo
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from projections.test_tally import DAY, NOVEMBER, charges
+
+from allotment.backend import tallied
+from allotment.backend.copying import SINCE_2000
+from allotment.backend.native import using
+from allotment.backend.reading_log import decode_charges
+from allotment.domain.charging import CORPORATE, UsageCharged
+from allotment.domain.events import SCHEMA, Envelope
+from allotment.projections.chunk import Charges
+from allotment.projections.tally import tally
+from allotment.projections.usages import copied
+
+ZONE = ZoneInfo("Europe/Berlin")
+encode = msgspec.msgpack.Encoder().encode
+
+needed = pytest.mark.skipif(using.reader() is None, reason=f"charges with {using.told()}")
+
+
+def stored(given_charges, schema=SCHEMA):
+    """As they stand in the log, and as the views are told of them."""
+    keys = [number.to_bytes(16, "big") for number in range(len(given_charges))]
+    times = [NOVEMBER + number for number in range(len(given_charges))]
+    seqs = list(range(7, 7 + len(given_charges)))
+    sent = array("q", [time - SINCE_2000 for time in times])
+    if byteorder == "little":
+        sent.byteswap()
+    states = b"".join(encode(Envelope(schema, "someone", b"digest", charge)) for charge in given_charges)
+    told = tallied.Stored(states, array("q", seqs).tobytes(), b"".join(keys), sent.tobytes())
+    return told, Charges(seqs, keys, times, given_charges)
+
+
+def decoded(states):
+    return [envelope.event for envelope in decode_charges(len(states), b"".join(states))]
+
+
+def rows_of(packed):
+    """Packed columns read again: by key, what is not nothing."""
+    columns = {name: values(column) for name, column in packed.columns.items()}
+    assert {len(column) for column in columns.values()} == {packed.size}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def values(column):
+    kind, size = int.from_bytes(column[8:12], "big"), int.from_bytes(column[12:16], "big")
+    at, found = 20, []
+    for _ in range(size):
+        width = int.from_bytes(column[at : at + 4], "big")
+        raw = column[at + 4 : at + 4 + width]
+        found.append(raw.decode() if kind == 25 else int.from_bytes(raw, "big", signed=True))
+        at += 4 + width
+    assert at == len(column)
+    return found
+
+
+@needed
+@settings(max_examples=150, deadline=None, database=None)
+@given(given_charges=st.lists(charges(), max_size=25))
+def test_what_is_counted_and_the_tally_of_the_rest_are_the_tally_of_all(given_charges):
+    told, as_told = stored(given_charges)
+    whole = tally(given_charges, ZONE)
+    counted, rows = tallied.counted(told, ZONE, decoded)
+    rest = tally(counted.rest, ZONE)
+    assert rows == copied(as_told)
+    assert used_of(whole) == summed(used_of(rest), keyed(counted.used, ("period", "usage_type", "ordinal")))
+    line = ("period", "node", "usage_type", "direction", "zone", "tariff", "rate")
+    figures = ("records", "quantity", "billed", "from_allowance", "overage", "amount", "credit")
+    assert named(whole.lines, figures) == summed(named(rest.lines, figures), keyed(counted.lines, line))
+    day, figures = ("period", "ordinal", "usage_type", "day"), ("used", "overage", "amount", "records", "drawn")
+    assert named(whole.days, figures) == summed(named(rest.days, figures), keyed(counted.days, day))
+    names = ("records", "amount")
+    assert named(whole.sources, names) == summed(named(rest.sources, names), named(counted.sources, names))
+    plain = [one for one in given_charges if one.payer == CORPORATE and not one.credit]
+    assert len(counted.rest) == len(given_charges) - len(plain)
+    assert not plain or counted.since == min(one.started_at for one in plain)
+
+
+def used_of(told):
+    found = defaultdict(dict)
+    for of, used in told.used.items():
+        columns = used.columns()
+        for row in zip(*columns.values(), strict=True):
+            ordinal, *figures = row
+            for name, much in zip([*columns][1:], figures, strict=True):
+                if much:
+                    found[(*of, ordinal)][name] = much
+    return dict(found)
+
+
+def named(sums, figures):
+    rows = {key: dict(zip(figures, row, strict=True)) for key, row in sums.items()}
+    return {key: there for key, row in rows.items() if (there := shown(row))}
+
+
+def keyed(packed, key):
+    rows = rows_of(packed)
+    keys = [tuple(row[name] for name in key) for row in rows]
+    assert keys == sorted(set(keys)), "each once, in the order of the index"
+    told = {
+        of: shown({name: much for name, much in row.items() if name not in key})
+        for of, row in zip(keys, rows, strict=True)
+    }
+    return {of: row for of, row in told.items() if row}
+
+
+def shown(row):
+    return {name: much for name, much in row.items() if much}
+
+
+def summed(one, other):
+    sums = {key: dict(row) for key, row in one.items()}
+    for key, row in other.items():
+        held = sums.setdefault(key, {})
+        for name, much in row.items():
+            held[name] = held.get(name, 0) + much
+    return {key: there for key, row in sums.items() if (there := shown(row))}
+
+
+def charge(**changed):
+    plain = UsageCharged(
+        *("pbx", "a record", (7, 3, 1, 0), "voice", "2026-11", NOVEMBER + DAY, "outbound", 60, 60, 1, 0),
+        *("+44", "national", CORPORATE, "default", ((0, 60),), 0, 0, (0, 1), b"sealed"),
+    )
+    return msgspec.structs.replace(plain, **changed)
+
+
+@needed
+@pytest.mark.parametrize(
+    ("what", "given_charges", "schema"),
+    [
+        ("another version wrote them", [charge()], SCHEMA + 1),
+        ("a node of its own", [charge(path=(7,))], SCHEMA),
+        ("an ordinal that no table holds", [charge(path=(7, 2**31, 0))], SCHEMA),
+        ("more than a column holds", [charge(quantity=2**63)], SCHEMA),
+        ("sums that no column holds", [charge(billed=2**62), charge(billed=2**62)], SCHEMA),
+        ("parts that no bucket paid", [charge(drawn=((0, -5),))], SCHEMA),
+    ],
+)
+def test_what_is_not_of_the_form_it_knows_is_left_to_python(what, given_charges, schema):
+    told, _ = stored(given_charges, schema)
+    assert tallied.counted(told, ZONE, decoded) is None
+
+
+@needed
+def test_bytes_that_end_too_soon_or_go_on_too_long_are_left():
+    told, _ = stored([charge(), charge(amount=5)])
+    for size in range(len(told.states)):
+        assert tallied.counted(told._replace(states=told.states[:size]), ZONE, decoded) is None
+    assert tallied.counted(told._replace(states=told.states + b"\xc0"), ZONE, decoded) is None
+    assert tallied.counted(told, ZONE, decoded) is not None
+    with using.python_only():
+        assert tallied.counted(told, ZONE, decoded) is None
+
+
+@needed
+def test_a_charge_of_before_a_field_was_added_is_counted():
+    told, _ = stored([charge()])
+    fields = list(msgspec.msgpack.decode(told.states))
+    fields[3] = fields[3][:20]
+    before = told._replace(states=encode(fields))
+    assert tallied.counted(before, ZONE, decoded) == tallied.counted(told, ZONE, decoded)

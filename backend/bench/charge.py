@@ -271,9 +271,10 @@ async def _readers(
 async def _fronts(plan: Plan, engine: Engine, tenant: UUID, measured: dict[str, list[float]]) -> None:
     async with fronts.served(engine, tenant) as api:
         for number in range(plan.rounds):
-            given = records(plan.shape, plan.records // 2, wall_clock(), 7_000_000 + number)
-            rate = await fronts.http_rate(api.port, api.token("mediation"), given, plan.batch)
+            given = records(plan.shape, plan.records, wall_clock(), 7_000_000 + number)
+            rate, cpu_us = await fronts.http_rate(api.port, api.token("mediation"), given, plan.batch)
             measured.setdefault("http_charges_per_s", []).append(rate)
+            measured.setdefault("http_cpu_us", []).append(cpu_us)
         await engine.follower(tenant).wait_for((await engine.writer(tenant)).seq, 120)
         measured |= await fronts.graphql_ms(api)
 

@@ -1,18 +1,18 @@
 """The fronts, end to end: HTTP and GraphQL through granian, over loopback, tokens and all.
 
-The client runs in the same process on raw sockets with requests made beforehand, so that what is
-measured is the product; it still costs some of the machine, so these are floors.
+Usage comes from a process of its own, with requests made beforehand (`http_client.py`); what asks in
+GraphQL runs in this one, one question at a time.
 """
 
 import asyncio
 import json
 import socket
+import sys
 import time
-from collections import deque
+from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -29,8 +29,11 @@ from ..serving import serving
 from ..settings import Settings
 from ..web.bearer import Callers
 from ..web.graphql_door import graphql_routes
+from .http_client import Sending, Sent
 
-CONNECTIONS = 8
+CONNECTIONS = 20
+"""Each with a request on its way: in batches of 500, as many records as are in flight in process."""
+_CLIENT = ("-c", "from allotment.backend.bench.http_client import main; main()")
 GRAPHQL_REPEATS = 15
 QUERIES = {
     "graphql": """
@@ -82,21 +85,27 @@ def _free_ports() -> tuple[int, int]:
         return one.getsockname()[1], other.getsockname()[1]
 
 
-async def http_rate(port: int, token: str, given: Sequence[UsageRecord], batch: int) -> float:
-    """Records per second through `POST /v1/usage`, so many a request, until all are answered."""
+async def http_rate(port: int, token: str, given: Sequence[UsageRecord], batch: int) -> tuple[float, float]:
+    """Records per second through `POST /v1/usage`, so many a request, until all are answered.
+
+    And microseconds that this process, which serves, took for each.
+    """
     bodies = [_ndjson(given[at : at + batch]) for at in range(0, len(given), batch)]
-    todo = deque(_request("/v1/usage", token, "application/x-ndjson", body) for body in bodies)
-
-    async def caller() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while todo:
-            answer = await _exchange(reader, writer, todo.popleft())
-            assert answer["charged"] == answer["received"], answer
-        writer.close()
-
-    started = time.perf_counter()
-    await asyncio.gather(*(caller() for _ in range(CONNECTIONS)))
-    return len(given) / (time.perf_counter() - started)
+    requests = [_request("/v1/usage", token, "application/x-ndjson", body) for body in bodies]
+    client = await asyncio.create_subprocess_exec(sys.executable, *_CLIENT, stdin=PIPE, stdout=PIPE)
+    assert client.stdin is not None
+    assert client.stdout is not None
+    frame = msgspec.msgpack.encode(Sending(port, CONNECTIONS, requests))
+    client.stdin.write(len(frame).to_bytes(8, "big") + frame)
+    await client.stdout.readline()  # it is connected
+    began = time.process_time()
+    client.stdin.write(b"\n")
+    told = await client.stdout.readline()
+    taken = time.process_time() - began
+    if await client.wait():
+        raise AssertionError("not everything was charged: see above")
+    seconds = msgspec.json.decode(told, type=Sent).seconds
+    return len(given) / seconds, taken / len(given) * 1e6
 
 
 async def graphql_ms(api: Served) -> dict[str, list[float]]:
@@ -150,10 +159,6 @@ def _request(path: str, token: str, kind: str, body: bytes) -> bytes:
         f"Content-Type: {kind}\r\nAccept: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
-
-
-async def _exchange(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> Any:
-    return json.loads(await _body(reader, writer, request))
 
 
 async def _body(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes) -> bytes:

@@ -106,12 +106,36 @@ def _stripped(calling_code: str) -> re.Pattern[str] | None:
 
     None where these one to three digits are no country's: no calling code begins another.
     """
+    taken_off = _taken_off(calling_code)
+    return re.compile(taken_off) if taken_off else None
+
+
+def _taken_off(calling_code: str) -> str:
     regions = COUNTRY_CODE_TO_REGION_CODE.get(int(calling_code or "0"), ())
     metadata = PhoneMetadata.metadata_for_region(regions[0]) if regions else None
     if calling_code.startswith("0") or metadata is None:
-        return None
+        return ""
     prefix = metadata.national_prefix_for_parsing
-    return re.compile(f"0|{prefix}" if prefix else "0")  # leading zeros have rules of their own
+    return f"0|{prefix}" if prefix else "0"  # leading zeros have rules of their own
+
+
+BEGINNINGS: list[bytes | None] = [None] * 1_000
+"""What `beginning` says of the first three digits, where it has been asked."""
+
+
+def beginning(three: str) -> bytes:
+    """How native code tells that an international number of these first three digits is settled.
+
+    The length of the calling code, then each text that must not follow it, after its length, all in digits;
+    nothing where `_is_settled` has to be asked, because the plan takes off more than fixed digits.
+    """
+    taken_off = next(((size, found) for size in (1, 2, 3) if (found := _taken_off(three[:size]))), None)
+    if taken_off is None:
+        return b""
+    size, texts = taken_off[0], taken_off[1].split("|")
+    if not all(text.isdecimal() and len(text) <= 9 for text in texts):
+        return b""
+    return "".join([str(size), *(f"{len(text)}{text}" for text in texts)]).encode()
 
 
 def is_region(region: str) -> bool:

@@ -216,6 +216,7 @@ PyObject *native_days_of(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_add_up(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_count_up(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_tally(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_read_lines(PyObject *, PyObject *const *, Py_ssize_t);
 
 int records_setup(PyObject *type, PyObject *limits);
 int charging_setup(PyObject *parts);

@@ -23,7 +23,7 @@ from ...domain.tariff import CompiledRate
 from ...domain.usage import USAGE_TYPES, UsageRecord, pack_personal
 from ..intake.gate import DIRECTIONS, MOMENT_MAX, MOMENT_MIN, QUANTITY_MAX, TEXT_MAX
 
-INTERFACE = 4
+INTERFACE = 5
 """Of the build that this can use: an older one that was left lying about is not."""
 
 Prepared = tuple[UsageRecord, bytes, bytes, bytes, bytes]
@@ -136,6 +136,15 @@ class Slices(Protocol):
         money: str,
         around: Callable[[int], tuple[int, int, int]],
     ) -> tuple[Any, ...] | None: ...
+    def read_lines(
+        self,
+        body: bytes,
+        at: int,
+        most: int,
+        records: list[UsageRecord],
+        limits: tuple[int, int, int],
+        numbers: tuple[list[bytes | None], Callable[[str], bytes], Callable[[str], str]],
+    ) -> int: ...
 
 
 class _Built:

@@ -165,7 +165,7 @@ def test_numbers_and_texts_of_any_length_are_read_as_they_were_written(billed, a
         *(((0, 5),) if amount else (), None, Basis("x", text, 3)),
     )
     state = encode(charge, text, DIGEST) * times
-    summed = using.native().tally(state, (times,), SCHEMA, 8, "corporate", MONEY)
+    summed = using.native().add_up(state, (times,), SCHEMA, 8, "corporate", MONEY)
     assert summed is not None
     ((end, count, total, families, left_count, left),), digests = summed
     assert (end, count, total, left_count, left, digests) == (
@@ -204,7 +204,7 @@ def test_what_counting_needs_more_of_is_left_as_it_stands(enterprise, changes, l
     one = charged(enterprise)
     state = encode(one, "a", DIGEST)
     odd = encode(replace(one, **changes), "a", DIGEST)
-    summed = using.native().tally(state + odd + state, (3,), SCHEMA, 8, "corporate", MONEY)
+    summed = using.native().add_up(state + odd + state, (3,), SCHEMA, 8, "corporate", MONEY)
     assert summed is not None
     ((end, count, _, _, left_count, kept),), _ = summed
     assert (end, count, left_count) == (len(state + odd + state), 3 - left, left)
@@ -215,7 +215,7 @@ def test_what_counting_needs_more_of_is_left_as_it_stands(enterprise, changes, l
 def test_more_families_than_are_kept_apart_are_left(enterprise):
     one = replace(charged(enterprise), amount=0, credit=())
     states = [encode(replace(one, period=f"{2000 + number}-01"), "a", DIGEST) for number in range(60)]
-    summed = using.native().tally(b"".join(states), (60,), SCHEMA, 8, "corporate", MONEY)
+    summed = using.native().add_up(b"".join(states), (60,), SCHEMA, 8, "corporate", MONEY)
     ((_, count, _, families, left_count, left),), _ = summed
     assert count + left_count == 60
     assert left == b"".join(states[count:])
@@ -244,7 +244,7 @@ def test_bytes_that_are_no_charges_are_left_to_python(data):
 
 
 def assert_left_or_counted(states):
-    summed = using.native().tally(states, (1,), SCHEMA, 8, "corporate", MONEY)
+    summed = using.native().add_up(states, (1,), SCHEMA, 8, "corporate", MONEY)
     if summed is None:
         return
     ((_, count, amount, families, left_count, _),), _ = summed
@@ -285,14 +285,14 @@ def added_up(pairs):
 @pytest.mark.parametrize("counts", [(), (0,), (2,), (1, 1), (-1,), (2**40,), ("1",), (None,)])
 def test_counts_that_do_not_fit_the_bytes_are_left(enterprise, counts):
     state = encode(charged(enterprise), "a", DIGEST)
-    assert using.native().tally(state, counts, SCHEMA, 8, "corporate", MONEY) is None
+    assert using.native().add_up(state, counts, SCHEMA, 8, "corporate", MONEY) is None
 
 
 @needed
 def test_charges_of_another_schema_or_digest_are_left(enterprise):
     state = encode(charged(enterprise), "a", DIGEST)
-    assert using.native().tally(state, (1,), SCHEMA + 1, 8, "corporate", MONEY) is None
-    assert using.native().tally(state, (1,), SCHEMA, 7, "corporate", MONEY) is None
+    assert using.native().add_up(state, (1,), SCHEMA + 1, 8, "corporate", MONEY) is None
+    assert using.native().add_up(state, (1,), SCHEMA, 7, "corporate", MONEY) is None
 
 
 @needed

@@ -5,6 +5,7 @@ seal it, decide and apply it, encode and hash it. Nothing here waits, and nothin
 answered: answers are given by the writer, after the commit.
 """
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, get_args
@@ -430,7 +431,7 @@ class Decider:
                 return before
             # Stored under the day of then, which need not be today.
             return Repeated(known[:DAY_BYTES] + order.key[DAY_BYTES:])
-        if not isinstance(order.command, COUNTING):
+        if not _is_counting(type(order.command)):
             self.restructured += 1
         if isinstance(order.command, AskUnits):
             return self._decide_request(order.command, order.key, digest, actor, now)
@@ -629,6 +630,12 @@ class Decider:
         """Hash what was decided."""
         fresh, self._fresh = self._fresh, Fresh()
         group.add_all(fresh.topics, fresh.states, fresh.keys)
+
+
+@functools.cache
+def _is_counting(kind: type) -> bool:
+    """Known once for each type: there are many, and to go through them takes longer than to set a limit."""
+    return issubclass(kind, COUNTING)
 
 
 def _under(key: bytes, events: Sequence[Event]) -> list[tuple[Event, bytes | None]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
+from hashlib import sha256
 from typing import TypeVar
 from uuid import UUID
 
@@ -21,6 +22,7 @@ from ..domain.charging import UsageRejected, UsageSuspended
 from ..domain.contract import SignContract
 from ..domain.events import Recorded
 from ..domain.limit import SetLimit
+from ..domain.limits_at_once import at_once
 from ..domain.policy import SetPolicy
 from ..domain.preparing import cold, is_worth_while
 from ..domain.rating_job import StartRating
@@ -273,16 +275,32 @@ class Engine:
         for together in _together(todo):
             # What the running period is called follows from the contract.
             state = await self.state(tenant)
-            asked = [
-                self._carry_out_step(tenant, step, state, actor)
-                for step in together
-                if not _is_done(step, state, self.clock())
-            ]
+            todo_now = [step for step in together if not _is_done(step, state, self.clock())]
+            new += await self._limit_at_once(tenant, todo_now, state, actor)
+            asked = [self._carry_out_step(tenant, step, state, actor) for step in todo_now]
             for answer in await asyncio.gather(*asked, return_exceptions=True):
                 if isinstance(answer, BaseException):
                     raise answer
                 new += not answer.repeated
         return new
+
+    async def _limit_at_once(self, tenant: UUID, todo: list[Step], state: Tenant, actor: str) -> int:
+        """Set the limits among some steps in one command, and strike them off; how many were new.
+
+        Where that is refused they stay, and each is asked by itself: so the one that is wrong is told.
+        """
+        limiting = [step for step in todo if isinstance(step.command, SetLimit)]
+        if len(limiting) < 2:
+            return 0
+        keys = "\x1f".join(_key_of(step, state, self.clock()) for step in limiting)
+        command = at_once(step.command for step in limiting if isinstance(step.command, SetLimit))
+        key = command_key(f"definition:limits:{sha256(keys.encode()).hexdigest()}")
+        try:
+            answer = await self.carry_out(tenant, Order(command, key), actor)
+        except Refused:
+            return 0
+        todo[:] = [step for step in todo if not isinstance(step.command, SetLimit)]
+        return 0 if answer.repeated else len(limiting)
 
     async def _carry_out_step(self, tenant: UUID, step: Step, state: Tenant, actor: str) -> Answer:
         key = command_key(_key_of(step, state, self.clock()))

@@ -211,11 +211,12 @@ class Snapshots:
         tokens: dict[str, object] = {STRUCTURE: (taken.of, taken.restructured), OLD_KEYS: taken.keys.old}
         fresh: dict[str, bytes] = {}
         if not self._is_stored(STRUCTURE, tokens[STRUCTURE]):
-            fresh[STRUCTURE] = encode_structure(taken.of.state)
-            if taken.of.restructured != taken.restructured:
-                # The structure moved while it was read. It will stand still another time.
+            structure = _structure_of(taken)
+            if structure is None:
+                # It will stand still another time.
                 self._next = taken.at.seq + self._every // 4
                 return
+            fresh[STRUCTURE] = structure
         if not self._is_stored(OLD_KEYS, taken.keys.old):
             fresh[OLD_KEYS] = _encode(taken.keys.old)
         levels: list[tuple[int, int, bytes]] = []
@@ -440,6 +441,18 @@ def _drop_old(db: Connection) -> None:
 
 def _place(part: Part) -> str:
     return f"{part.seq}/{part.name}"
+
+
+def _structure_of(taken: Taken) -> bytes | None:
+    """None where the structure moved while it was read."""
+    try:
+        encoded = encode_structure(taken.of.state)
+    except RuntimeError:
+        # A dictionary that grows under our hands says so; what moved is known all the same.
+        if taken.of.restructured == taken.restructured:
+            raise
+        return None
+    return encoded if taken.of.restructured == taken.restructured else None
 
 
 def _level(number: int) -> str:

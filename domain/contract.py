@@ -179,6 +179,8 @@ class Contracts:
         self._starts: list[int] = []
         self._opened: list[PeriodOpened] = []
         self._last: PeriodOpened | None = None
+        self._planned: tuple[int, Plan] | None = None
+        """Since when the plan asked for last is known to hold; it does until its period ends."""
 
     # --- periods ------------------------------------------------------------------------------
 
@@ -260,6 +262,15 @@ class Contracts:
         return found
 
     def _plan(self, at: int) -> Plan | None:
+        known = self._planned
+        if known is not None and known[0] <= at < known[1].ends_at:
+            return known[1]
+        plan = self._plan_anew(at)
+        if plan is not None:
+            self._planned = (at, plan)
+        return plan
+
+    def _plan_anew(self, at: int) -> Plan | None:
         index = bisect_right(self._starts, at)
         beside = self._opened[max(0, index - 1) : index + 1]
         return self.agreed.plan(at, [(one.starts_at, one.ends_at) for one in beside], self.zone)
@@ -427,6 +438,7 @@ class Contracts:
     # --- apply --------------------------------------------------------------------------------
 
     def apply(self, event: ContractEvent) -> None:
+        self._planned = None
         match event:
             case PeriodOpened(period, starts_at):
                 index = bisect_right(self._starts, starts_at)
@@ -451,6 +463,7 @@ class Contracts:
 
     def arrange(self) -> None:
         """Put what is in force in order, after it has changed."""
+        self._planned = None
         ends = {contract: end_of(ending.ends_on, self.zone) for contract, ending in self.ends.items()}
         self.agreed.put(self.signed, ends, self.zone)
 

@@ -5,7 +5,7 @@ every line that cannot be is told, with its number, field and reason.
 """
 
 from collections import ChainMap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any
 
@@ -224,12 +224,42 @@ class _Deciding:
         return [*events]
 
 
+class _Layered(list[Member]):
+    """Members with others in place of some, and some more: a million are not copied for a few."""
+
+    def __init__(self, below: list[Member]) -> None:
+        super().__init__()
+        self._below = below
+        self._own: dict[int, Member] = {}
+        self._size = len(below)
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __bool__(self) -> bool:
+        return self._size > 0
+
+    def __getitem__(self, ordinal: Any) -> Any:
+        own = self._own.get(ordinal)
+        return self._below[ordinal] if own is None else own
+
+    def __setitem__(self, ordinal: Any, member: Any) -> None:
+        self._own[ordinal] = member
+
+    def __iter__(self) -> Iterator[Member]:
+        return (self[ordinal] for ordinal in range(self._size))
+
+    def append(self, member: Member) -> None:
+        self._own[self._size] = member
+        self._size += 1
+
+
 class _Draft(Hierarchy):
     """A hierarchy to try changes of resources on: what they touch is copied first."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         super().__init__()
-        self.members = hierarchy.members.copy()
+        self.members = _Layered(hierarchy.members)
         self.by_id = ChainMap({}, hierarchy.by_id)
         self.by_token = ChainMap({}, hierarchy.by_token)
         self.placed = ChainMap({}, hierarchy.placed)

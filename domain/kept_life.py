@@ -36,8 +36,8 @@ def keep_life(tenant: Tenant) -> KeptLife:
             if any(isinstance(holder, Spell) for holder in holders)
         ],
         life.plans,
-        life.versions,
-        life.labels,
+        dict(life.versions),
+        dict(life.labels),
     )
 
 

@@ -4,7 +4,8 @@ A bucket belongs to its node and goes with it; counters stay where usage was cou
 moment, now and to come, the nodes form one tree below the root, within its greatest depth.
 """
 
-from collections.abc import Sequence
+from collections import ChainMap
+from collections.abc import MutableMapping, Sequence
 
 from .bucket import Family, Transferred
 from .contract import Contracts
@@ -65,15 +66,17 @@ class Life:
         self._families = families
         self.plans: dict[int, NodeChangePlanned] = {}
         """By the node's ordinal: one at a time."""
-        self.versions: dict[int, int] = {}
+        self.versions: MutableMapping[int, int] = {}
         """How often a member has changed since it was added; nothing for never."""
-        self.labels: dict[int, tuple[bytes, bytes]] = {}
+        self.labels: MutableMapping[int, tuple[bytes, bytes]] = {}
         """Of resources: token and sealed label."""
 
     def drafted(self, draft: Hierarchy) -> "Life":
         """The same on a draft of the hierarchy, to try changes of resources on."""
         life = Life(draft, self._contracts, self._families)
-        life.plans, life.versions, life.labels = self.plans, dict(self.versions), dict(self.labels)
+        # No copies: of a million resources each has a version, and each command would copy them all.
+        life.plans = self.plans
+        life.versions, life.labels = ChainMap({}, self.versions), ChainMap({}, self.labels)
         return life
 
     # --- what time asks for ---------------------------------------------------------------------

@@ -58,6 +58,7 @@ from .inventory import ChangeInventory, decide_inventory
 from .lateness import LateRuleSet, SetLateRule
 from .life import LifeCommand, LifeEvent
 from .limit import Limits, LimitSet, SetAnyLimit, SetLimit, ThresholdCrossed, check_limit
+from .limits_at_once import SetLimits, decide_limits
 from .living import Life
 from .notice import NoticeCommand, NoticeEvent, Notices
 from .one_off import FeeCommand, FeeEvent, Fees
@@ -235,6 +236,7 @@ Command = (
     | HierarchyCommand
     | NoticeCommand
     | SetAnyLimit
+    | SetLimits
     | RaiseLimit
     | SetPolicy
     | WithdrawPolicy
@@ -318,6 +320,9 @@ class Tenant:
             raise Refused("tenant_not_open")
         if type(command) is ChargeUsage:
             return self.charging.decide(command, now)
+        if isinstance(command, SetLimit):
+            # Before the long unions: a fleet has five of them for each device.
+            return self._limit(command, now, self._counted(now))
         if isinstance(command, TradingCommand):
             return self._guarded(self.trading.decide(command, now, by), now)
         if isinstance(command, AgreementCommand):
@@ -331,9 +336,7 @@ class Tenant:
                 return self.sessions.decide(command, now)
             case Allocate() | Return() | Trade():
                 return self.trading.settled(self._transfer(command, now), now, by)
-            case SetLimit():
-                return self._limit(command, now)
-            case RaiseLimit() | SetPolicy() | WithdrawPolicy() | ApproveUsage():
+            case SetLimits() | RaiseLimit() | SetPolicy() | WithdrawPolicy() | ApproveUsage():
                 return self._rule(command, now)
             case SuspendUsage():
                 return [suspended_unreadable(command)]
@@ -429,23 +432,29 @@ class Tenant:
         self.contracts.require(period)
         return self.allocations.transfer(replace(command, period=period), now)
 
-    def _limit(self, command: SetLimit, now: int) -> list[Event]:
+    def _counted(self, now: int) -> tuple[str, list[Family]]:
+        """What limits are set in: the period that is running, and all that is counted."""
+        return self.contracts.name_at(now), list(self.families.values())
+
+    def _limit(self, command: SetLimit, now: int, counted: tuple[str, list[Family]]) -> list[Event]:
         if command.from_period:
             self.contracts.check(command.from_period)
         member = check_limit(command, self.hierarchy, self.types)
         if command.from_period:
             self.contracts.require(command.from_period)
-        running, families = self.contracts.name_at(now), list(self.families.values())
         held: list[tuple[int, int]] = []
         if isinstance(command, SetAnyLimit):
             held = self.sessions.held_at(member.ordinal, command.usage_type)
-        return [*self.limits.decide(command, self.hierarchy, running, families, held, now)]
+        return [*self.limits.decide(command, self.hierarchy, *counted, held, now)]
 
     def _rule(
-        self, command: RaiseLimit | SetPolicy | WithdrawPolicy | ApproveUsage, now: int
+        self, command: SetLimits | RaiseLimit | SetPolicy | WithdrawPolicy | ApproveUsage, now: int
     ) -> Sequence[Event]:
         policies = self.limits.policies
         match command:
+            case SetLimits():
+                counted = self._counted(now)
+                return [*decide_limits(command, lambda one: self._limit(one, now, counted))]
             case RaiseLimit():
                 self.types.check(command.usage_type, money=True)
                 running, families = self.contracts.name_at(now), list(self.families.values())
@@ -467,11 +476,11 @@ class Tenant:
         if type(event) is UsageCharged:
             self.charging.count(event)
             return
+        if type(event) is LimitSet:
+            self._apply_rule(event)
+            return
         if isinstance(event, TradingEvent):
             self.trading.apply(event)
-            return
-        if isinstance(event, NoticeEvent):
-            self.notices.apply(event)
             return
         match event:
             case TenantOpened():
@@ -488,14 +497,7 @@ class Tenant:
                 self._apply_granted(event)
             case Transferred():
                 self._move(event)
-            case (
-                LimitSet()
-                | LimitRaised()
-                | ThresholdCrossed()
-                | PolicySet()
-                | PolicyWithdrawn()
-                | UsageApproved()
-            ):
+            case LimitRaised() | ThresholdCrossed() | PolicySet() | PolicyWithdrawn() | UsageApproved():
                 self._apply_rule(event)
             case TariffPublished() | TariffAmended() | TariffWithdrawn() | RatesOverridden():
                 self.tariffs.apply(event)
@@ -546,6 +548,8 @@ class Tenant:
                 self.rerating.apply(event)
             case _ if isinstance(event, FeeEvent):
                 self.fees.apply(event)
+            case _ if isinstance(event, NoticeEvent):
+                self.notices.apply(event)
 
     def _decide_hierarchy(
         self,

@@ -168,6 +168,7 @@ TOLD: dict[str, Told] = {
     "unknown_status": Told("status", "{status} is no status: use active, suspended or ended"),
     "kind_stays": Told("kind", "{resource} is a {kind} for ever: end it, and add another"),
     # limits
+    "limit_twice": Told("lines", "the {usage_type} limit of {node} stands in two lines: say it in one"),
     "bad_thresholds": Told("thresholds", "thresholds are at most {thresholds_max} percentages from 1 to 100"),
     # notices
     "unknown_recipient": Told("recipient", "there is no recipient {recipient}"),

@@ -19,18 +19,11 @@ from msgspec import Struct
 from ...domain.contract import QUANTITY_MAX
 from ...domain.hierarchy import AddNode
 from ...domain.limit import SetLimit
+from ...domain.limits_at_once import LIMITS_MAX, SetLimits
 from ...domain.tenant import Command
 from ...domain.usage import USAGE_TYPES, UsageRecord
-from ...tenants.onboarding import (
-    ContractDefinition,
-    Definition,
-    Enrol,
-    LimitDefinition,
-    NodeDefinition,
-    ResourceDefinition,
-    TenantEntry,
-    steps,
-)
+from ...tenants.lines import InventoryLine, TakeStock
+from ...tenants.onboarding import ContractDefinition, Definition, Enrol, NodeDefinition, TenantEntry, steps
 from ...tenants.tariff_file import RateDefinition, TariffDefinition
 from ..deciding import Answer, Order, Slice, command_key
 from ..engine import Engine, normal_line
@@ -40,8 +33,8 @@ from ..writer import GROUP_MAX, Clock, Writer
 ACTOR = "benchmark"
 GRANTED = 2**56
 LIMIT = QUANTITY_MAX
-DEVICES_BY_DEFINITION_MAX = 20_000
-"""More are written to the log without the writer's inbox."""
+LINES_AT_ONCE = 1_000
+"""Of an inventory: as many as do not keep those who charge waiting."""
 UTC = ZoneInfo("UTC")
 PREFIXES = {"+1": 10, "+33": 9, "+39": 10, "+44": 10, "+4420": 8, "+49": 10, "+4930": 8, "+7": 10, "+90": 10}
 """Each with how many digits follow it."""
@@ -60,31 +53,27 @@ async def onboard(engine: Engine, shape: Shape) -> UUID:
     await engine.create_tenant(
         TenantEntry(tenant, f"bench-{tenant.hex[:12]}", "Benchmark", "bench", "Europe/Berlin", "EUR"), ACTOR
     )
-    if shape.devices <= DEVICES_BY_DEFINITION_MAX:
-        await engine.apply_definition(tenant, definition(shape), ACTOR)
-    else:
-        await furnish(await engine.writer(tenant), commands(shape), engine.clock)
+    await engine.apply_definition(tenant, definition(shape), ACTOR)
+    todo = enumerate(_fleet(shape))
+
+    async def hand_in() -> None:
+        for number, command in todo:
+            await engine.submit(tenant, command, f"fleet {number}", ACTOR)
+
+    # Two: one is decided while the other is written. In order, for one only begins after the one before.
+    await asyncio.gather(hand_in(), hand_in())
     return tenant
 
 
 def definition(shape: Shape) -> Definition:
-    """All of it, as an onboarding file would say it."""
-    nodes, level = _nodes(shape)
-    resources = tuple(
-        ResourceDefinition(f"d{number}", level[number % len(level)], "msisdn", (line_of(number),))
-        for number in range(shape.devices)
-    )
-    limits = tuple(
-        LimitDefinition(member, usage_type, LIMIT) for member, usage_type in _limited(nodes, shape)
-    )
+    """Nodes, contract and tariff, as an onboarding file would say it; the devices come as an inventory."""
+    nodes, _ = _nodes(shape)
     rates = [RateDefinition(usage_type, "anywhere", "0.01", per=60) for usage_type in USAGE_TYPES]
     rates += [RateDefinition("voice", f"zone {p}", "0.05", per=60, prefix=p, increment=60) for p in PREFIXES]
     return Definition(
         nodes=tuple(nodes),
-        resources=resources,
         contracts=(ContractDefinition("bench", "2020-01-01", dict.fromkeys(USAGE_TYPES, GRANTED)),),
         tariffs=(TariffDefinition("bench", "2020-01-01", "EUR", tuple(rates)),),
-        limits=limits,
     )
 
 
@@ -103,17 +92,36 @@ def _nodes(shape: Shape) -> tuple[list[NodeDefinition], list[str]]:
 
 
 def commands(shape: Shape) -> Iterator[Command | Enrol]:
-    """The same, command by command: a million devices with their limits would not fit into a file."""
-    whole = msgspec.structs.replace(definition(Shape(0, shape.depth)), nodes=(), limits=())
+    """The same, one by one: for whoever wants the state, and no server."""
     nodes, level = _nodes(shape)
     for node in nodes:
         yield AddNode(node.id, node.parent, node.id, node.kind)
     for number in range(shape.devices):
         yield Enrol(f"d{number}", level[number % len(level)], "msisdn", 0, (line_of(number),))
-    for step in steps(whole, UTC, normal_line):
+    for step in steps(msgspec.structs.replace(definition(shape), nodes=()), UTC, normal_line):
         yield step.command
     for member, usage_type in _limited(nodes, shape):
         yield SetLimit(member, usage_type, LIMIT)
+
+
+def _fleet(shape: Shape) -> Iterator[TakeStock | SetLimits]:
+    """The devices, then everybody's limits, in commands of many lines."""
+    nodes, level = _nodes(shape)
+
+    def node_of(number: int) -> str:
+        return level[number % len(level)]
+
+    devices = (
+        InventoryLine(
+            number + 1, f"d{number}", level[number % len(level)], "msisdn", None, 1, (line_of(number),)
+        )
+        for number in range(shape.devices)
+    )
+    while lines := tuple(islice(devices, LINES_AT_ONCE)):
+        yield TakeStock(lines)
+    limits = (SetLimit(member, usage_type, LIMIT) for member, usage_type in _limited(nodes, shape))
+    while some := tuple(islice(limits, LIMITS_MAX)):
+        yield SetLimits(some)
 
 
 def _limited(nodes: Sequence[NodeDefinition], shape: Shape) -> Iterator[tuple[str, str]]:

@@ -18,7 +18,7 @@ from ..projections.tally import tally
 from ..projections.usages import copied
 from ..projections.views import VIEWS, View
 from ..tenants.isolation import Connection, Isolation
-from .log import Row, recorded
+from .log import Row, recorded, recorded_at
 from .reading_log import Stretch, read_stretch
 from .snapshots import collector_paused
 
@@ -162,6 +162,8 @@ def _ordinals_at(db: Connection, seq: int, members_seq: int | None) -> Ordinals:
         loaded = members.load(db, seq)
         # Only a guess where that view stands elsewhere: it looks itself before it counts days.
         loaded.zone = calendar_of(db)
+        # When they moved last is not known here: surely not after what was told since.
+        loaded.moved_at = max(loaded.moved_at, recorded_at(db, seq) or 0)
         return loaded
     ordinals = Ordinals(seq)
     topics = [kind.topic for kind in FOLLOWED]

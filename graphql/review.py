@@ -33,8 +33,10 @@ class ReviewDay:
     used: Quantity = strawberry.field(description="At and below, charged on the day on which it began.")
     overage: Quantity = strawberry.field(description="Of `used`: what no allowance covered.")
     records: Quantity
-    drawn: Quantity = strawberry.field(description="Of `used`: what buckets at and below paid.")
-    moved: Quantity = strawberry.field(description="Handed into buckets at and below, less what left them.")
+    drawn: Quantity = strawberry.field(description="What buckets at and below paid for usage on that day.")
+    moved: Quantity = strawberry.field(
+        description="Came into buckets at and below, also with who moved here, less what left them."
+    )
     remaining: Quantity = strawberry.field(description="In buckets at and below, at the day's end.")
 
 

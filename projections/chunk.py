@@ -4,6 +4,7 @@ Events name members by id, views know them by ordinal: `Ordinals` knows both, as
 end. It is fed by the events themselves, so no view asks the database anything per event.
 """
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
@@ -18,6 +19,7 @@ from ..domain.life import NodeClosed, NodeMoved
 from ..domain.rerated import UsageRerated, UsageTakenBack
 from ..domain.rollover import RolledOver
 from ..domain.tenant import TenantOpened
+from .along import Elsewhere, Key, Went, apart, drawn_above, elsewhere
 from .counted import Counted
 from .tally import Tally, tally
 
@@ -41,6 +43,10 @@ class Ordinals:
         """Resources that have ended, or will: when."""
         self.zone = WORLD
         """Of the tenant's calendar, as far as it was told."""
+        self.moved_at = 0
+        """What began later was used where its resource stands now: none has moved since."""
+        self._ways = set[tuple[int, ...]]()
+        """Ways up from nodes that were asked for, and stand."""
 
     def enter(self, ident: str, ordinal: int, parent: int, *, is_node: bool) -> None:
         assert ordinal == len(self.parents)
@@ -58,6 +64,26 @@ class Ordinals:
         path.reverse()
         return path
 
+    def stands(self, path: tuple[int, ...]) -> bool:
+        """Whether a way up, from a resource to the root, is the one that it has now."""
+        nodes = path[1:]
+        if self.parents[path[0]] != nodes[0]:
+            return False
+        if nodes not in self._ways:
+            if tuple(reversed(self.path(nodes[0]))) != nodes:
+                return False
+            self._ways.add(nodes)
+        return True
+
+    def going(self, event: object) -> list[int]:
+        """Who will stand below another by an event."""
+        match event:
+            case ResourceMoved(member) | NodeMoved(member):
+                return [self.of[member]]
+            case NodeClosed(node, successor, at) if successor:
+                return self._heirs(self.of[node], at)
+        return []
+
     def tell(self, event: object) -> int:
         """Follow the hierarchy; the ordinal of the node that a member leaves, if it does."""
         match event:
@@ -67,12 +93,15 @@ class Ordinals:
                 self.enter(node, ordinal, self.of[parent] if parent else ROOT, is_node=True)
             case ResourceAdded(resource, ordinal, node):
                 self.enter(resource, ordinal, self.of[node], is_node=False)
-            case ResourceMoved(member, node) | NodeMoved(member, node):
+            case ResourceMoved(member, node, since) | NodeMoved(member, node, since):
+                self.moved_at = max(self.moved_at, since)
                 ordinal = self.of[member]
                 left, self.parents[ordinal] = self.parents[ordinal], self.of[node]
+                self._ways.clear()
                 self.ended.pop(ordinal, None)
                 return left
             case NodeClosed(node, successor, at) if successor:
+                self.moved_at = max(self.moved_at, at)
                 self._succeed(self.of[node], self.of[successor], at)
             case ResourceEnded(resource, at):
                 ordinal = self.of[resource]
@@ -81,10 +110,17 @@ class Ordinals:
         return ROOT
 
     def _succeed(self, node: int, successor: int, at: int) -> None:
-        """Who had ended by then stays where it last was."""
-        for ordinal, parent in enumerate(self.parents):
-            if parent == node and self.ended.get(ordinal, at + 1) > at:
-                self.parents[ordinal] = successor
+        for ordinal in self._heirs(node, at):
+            self.parents[ordinal] = successor
+        self._ways.clear()
+
+    def _heirs(self, node: int, at: int) -> list[int]:
+        """Who stands below a node; whoever had ended by then stays where it last was."""
+        return [
+            ordinal
+            for ordinal, parent in enumerate(self.parents)
+            if parent == node and self.ended.get(ordinal, at + 1) > at
+        ]
 
 
 class Charges(NamedTuple):
@@ -117,8 +153,8 @@ class Chunk:
     """Events of consecutive seqs: usage by its outcome, and the rest in order."""
 
     __slots__ = (
-        *("_counted", "_tally", "charges", "copied", "corrections", "left", "may_copy", "moved"),
-        *("ordinals", "others", "rejected", "suspended"),
+        *("_counted", "_looked", "_tally", "charges", "copied", "corrections", "elsewhere", "left"),
+        *("may_copy", "moved", "ordinals", "others", "rejected", "suspended"),
     )
 
     def __init__(
@@ -147,11 +183,15 @@ class Chunk:
         self.ordinals = ordinals
         self.left: dict[int, int] = {}
         """Seq of a move or an end -> ordinal of the node that the member left."""
-        self.moved: list[Moved] = []
+        self.moved: list[Moved | Went] = []
+        self.elsewhere: list[Elsewhere] = []
+        """What buckets paid for usage that came another way up than theirs."""
         more: list[tuple[Recorded, UsageCharged]] = []
+        self._looked = _Looked(0, 0, 0)
         for told in events:
             self._sort(told, more)
             ordinals.seq = max(ordinals.seq, told.seq)
+        self._look_at_the_rest()
         if more:
             self.charges = _with(charges, more)
             self._tally, self._counted, self.copied = None, None, b""
@@ -181,6 +221,7 @@ class Chunk:
         event = told.event
         if type(event) is UsageCharged:
             charged.append((told, event))
+            self.elsewhere += elsewhere((event,), self.ordinals)
         elif isinstance(event, UsageRejected):
             self.rejected.append((told, event))
         elif isinstance(event, UsageSuspended):
@@ -189,12 +230,52 @@ class Chunk:
             self.others.append(told)
             if isinstance(event, UsageTakenBack):
                 self.corrections += [(taken.charge, -1) for taken in event.charges]
+                self.elsewhere += elsewhere((taken.charge for taken in event.charges), self.ordinals, -1)
             elif isinstance(event, UsageRerated):
                 self.corrections.append((event.charge, 1))
+                self.elsewhere += elsewhere((event.charge,), self.ordinals)
+            going = self.ordinals.going(event)
+            drawn = self._drawn_before(told.seq, charged) if going else {}
+            above = self.ordinals.path(going[0])[:-1] if going else []
             left = self.ordinals.tell(event)
             if left != ROOT:
                 self.left[told.seq] = left
+            if going:
+                sides = apart(above, self.ordinals.path(going[0])[:-1])
+                self.moved.append(Went(told.recorded_at, going, *sides, drawn))
             self.moved += _moved(told, self.ordinals)
+
+    def _look_at_the_rest(self) -> None:
+        """Charges that were counted are decoded only where one may have come another way up."""
+        counted, seqs = self._counted, self.charges.seqs
+        if counted is not None and not self._looked.charges and counted.since > self.ordinals.moved_at:
+            self.elsewhere += elsewhere(counted.rest, self.ordinals)
+        elif seqs:
+            self._look(seqs[-1] + 1)
+
+    def _look(self, before: int) -> Sequence[Charge]:
+        """At the charges before a seq that were not looked at, as the hierarchy stands now."""
+        first = self._looked.charges
+        last = bisect_left(self.charges.seqs, before, first)
+        found = self.charges.events[first:last]
+        self.elsewhere += elsewhere(found, self.ordinals)
+        self._looked = self._looked._replace(charges=last)
+        return found
+
+    def _drawn_before(self, seq: int, more: Sequence[tuple[Recorded, UsageCharged]]) -> dict[Key, int]:
+        """What buckets have paid since who went before."""
+        looked, charges = self._looked, self._look(seq)
+        paid = [(charge, 1) for charge in (*charges, *(charge for _, charge in more[looked.more :]))]
+        self._looked = _Looked(self._looked.charges, len(more), len(self.corrections))
+        return drawn_above([*paid, *self.corrections[looked.corrections :]], self.ordinals)
+
+
+class _Looked(NamedTuple):
+    """How many were looked at."""
+
+    charges: int
+    more: int
+    corrections: int
 
 
 def _moved(told: Recorded, ordinals: Ordinals) -> Iterator[Moved]:
@@ -207,9 +288,8 @@ def _moved(told: Recorded, ordinals: Ordinals) -> Iterator[Moved]:
         case GrantChanged(node, usage_type, period):
             yield Moved(told.recorded_at, period, usage_type, event.change, [], path(of[node]))
         case Transferred(source, target, usage_type, period, quantity):
-            less, more = path(of[source]), path(of[target])
-            above = sum(1 for one, other in zip(less, more, strict=False) if one == other)
-            yield Moved(told.recorded_at, period, usage_type, quantity, less[above:], more[above:])
+            sides = apart(path(of[source]), path(of[target]))
+            yield Moved(told.recorded_at, period, usage_type, quantity, *sides)
         case RolledOver(usage_type, period, into, buckets):
             for bucket in buckets:
                 rolled = sum(part for _, part in bucket.rolled)

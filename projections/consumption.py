@@ -1,11 +1,12 @@
 """Consumption: what was used at and below each node, by day of the tenant's calendar.
 
 `used`, `overage`, `amount` and `records` count a charge on every node of its path, on the day on
-which it began. `drawn` is what of it buckets at and below the node paid. `moved` is what their
-owners got and gave, on the day on which the log took it; what the contract grants is there from the
-period's beginning (`BEGINNING`). Usage stays where it was charged: it moves with nobody.
-Resources have no days of their own, only what was `moved`: there are too many of them. What one of
-them used by day is read from its own charges.
+which it began. `drawn` is what buckets at and below the node paid, of whatever. `moved` is what their
+owners got and gave, and what came and went with who moved, on the day on which the log took it; what
+the contract grants is there from the period's beginning (`BEGINNING`). Usage stays where it was
+charged: it moves with nobody. `moved` less `drawn` is what is left at and below, always.
+Resources have no days of their own, only what was `moved`, and what their own buckets paid on no day:
+there are too many of them. What one of them used by day is read from its own charges.
 """
 
 from collections.abc import Sequence
@@ -20,9 +21,11 @@ from ..domain.events import decode
 from ..domain.rerated import UsageRerated
 from ..domain.tenant import TenantOpened
 from ..domain.usage import MONEY
+from .along import Elsewhere, Holdings, Went
 from .chunk import Chunk
 from .members import each
 from .tables import Connection, Table
+from .tally import BEGINNING
 
 CONSUMPTION = Table(
     "consumption",
@@ -31,10 +34,7 @@ CONSUMPTION = Table(
 )
 CALENDAR = Table("consumption_calendar", {"seq": "bigint"}, {"time_zone": "text"})
 TABLES = (CONSUMPTION, CALENDAR)
-VERSION = 2
-
-BEGINNING = 0
-"""A day before all periods: what counts from the first of a period, whenever it was opened."""
+VERSION = 3
 
 _USED, _OVERAGE, _AMOUNT, _RECORDS, _DRAWN, _MOVED = range(6)
 
@@ -60,22 +60,40 @@ def apply(chunk: Chunk, db: Connection) -> None:
             CALENDAR.insert(db, [(told.seq, told.event.time_zone)])
     if chunk.charges.events or chunk.moved or chunk.corrections:
         zone, sums = calendar_of(db), dict[Any, list[int]]()
+        holdings = Holdings(db, (one for one in chunk.moved if isinstance(one, Went)))
         counted = chunk.counted(zone)
         if counted is not None:
             CONSUMPTION.add_packed(db, counted.days)
         days = {key: (*figures, 0) for key, figures in chunk.tally(zone).days.items()}
         CONSUMPTION.add(db, days, by=("period", "usage_type", "day"))
         _corrections(chunk, Days(zone), sums)
-        _moves(chunk, zone, sums)
+        _elsewhere(chunk.elsewhere, Days(zone), sums)
+        _moves(chunk, holdings, zone, sums)
         CONSUMPTION.add(db, sums)
 
 
-def _moves(chunk: Chunk, zone: ZoneInfo, sums: dict[Any, list[int]]) -> None:
-    for at, period, usage_type, quantity, less, more in chunk.moved:
-        day = BEGINNING if at is None else day_of(at, zone)
-        for side, change in ((less, -quantity), (more, quantity)):
+def _moves(chunk: Chunk, holdings: Holdings, zone: ZoneInfo, sums: dict[Any, list[int]]) -> None:
+    for one in chunk.moved:
+        day = BEGINNING if one.at is None else day_of(one.at, zone)
+        if isinstance(one, Went):
+            along = holdings.go(one)
+        else:
+            along = [(one.period, one.usage_type, one.quantity)]
+            holdings.move(one.less, *along[0][:2], -one.quantity)
+            holdings.move(one.more, *along[0])
+        for period, usage_type, quantity in along:
+            for side, change in ((one.less, -quantity), (one.more, quantity)):
+                for ordinal in side:
+                    _of(sums, (period, ordinal, usage_type, day))[_MOVED] += change
+
+
+def _elsewhere(found: Sequence[Elsewhere], days: Days, sums: dict[Any, list[int]]) -> None:
+    """What was drawn counts above its bucket, not where it was used."""
+    for started_at, period, usage_type, part, less, more in found:
+        day = days.of(started_at)
+        for side, change in ((less, -part), (more, part)):
             for ordinal in side:
-                _of(sums, (period, ordinal, usage_type, day))[_MOVED] += change
+                _of(sums, (period, ordinal, usage_type, day))[_DRAWN] += change
 
 
 def _corrections(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
@@ -91,6 +109,9 @@ def _corrections(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
             row[_AMOUNT] += sign * charge.amount
             row[_RECORDS] += sign
             row[_DRAWN] += sign * sum(part for bucket, part in charge.drawn if path.index(bucket) <= place)
+        for bucket, part in charge.drawn:
+            if bucket == path[0]:
+                _of(sums, (charge.period, bucket, charge.usage_type, BEGINNING))[_DRAWN] += sign * part
         for bucket, part in charge.credit:
             for node in path[path.index(bucket) :]:
                 _of(sums, (charge.period, node, MONEY, day))[_DRAWN] += sign * part

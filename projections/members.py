@@ -93,11 +93,12 @@ def apply(chunk: Chunk, db: Connection) -> None:
 def load(db: Connection, seq: int) -> Ordinals:
     """The ordinals of all members; the view must stand at this seq."""
     ordinals = Ordinals(seq)
-    found = db.execute("SELECT id, ordinal, parent, is_node, until FROM members ORDER BY ordinal")
-    for ident, ordinal, parent, is_node, until in found:
+    found = db.execute("SELECT id, ordinal, parent, is_node, since, until FROM members ORDER BY ordinal")
+    for ident, ordinal, parent, is_node, since, until in found:
         ordinals.enter(ident, ordinal, ROOT if parent is None else parent, is_node=is_node)
         if until is not None:
             ordinals.ended[ordinal] = until
+        ordinals.moved_at = max(ordinals.moved_at, since or 0)
     return ordinals
 
 

@@ -17,6 +17,8 @@ from ..domain.days import Days
 from ..domain.usage import MONEY
 
 Sums = dict[Any, list[int]]
+BEGINNING = 0
+"""A day before all periods: what has no day of its own."""
 
 
 class Used:
@@ -52,7 +54,8 @@ class Tally(NamedTuple):
     """By period, node, usage type, direction, zone, tariff and rate: records, quantity, billed, what
     allowances paid, overage, amount, and what money buckets paid."""
     days: Sums
-    """By period, ordinal, usage type and day: used, overage, amount, records, drawn from buckets."""
+    """By period, ordinal, usage type and day: used, overage, amount, records, drawn from buckets. Resources
+    only have what was drawn from their own, on no day."""
     sources: Sums
     """By source and usage type, whoever pays: records and amount."""
     others: list[Charge]
@@ -178,12 +181,13 @@ def _climb(told: Tally, ways: dict[Any, _Way]) -> None:
     """Charges of one way up go on together, and so do ways where they meet."""
     for used in told.used.values():
         used.used.update(used.used_own)
-    for (nodes, *_), way in ways.items():
+    for (nodes, usage_type, _, period), way in ways.items():
         consumed = way.of.consumed
         for ordinal, part in way.parts.items():
             consumed[ordinal] += part
             if ordinal not in nodes:
                 way.drawn += part
+                _add(told.days, (period, ordinal, usage_type, BEGINNING), (0, 0, 0, 0, part))
     while ways:
         ways = _up(told, ways)
 

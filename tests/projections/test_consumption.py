@@ -5,19 +5,24 @@ from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from backdated import DE
+from backdated import settle as settle_jobs
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from allotment.backend.following import catch_up
 from allotment.backend.log import recorded
 from allotment.backend.looking_back import past, rebuild_and_compare
+from allotment.domain.backdating import CorrectMerge, CorrectNodeMove
 from allotment.domain.bucket import Allocate, Granted, Return, Trade
 from allotment.domain.charging import UsageCharged
 from allotment.domain.contract import PeriodOpened, bounds_of
+from allotment.domain.correcting import CorrectMove
 from allotment.domain.events import encode
 from allotment.domain.hierarchy import AddNode, AddResource, MoveResource
-from allotment.domain.life import MoveNode
+from allotment.domain.life import CloseNode, MoveNode
 from allotment.domain.limit import SetLimit
+from allotment.domain.refusals import Refused
 from allotment.domain.sizing import Assumptions
 from allotment.projections import consumption
 from allotment.projections.balances import balances_under
@@ -65,6 +70,9 @@ def happenings():
                 lambda order, *rest: order(*rest), transfer, member, member, kind, st.just(PERIOD), quantity
             ),
             st.builds(AddNode, st.just("added"), st.sampled_from(NODES), st.just("Added"), st.just("group")),
+            st.builds(MoveNode, st.sampled_from(("emea", "sales", "apac")), st.sampled_from(NODES)),
+            st.tuples(st.sampled_from(["r1", "r2", "r3"]), st.sampled_from(NODES)),
+            st.builds(CloseNode, st.sampled_from(("sales", "apac", "added")), st.sampled_from(NODES)),
             st.integers(1, 3 * DAY),
         ),
         max_size=40,
@@ -90,15 +98,90 @@ def test_after_any_history_days_are_what_the_log_tells_and_end_where_the_balance
                 made.now += what
             case (line, kind, quantity, ago):
                 made.use(line, kind, quantity, at=made.now - 1 - ago * DAY)
+            case (line, node):
+                made.do(MoveResource(line, node, made.now))
             case _:
                 made.do(what)
     made.commit()
     catch_up(made.isolation, made.tenant, chunk=chunk)
+    assert rebuild_and_compare(made.isolation, made.tenant) == []
     with reading(made) as db:
         _check_days(db, made)
         for period in made.state.contracts.periods:
             for usage_type in ("voice", "data"):
                 _check_ends(db, made, period, usage_type)
+
+
+class Company:
+    """The enterprise, as jobs that charge again are carried out on it (`backdated.py`)."""
+
+    def __init__(self, made):
+        self.made, self.tenant, self.do = made, made.state, lambda command, now: made.do(command)
+
+    @property
+    def history(self):
+        self.made.commit()
+        return [recorded(row).event for row in self.made.log.read()]
+
+    def ask(self, command, now):
+        try:
+            return self.tenant.decide(command, now)
+        except Refused as refusal:
+            return refusal.code
+
+
+HANDED = [Allocate("acme", to, "voice", PERIOD, 90) for to in ("r1", "emea", "sales", "apac")]
+
+
+def corrected_happenings():
+    line, quantity, ago = st.sampled_from(MEMBERS[4:]), st.integers(1, 60_000), st.integers(0, 30)
+    given_to = (st.sampled_from(MEMBERS), st.just("voice"), st.just(PERIOD), quantity)
+    corrections = (
+        st.tuples(st.just(order), st.sampled_from(members), st.sampled_from(NODES), ago)
+        for order, members in (
+            (CorrectNodeMove, NODES[1:]),
+            (CorrectMove, MEMBERS[4:]),
+            (CorrectMerge, NODES[1:]),
+        )
+    )
+    allocated = st.builds(Allocate, st.just("acme"), *given_to)
+    used = st.tuples(line, quantity, ago)
+    return st.lists(st.one_of(used, allocated, *corrections, st.integers(1, DAY)), max_size=24)
+
+
+@settings(
+    max_examples=6,
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(history=corrected_happenings(), chunk=st.sampled_from([5, 5_000]))
+@example(history=[*HANDED, ("r1", 60, 1), (CorrectNodeMove, "sales", "apac", 20), ("r2", 60, 25)], chunk=5)
+@example(history=[*HANDED, ("r1", 60, 1), (CorrectMerge, "sales", "apac", 20), ("r2", 60, 25)], chunk=5_000)
+@example(history=[*HANDED, ("r1", 60, 1), (CorrectMove, "r1", "apac", 20), ("r1", 60, 25)], chunk=5_000)
+def test_days_end_where_balances_stand_also_after_what_was_dated_back(enterprise, history, chunk):
+    made = enterprise().opened()
+    made.now += 3 * DAY
+    company = Company(made)
+    for number, what in enumerate(history):
+        match what:
+            case int():
+                made.commit()
+                made.now += what
+            case (line, quantity, ago):
+                made.use(line, "voice", quantity, DE, at=made.now - 1 - ago * DAY // 10)
+            case (order, member, node, ago):
+                made.do(order(f"j{number}", member, node, made.now - ago * DAY // 10))
+                settle_jobs(company, made.now)
+            case _:
+                made.do(what)
+    made.commit()
+    catch_up(made.isolation, made.tenant, chunk=chunk)
+    assert rebuild_and_compare(made.isolation, made.tenant) == []
+    with reading(made) as db:
+        for period in made.state.contracts.periods:
+            _check_ends(db, made, period, "voice")
 
 
 def _check_days(db, made):

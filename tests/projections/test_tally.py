@@ -13,7 +13,7 @@ from allotment.domain.policy import PERSONAL
 from allotment.domain.usage import MONEY
 from allotment.projections.consumption import CONSUMPTION
 from allotment.projections.tables import BY_INDEX
-from allotment.projections.tally import tally
+from allotment.projections.tally import BEGINNING, tally
 
 ZONE = ZoneInfo("Europe/Berlin")
 NOVEMBER = 1_793_491_200_000_000
@@ -103,8 +103,8 @@ def count(one, used, lines, days):
             used[period, of][ordinal, "consumed"] += part
             for above in one.path[one.path.index(ordinal) :]:
                 # A resource has days of its own in money only.
-                if above != one.path[0] or of == MONEY:
-                    days[period, above, of, day][4] += part
+                on = day if above != one.path[0] or of == MONEY else BEGINNING
+                days[period, above, of, on][4] += part
     credit = sum(part for _, part in one.credit)
     allowed = one.billed - one.overage
     key = (period, one.path[1], kind, one.direction, one.zone, one.tariff, one.rate)

@@ -144,19 +144,23 @@ class Slice:
         positions: Sequence[str] = (),
     ) -> None:
         """Items of one caller, records or commands; `before` and `positions` one for each, or none."""
-        if len(items) == 1:
-            # What single callers ask for; there may be a thousand of them in a slice.
-            self.items.append(items[0])
-            self.actors.append(actor)
-            self.before.append(before[0] if before else None)
-            self.positions.append(positions[0] if positions else "")
-        else:
-            self.items += items
-            self.actors += [actor] * len(items)
-            self.before += before or [None] * len(items)
-            self.positions += positions or [""] * len(items)
-        if type(items[0]) is Order:
-            self.charged_by_commands += [one for item in items for one in _charged_by(item)]
+        self.add_run(items, [actor] * len(items), before, positions or [""] * len(items))
+
+    def add_run(
+        self,
+        items: Sequence[Usage | Order],
+        actors: Sequence[str],
+        before: Sequence[Any],
+        positions: Sequence[str],
+    ) -> None:
+        """Items of a caller each; `before` one for each, or none."""
+        self.items += items
+        self.actors += actors
+        self.before += before or [None] * len(items)
+        self.positions += positions
+        self.charged_by_commands += [
+            one for item in items if type(item) is Order for one in _charged_by(item)
+        ]
 
     def charge_also(self, identities: Iterable[bytes]) -> None:
         self.charged_by_commands += [one for one in identities if one not in self.charged_by_commands]

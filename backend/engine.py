@@ -184,12 +184,31 @@ class Engine:
 
         `first`: somebody waits for leave to go on; they go before bulk usage.
         """
+        if len(records) == 1 and (writer := self._open_here(tenant)) is not None:
+            # Who comes with one record pays for each step on the way: there are none but these.
+            try:
+                return await writer.submit_one(
+                    records[0], actor, positions[0] if positions else "", first=first
+                )
+            except Moved:
+                self._drop_lost(tenant, writer)
+                if self.sharing is None:
+                    raise
         if self.sharing is None:
             return await self.charge_here(tenant, records, actor, positions, first=first)
         if self.sharing.holds(tenant):
             with contextlib.suppress(Moved):
                 return await self.charge_here(tenant, records, actor, positions, first=first)
         return await self.sharing.charge(tenant, records, actor, positions, first=first)
+
+    def _open_here(self, tenant: UUID) -> Writer | None:
+        """The tenant's writer, where it is open and this engine's to use."""
+        if self.sharing is not None and not self.sharing.holds(tenant):
+            return None
+        opening = self._writers.get(tenant)
+        if opening is None or not opening.done() or opening.cancelled() or opening.exception() is not None:
+            return None
+        return opening.result()
 
     async def carry_out_here(self, tenant: UUID, order: Order, actor: str) -> Answer:
         """By the writer of this engine; raises Moved where the tenant is another's."""
@@ -524,12 +543,13 @@ class Engine:
 class _Use:
     """How many requests hold a tenant's writer now, and when it was last used."""
 
-    __slots__ = ("last", "requests", "seq")
+    __slots__ = ("asked", "last", "requests")
 
     def __init__(self) -> None:
         self.requests = 0
         self.last = time.monotonic()
-        self.seq = 0
+        self.asked = 0
+        """Of the writer, when it was last looked at."""
 
     def __enter__(self) -> None:
         self.requests += 1
@@ -540,8 +560,8 @@ class _Use:
 
     def is_over(self, writer: Writer, before: float) -> bool:
         """Whether nobody has used the writer since; one that halted waits for somebody to look."""
-        if writer.seq != self.seq:
-            self.seq, self.last = writer.seq, time.monotonic()
+        if writer.asked != self.asked:
+            self.asked, self.last = writer.asked, time.monotonic()
         return not self.requests and not writer.waiting and self.last < before and not writer.halted
 
 

@@ -31,7 +31,6 @@ from .deciding import (
     Answer,
     Decider,
     Order,
-    Outcome,
     Repeated,
     Slice,
     Usage,
@@ -39,6 +38,7 @@ from .deciding import (
     pseudonymous,
 )
 from .intake.gate import checked
+from .lanes import Answered, Lane, Share
 from .log import Fenced, Group, Head, KeyStored, Log, LogUnavailable, NotHeld, answer_of
 from .native import using
 
@@ -111,9 +111,11 @@ class Writer:
         self._on_commit = on_commit
         self._may_decide = may_decide
         """Whether the lease holds: while it does not, nothing is decided, and all wait."""
-        self._first: deque[_Request] = deque()
-        self._inbox: deque[_Request] = deque()
-        self._again: deque[_Share] = deque()
+        self._first = Lane(goes_first=True)
+        self._inbox = Lane(goes_first=False)
+        self._again: deque[Share] = deque()
+        self.asked = 0
+        """Requests taken since it was opened: who looks again sees whether anybody came."""
         self._waiting = 0
         self._first_waiting = 0
         """Of those waiting: what goes first."""
@@ -127,7 +129,7 @@ class Writer:
         self._task: asyncio.Task[None] | None = None
         self._closing = False
         self._lost = False
-        self._in_hand: list[_Share] = []
+        self._in_hand: list[Share] = []
         """What is being decided: neither in the inbox nor in a group."""
         self._failing_since: float | None = None
         self._failures_in_a_row = 0
@@ -187,8 +189,7 @@ class Writer:
         return await self.carry_out(Order(command, key), actor)
 
     async def carry_out(self, order: Order, actor: str) -> Answer:
-        answers = await self._ask([order], actor, (), first=True)
-        answer = answers[0]
+        answer = (await self._ask_one(order, actor, "", first=True))[0]
         if isinstance(answer, Refused):
             raise answer
         if isinstance(answer, Repeated):
@@ -203,37 +204,54 @@ class Writer:
 
         `first`: somebody waits for leave to go on; they go before bulk usage.
         """
+        if len(records) == 1:
+            return await self.submit_one(records[0], actor, positions[0] if positions else "", first=first)
         if not records:
             return []
         self._check_room(len(records), first=first)
-        native, items = using.native(), list(records)
-        if native is None or not native.all_sound(items):
-            sealer = self._deciding().sealer
-            items = [checked(record) for record in records]
-            if any(type(item) is not UsageRecord for item in items):
-                items = [pseudonymous(item, sealer) for item in items]
-        return await self._ask(items, actor, positions, first=first)
+        return await self._ask(self._checked(list(records)), actor, positions, first=first)
 
-    def _ask(
-        self, items: list[Any], actor: str, positions: Sequence[str], *, first: bool
-    ) -> asyncio.Future[list[Any]]:
-        """Let them wait for their turn. No coroutine: of what single records cost, callers are most."""
+    def submit_one(
+        self, record: Usage, actor: str, position: str = "", *, first: bool = False
+    ) -> asyncio.Future[list[UsageOutcome]]:
+        """The same for one record. No coroutine: of what single records cost, callers are most."""
+        return self._ask_one(self._checked([record])[0], actor, position, first=first)
+
+    def _checked(self, items: list[Usage]) -> list[Usage]:
+        native = using.native()
+        if native is not None and native.all_sound(items):
+            return items
+        sealer = self._deciding().sealer
+        items = [checked(record) for record in items]
+        if all(type(item) is UsageRecord for item in items):
+            return items
+        return [pseudonymous(item, sealer) for item in items]
+
+    def _ask(self, items: list[Any], actor: str, positions: Sequence[str], *, first: bool) -> Answered:
+        """Let them wait for their turn."""
+        answered = self._enter(len(items), first=first)
+        (self._first if first else self._inbox).add(items, actor, positions, answered)
+        return answered
+
+    def _ask_one(self, item: Any, actor: str, position: str, *, first: bool) -> Answered:
+        answered = self._enter(1, first=first)
+        (self._first if first else self._inbox).add_one(item, actor, position, answered)
+        return answered
+
+    def _enter(self, count: int, *, first: bool) -> Answered:
+        """Take so many in, and wake up; raises what keeps them out."""
         if self._halted is not None:
             raise Halted(str(self._halted)) from self._halted
         if self._closing:
             raise Moved("the writer is closing: send it again")
-        self._check_room(len(items), first=first)
-        answered = asyncio.get_running_loop().create_future()
-        request = _Request(items, actor, positions, answered, first=first)
-        self._waiting += len(items)
+        self._check_room(count, first=first)
+        self.asked += 1
+        self._waiting += count
         if first:
-            self._first_waiting += len(items)
+            self._first_waiting += count
             self._first_came = time.monotonic()
-            self._first.append(request)
-        else:
-            self._inbox.append(request)
         self._wake.set()
-        return answered
+        return asyncio.get_running_loop().create_future()
 
     def _check_room(self, count: int, *, first: bool) -> None:
         waiting = self._first_waiting if first else self._waiting - self._first_waiting
@@ -355,20 +373,20 @@ class Writer:
             decider.seen.remember(key, digest, status)
         return True
 
-    def _take_slice(self) -> "list[_Share]":
+    def _take_slice(self) -> list[Share]:
         """What is decided next: first what was decided before its commit failed."""
-        taken: list[_Share] = []
+        taken: list[Share] = []
         size = 0
         while self._again and (not taken or size + self._again[0].size <= SLICE_MAX):
             taken.append(self._again.popleft())
             size += taken[-1].size
         if taken:
             return taken
-        taken = _take(self._first, SLICE_MAX - BULK_SHARE if self._inbox else SLICE_MAX)
+        taken = self._first.take(SLICE_MAX - BULK_SHARE if self._inbox else SLICE_MAX)
         room = SLICE_MAX - sum(share.size for share in taken)
         if self._inbox and time.monotonic() - self._first_came < BESIDE_SECONDS:
             room = min(room, SLICE_BESIDE)
-        return taken + _take(self._inbox, room)
+        return taken + self._inbox.take(room)
 
     def _take_off(self) -> None:
         """Send the open group to the disk; one that stores nothing is answered at once."""
@@ -471,23 +489,19 @@ class Writer:
 
     def _resolve(self, opened: "_OpenGroup") -> None:
         for share in opened.shares:
-            request, self._waiting = share.request, self._waiting - share.size
-            if request.answer(share) and not request.answered.done():
-                request.answered.set_result(request.outcomes)
-            if request.first:
+            self._waiting -= share.size
+            if share.goes_first:
                 self._first_waiting -= share.size
+            share.answer()
 
     def _fail_all(self, error: Exception) -> None:
-        requests = {id(request): request for request in (*self._first, *self._inbox)}
-        requests |= {id(share.request): share.request for share in [*self._again, *self._in_hand]}
-        for opened in (self._open, *(flight.opened for flight in self._flying)):
-            if opened is not None:
-                requests |= {id(share.request): share.request for share in opened.shares}
-        for request in requests.values():
-            if not request.answered.done():
-                request.answered.set_exception(error)
-        self._first.clear()
-        self._inbox.clear()
+        groups = [self._open] if self._open is not None else []
+        groups += [flight.opened for flight in self._flying]
+        decided = [share for group in groups for share in group.shares]
+        for share in [*self._again, *self._in_hand, *decided]:
+            share.fail(error)
+        self._first.fail(error)
+        self._inbox.fail(error)
         self._again.clear()
         self._in_hand = []
         self._open = None
@@ -497,77 +511,6 @@ class Writer:
         return asyncio.get_running_loop().run_in_executor(self._executor, work)
 
 
-class _Request:
-    """What one caller waits for."""
-
-    __slots__ = ("actor", "answered", "first", "items", "left", "next", "outcomes", "positions")
-
-    def __init__(
-        self,
-        items: list[Any],
-        actor: str,
-        positions: Sequence[str],
-        answered: asyncio.Future[list[Any]],
-        *,
-        first: bool,
-    ) -> None:
-        self.first = first
-        self.items = items
-        self.actor = actor
-        self.positions = positions
-        self.answered = answered
-        self.outcomes: list[Any] = []
-        self.left = len(items)
-        self.next = 0
-
-    def answer(self, share: "_Share") -> bool:
-        """Take in what became of a part; whether it was the last."""
-        if share.size == len(self.items):
-            self.outcomes, self.left = share.outcomes, 0
-            return True
-        if not self.outcomes:
-            self.outcomes = [None] * len(self.items)
-        self.outcomes[share.first : share.upto] = share.outcomes
-        self.left -= share.size
-        return not self.left
-
-
-class _Share:
-    """The part of a request that is decided in one slice."""
-
-    __slots__ = ("before", "first", "outcomes", "request", "size", "upto")
-
-    def __init__(self, request: _Request, first: int, upto: int) -> None:
-        self.request = request
-        self.first = first
-        self.upto = upto
-        self.size = upto - first
-        self.outcomes: list[Outcome] = []
-        self.before: list[Outcome] = []
-        """What it was decided to be before its commit failed, if that may be stored."""
-
-    def enter(self, slice: Slice) -> None:
-        request, first, upto = self.request, self.first, self.upto
-        if self.size == len(request.items):
-            slice.add(request.items, request.actor, self.before, request.positions)
-            return
-        slice.add(request.items[first:upto], request.actor, self.before, request.positions[first:upto])
-
-
-def _take(lane: "deque[_Request]", room: int) -> list[_Share]:
-    """The next in a lane, in order; a request may be taken in parts."""
-    taken: list[_Share] = []
-    while lane and room:
-        request = lane[0]
-        upto = min(len(request.items), request.next + room)
-        taken.append(_Share(request, request.next, upto))
-        room -= upto - request.next
-        request.next = upto
-        if upto == len(request.items):
-            lane.popleft()
-    return taken
-
-
 class _OpenGroup:
     """A group being decided, and whose shares wait for it."""
 
@@ -575,7 +518,7 @@ class _OpenGroup:
 
     def __init__(self, group: Group) -> None:
         self.group = group
-        self.shares: list[_Share] = []
+        self.shares: list[Share] = []
 
 
 class _Flight(NamedTuple):

@@ -98,6 +98,8 @@ def _ended(pgconn: pq.abc.PGconn, trouble: bytes | None) -> PQGen[None]:
 
 
 def _check(results: list[pq.abc.PGresult], connection: Connection) -> None:
+    if not results:
+        raise psycopg.OperationalError("the server said nothing")
     for result in results:
         if result.status == pq.ExecStatus.FATAL_ERROR:
             raise error_from_result(result, encoding=connection.info.encoding)

@@ -54,6 +54,8 @@ GROUP_BESIDE = 300
 """Events in one commit, about, while somebody authorises: a large one takes long, for nobody's good."""
 SECOND_MIN = 300
 """Events that make a group worth sending while the one before is being committed."""
+LOOKING_SECONDS = 0.001
+"""How often the writer looks whether a full group may go."""
 BULK_SHARE = 100
 """Of each full slice, what is kept for bulk usage that waits: a fifth."""
 INBOX_MAX = 50_000
@@ -292,6 +294,8 @@ class Writer:
             await self._decide_slice()
         if self._may_take_off():
             self._take_off()
+        elif self._is_full() and self._is_being_sent():
+            await asyncio.wait([self._flying[0].commit], timeout=LOOKING_SECONDS)
         elif self._is_full() or not self._has_more() or self._is_awaited():
             await self._land()
             return
@@ -308,6 +312,11 @@ class Writer:
             and ahead.sent
             and len(opened.group.states) >= SECOND_MIN
         )
+
+    def _is_being_sent(self) -> bool:
+        """Whether a second group might go before what became of the first is known."""
+        flight = self._flying[0]
+        return len(self._flying) == 1 and not (flight.opened.group.sent or flight.commit.done())
 
     def _is_awaited(self) -> bool:
         """Whether a commit is done while somebody authorises: bulk usage alone would fill its group first."""

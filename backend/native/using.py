@@ -8,8 +8,8 @@ what it was written for: another form of a record or a charge, and nothing nativ
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from functools import cache
+from hashlib import blake2b
 from importlib import import_module
 from typing import Any, Protocol, cast
 

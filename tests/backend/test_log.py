@@ -11,6 +11,7 @@ import pytest
 from eventsourcing.persistence import StoredEvent
 from fixtures_writer import NOON, Store
 
+from allotment.backend import appending
 from allotment.backend.log import (
     Fenced,
     Group,
@@ -327,7 +328,8 @@ GROUPS = 12
 GROUP_EVENTS = 5
 
 
-def test_a_reader_beside_eight_slow_writers_sees_every_event_once_and_in_order(isolation, database):
+def test_a_reader_beside_eight_slow_writers_sees_every_event_once_and_in_order(isolation, linger):
+    linger(lambda group: 0.002 + (group.tenant.int + group.seen) % 5 * 0.008)
     stores = [Store(isolation) for _ in range(TENANTS)]
     seen = {store.tenant: [] for store in stores}
     done = threading.Event()
@@ -341,7 +343,7 @@ def test_a_reader_beside_eight_slow_writers_sees_every_event_once_and_in_order(i
             if finished and after == reader.head().seq:
                 return
 
-    writers = [threading.Thread(target=_slowly, args=(database, store)) for store in stores]
+    writers = [threading.Thread(target=_keep_appending, args=(store,)) for store in stores]
     readers = [threading.Thread(target=tail, args=(store,)) for store in stores]
     for thread in (*writers, *readers):
         thread.start()
@@ -353,62 +355,54 @@ def test_a_reader_beside_eight_slow_writers_sees_every_event_once_and_in_order(i
     assert {tuple(seqs) for seqs in seen.values()} == {tuple(range(1, GROUPS * GROUP_EVENTS + 1))}
 
 
-def _slowly(database, store):
-    """Appends whose transactions stay open for a while, each for another while."""
-    isolation = _Lingering(database)
-    log = PostgresLog(isolation, store.tenant)
-    head = log.claim()
-    for number in range(GROUPS):
-        isolation.linger_seconds = 0.002 + (store.tenant.int + number) % 5 * 0.008
+def _keep_appending(store):
+    head = store.log.claim()
+    for _ in range(GROUPS):
         group = group_of(store, head, *(uuid4().bytes for _ in range(GROUP_EVENTS)))
-        log.append(group)
+        store.log.append(group)
         head = Head(group.last, group.epoch, group.peaks)
-    isolation.close()
 
 
-class _Lingering(Isolation):
-    """Waits between the last statement and the commit, as a slow disk does."""
+@pytest.fixture
+def linger(monkeypatch):
+    """Lets appends wait between their last statement and the commit, as on a slow disk."""
+    said = appending._said
 
-    linger_seconds = 0.0
+    def wait(seconds):
+        def slowly(group):
+            whole = said(group)
+            assert whole.endswith("; COMMIT")
+            return whole.replace("; COMMIT", f"; SELECT pg_sleep({seconds(group)}); COMMIT")
 
-    def __init__(self, database):
-        super().__init__(database)
+        monkeypatch.setattr(appending, "_said", slowly)
 
-    def transaction(self, tenant, role="app"):
-        return _linger(super().transaction(tenant, role), self.linger_seconds)
-
-
-class _linger:  # noqa: N801  (reads as what it does)
-    def __init__(self, transaction, seconds):
-        self._transaction, self._seconds = transaction, seconds
-
-    def __enter__(self):
-        return self._transaction.__enter__()
-
-    def __exit__(self, *error):
-        time.sleep(self._seconds)
-        return self._transaction.__exit__(*error)
+    return wait
 
 
-def test_a_group_that_races_a_claim_is_stored_before_it_or_not_at_all(postgres, database):
+def test_a_group_that_races_a_claim_is_stored_before_it_or_not_at_all(postgres, linger):
     """The claim waits for the append that is under way, and then knows where it ended."""
+    linger(lambda _: 0.3)
     head = postgres.log.claim()
-    isolation = _Lingering(database)
-    isolation.linger_seconds = 0.3
-    slow = PostgresLog(isolation, postgres.tenant)
-    appending = threading.Thread(target=slow.append, args=(group_of(postgres, head, key(1), key(2)),))
-    appending.start()
-    time.sleep(0.15)
+    group = group_of(postgres, head, key(1), key(2))
+    thread = threading.Thread(target=postgres.log.append, args=(group,))
+    thread.start()
+    _until(lambda: group.sent)
     taken_over = postgres.log.claim()
-    appending.join()
-    isolation.close()
+    thread.join()
     assert taken_over[:2] == (2, head.epoch + 1)
+
+
+def _until(holds):
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.005)
 
 
 @pytest.mark.parametrize(("connections", "tenants"), [(1, 1), (2, 2)])
 def test_as_many_tenants_as_there_are_connections_can_append_at_once(database, connections, tenants):
     isolation = Isolation(database, pool_max=connections)
-    isolation._pool("app").timeout = 1.5
+    isolation._pool("appending").timeout = 1.5
     stores = [Store(isolation) for _ in range(tenants)]
     heads = [store.log.claim() for store in stores]
     together, troubles = threading.Barrier(tenants), []

@@ -76,7 +76,10 @@ def test_what_is_counted_and_the_tally_of_the_rest_are_the_tally_of_all(given_ch
     line = ("period", "node", "usage_type", "direction", "zone", "tariff", "rate")
     figures = ("records", "quantity", "billed", "from_allowance", "overage", "amount", "credit")
     assert named(whole.lines, figures) == summed(named(rest.lines, figures), keyed(counted.lines, line))
-    day, figures = ("period", "ordinal", "usage_type", "day"), ("used", "overage", "amount", "records", "drawn")
+    day, figures = (
+        ("period", "ordinal", "usage_type", "day"),
+        ("used", "overage", "amount", "records", "drawn"),
+    )
     assert named(whole.days, figures) == summed(named(rest.days, figures), keyed(counted.days, day))
     names = ("records", "amount")
     assert named(whole.sources, names) == summed(named(rest.sources, names), named(counted.sources, names))

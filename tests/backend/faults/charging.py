@@ -11,6 +11,7 @@ from uuid import UUID
 import structlog
 from fixtures_writer import ROOT, call
 
+from allotment.backend import writer
 from allotment.backend.engine import Engine
 from allotment.backend.writer import Unavailable
 from allotment.tenants.isolation import Isolation
@@ -21,7 +22,8 @@ CALLERS = 6
 
 async def main(database_url: str, tenant: str, first: int, lines: int, pause: float) -> None:
     isolation = Isolation(database_url)
-    isolation._pool("app").timeout = 2
+    isolation._pool("app").timeout = isolation._pool("appending").timeout = 2
+    writer.SECOND_MIN = BATCH  # so that two groups are under way often
     async with Engine(isolation, ROOT) as engine:
 
         async def keep_charging(caller: int) -> None:

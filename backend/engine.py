@@ -16,11 +16,11 @@ from uuid import UUID
 
 import structlog
 
-from ..domain.backdating import Correction
 from ..domain.bucket import Allocate
 from ..domain.charging import UsageRejected, UsageSuspended
 from ..domain.contract import SignContract
 from ..domain.events import Recorded
+from ..domain.inventory_dated import AnyCorrection
 from ..domain.limit import SetLimit
 from ..domain.limits_at_once import at_once
 from ..domain.policy import SetPolicy
@@ -167,7 +167,7 @@ class Engine:
             return await self.carry_out_here(tenant, order, actor)
         return await self.sharing.carry_out(tenant, order, actor)
 
-    async def begin_rating(self, tenant: UUID, command: StartRating | Correction, actor: str) -> Answer:
+    async def begin_rating(self, tenant: UUID, command: StartRating | AnyCorrection, actor: str) -> Answer:
         """Begin to rate charges again, once for each name of a job; it is carried on by itself."""
         return await self.carry_out(tenant, Order(command, start_key(command.job)), actor)
 

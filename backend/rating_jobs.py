@@ -12,8 +12,8 @@ from uuid import UUID
 import structlog
 from msgspec import Struct
 
-from ..domain.backdating import Correction
 from ..domain.difference import Difference
+from ..domain.inventory_dated import AnyCorrection
 from ..domain.rating_job import FinishRating, RatingJob, Scope
 from ..domain.refusals import Refused
 from ..domain.rerated import RerateCharges
@@ -172,7 +172,7 @@ class RatingJobs:
         scope: Scope,
         progress: Progress = lambda done, of: None,
         *,
-        correction: Correction | None = None,
+        correction: AnyCorrection | None = None,
     ) -> tuple[int, Difference]:
         """What rating a scope again would change, and the seq that was looked up to; raises Refused.
 

@@ -15,10 +15,10 @@ from hashlib import sha256
 
 from msgspec import Struct
 
-from ..domain.backdating import Correction
 from ..domain.charging import ChargeUsage, UsageCharged, UsageRejected
 from ..domain.contract import OpenPeriod, PeriodNotOpen
 from ..domain.difference import Difference
+from ..domain.inventory_dated import AnyCorrection
 from ..domain.ordering import Ordering, Tracks
 from ..domain.ordering import parts as in_parts
 from ..domain.planned import Counting
@@ -337,7 +337,7 @@ def preview(
     now: int,
     *,
     upto: int,
-    correction: Correction | None = None,
+    correction: AnyCorrection | None = None,
     progress: Progress = lambda done, of: None,
 ) -> Difference:
     """What rating this scope again would change. Only the state that is given becomes another. Blocks.

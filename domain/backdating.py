@@ -179,31 +179,32 @@ class Backdating:
         self._life = life
 
     def decide(self, command: Correction, now: int) -> Sequence[Told]:
-        self._check_alone()
+        self.check_alone()
         if isinstance(command, CorrectMove):
             self._life.check_asked(MoveResource(command.resource, command.node, 0, command.expected))
             parts = (self._hierarchy, self._contracts, self._rollovers, self._rerating)
             return decide_correction(command, *parts, now)
         check_text("note", command.note, empty=True)
         if isinstance(command, CorrectAdd):
-            self._check_open(command.since, now)
+            self.check_open(command.since, now)
             told, scope = self._added(command)
         else:
             member = self._member(command)
             self._life.check_version(member, command.expected)
-            self._check_open(_moment(command), now)
+            self.check_open(_moment(command), now)
             told, scope = self._changed(command, member)
         started = StartRating(command.job, scope, CAUSE, command.note, command.shown)
         begun = self._rerating.decide(started, now)
         return [*told, *begun]  # type: ignore[list-item]
 
-    def _check_alone(self) -> None:
+    def check_alone(self) -> None:
         """Each is charged by where all stood at its beginning: another would pull it away meanwhile."""
         for name, job in self._rerating.jobs.items():
-            if job.started.scope.guided:
-                raise Refused("correction_runs", job=name)
+            started = job.started
+            if started.scope.guided:
+                raise Refused("correction_runs", job=name, note=started.note, changed=job.changed)
 
-    def _check_open(self, at: int, now: int) -> None:
+    def check_open(self, at: int, now: int) -> None:
         if at >= now:
             raise Refused("not_in_the_past", at=at, now=now)
         opened = self._contracts.period_at(at)

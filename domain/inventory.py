@@ -55,6 +55,12 @@ FIELDS = {
     "ends_already": "status",
     "unknown_status": "status",
     "kind_stays": "kind",
+    "not_in_the_past": "since",
+    "period_closed": "since",
+    "joined_already": "since",
+    "lines_change_now": "lines",
+    "suspended_already": "status",
+    "not_suspended": "status",
 }
 """The column that a refusal of a line is about; else its id."""
 REMEDIES = {
@@ -65,12 +71,15 @@ REMEDIES = {
     "identity_in_use": "end or change the other holder of this line first",
     "identity_twice": "give each line once",
     "too_many_identities": "give fewer lines",
-    "in_the_past": "leave `since` empty for now, or give a moment to come",
+    "in_the_past": "leave it empty for now, give a moment to come, or name a job that charges again",
     "not_after_last_move": "give a moment after its last move",
     "not_after_last_change": "give a moment after its last change",
     "resource_ended": "add a resource under another id",
     "unknown_status": "use active, suspended or ended",
     "kind_stays": "end it, and add one of the other kind",
+    "period_closed": "give a moment in a period that is open: what was charged before stays",
+    "joined_already": "give a moment before it was there",
+    "lines_change_now": "leave the date empty to change lines, in a file of its own: they are not dated back",
     "bad_text": "1 to 200 printable characters",
     "exists_already": "choose another id: a node has this one",
     "resource_twice": "say all of a resource in one line",
@@ -98,16 +107,30 @@ class ChangeInventory(Struct, frozen=True, array_like=True):
     note: str = ""
 
 
+class CorrectInventory(Struct, frozen=True, array_like=True):
+    """The same where lines may be about moments that are over: what was used since is charged again."""
+
+    job: str
+    lines: tuple[Line, ...]
+    note: str = ""
+    shown: str = ""
+    """The digest of the difference that was shown to whoever confirmed it."""
+
+
 def decide_inventory(command: ChangeInventory, hierarchy: Hierarchy, life: Life, now: int) -> list[Happened]:
     check_text("note", command.note, empty=True)
     if not 0 < len(command.lines) <= LINES_MAX:
         raise Refused("too_many_lines", lines=len(command.lines), lines_max=LINES_MAX)
-    draft = _Draft(hierarchy)
-    deciding = _Deciding(draft, life.drafted(draft), now, command.note)
+    draft = Draft(hierarchy)
+    return line_by_line(command.lines, Deciding(draft, life.drafted(draft), now, command.note))
+
+
+def line_by_line(lines: Sequence[Line], deciding: "Deciding") -> list[Happened]:
+    """All of them, or every one that cannot be, with the reason."""
     events: list[Happened] = []
     refused: list[dict[str, Any]] = []
     seen: set[str] = set()
-    for line in command.lines:
+    for line in lines:
         try:
             if line.resource in seen:
                 raise Refused("resource_twice", resource=line.resource)
@@ -118,7 +141,7 @@ def decide_inventory(command: ChangeInventory, hierarchy: Hierarchy, life: Life,
     if refused:
         raise Refused("lines_refused", lines=refused[:TOLD_MAX], refused=len(refused))
     if not events:
-        raise Refused("nothing_to_change", lines=len(command.lines))
+        raise Refused("nothing_to_change", lines=len(lines))
     return events
 
 
@@ -134,10 +157,10 @@ def _told(line: Line, refusal: Refused) -> dict[str, Any]:
     }
 
 
-class _Deciding:
+class Deciding:
     """Line after line, each against what came of those before."""
 
-    def __init__(self, draft: "_Draft", life: Life, now: int, note: str) -> None:
+    def __init__(self, draft: "Draft", life: Life, now: int, note: str) -> None:
         self._draft = draft
         self._life = life
         self._now = now
@@ -254,7 +277,7 @@ class _Layered(list[Member]):
         self._size += 1
 
 
-class _Draft(Hierarchy):
+class Draft(Hierarchy):
     """A hierarchy to try changes of resources on: what they touch is copied first."""
 
     def __init__(self, hierarchy: Hierarchy) -> None:
@@ -288,7 +311,7 @@ class _Draft(Hierarchy):
         mine.stays = known.stays.copy()
         self.members[known.ordinal] = mine
         self.by_id[known.id] = mine
-        for token in {identity.token for identity in known.identities}:
+        for token in set(self.tokens_of(known)):
             self.by_token[token] = tuple(_holder(holder, known, mine) for holder in self.by_token[token])
 
 

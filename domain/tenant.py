@@ -54,7 +54,8 @@ from .hierarchy import (
     ResourceEnded,
     ResourceMoved,
 )
-from .inventory import ChangeInventory, decide_inventory
+from .inventory import ChangeInventory, CorrectInventory, decide_inventory
+from .inventory_dated import decide_dated
 from .lateness import LateRuleSet, SetLateRule
 from .life import LifeCommand, LifeEvent
 from .limit import Limits, LimitSet, SetAnyLimit, SetLimit, ThresholdCrossed, check_limit
@@ -205,7 +206,14 @@ AgreementCommand = (
 )
 
 HierarchyCommand = (
-    Correction | AddNode | AddResource | MoveResource | EndResource | LifeCommand | ChangeInventory
+    Correction
+    | AddNode
+    | AddResource
+    | MoveResource
+    | EndResource
+    | LifeCommand
+    | ChangeInventory
+    | CorrectInventory
 )
 
 Command = (
@@ -564,6 +572,9 @@ class Tenant:
                 return [*self.backdating.decide(command, now)]
             case ChangeInventory():
                 return [*decide_inventory(command, self.hierarchy, self.life, now)]
+            case CorrectInventory():
+                parts = (self.hierarchy, self.life, self.contracts, self.rollovers, self.rerating)
+                return [*decide_dated(command, *parts, now)]
             case _:
                 return [*self.life.decide(command, now)]
 

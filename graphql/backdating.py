@@ -30,6 +30,7 @@ from ..tenants.access import NotPermitted, require
 from .asking import Reach, reach_of
 from .changing import ForeseenEvent, bad_key, foreseen_events
 from .context import Context, Info, TryAgain
+from .correction_runs import CorrectionRuns, correction_runs
 from .problems import IdempotencyMismatch, InvalidInput, UnknownNode
 from .problems import NotPermitted as NotPermittedProblem
 from .problems import TryAgain as TryAgainProblem
@@ -43,7 +44,7 @@ from .rerating import (
     shown_difference,
 )
 from .scalars import Moment
-from .wording import DRY, NOTE
+from .wording import DRY, MERGER_LEAVES, NOTE
 
 
 @strawberry.enum(description="What was so since an earlier moment than was told.")
@@ -86,12 +87,14 @@ class BackdateInput:
 class BackdateShown:
     events: list[ForeseenEvent]
     difference: RatingDifference
+    leaves: list[str] = strawberry.field(description="What stays as it is, though told in time it might not.")
 
 
 BackdatePayload = Annotated[
     RerateDone
     | BackdateShown
     | ChangedSinceShown
+    | CorrectionRuns
     | InvalidInput
     | UnknownNode
     | NotPermittedProblem
@@ -107,6 +110,8 @@ async def backdate(info: Info, input: BackdateInput) -> BackdatePayload:
         require(context.principal, "organise")
         return await _checked(context, input)
     except (NotPermitted, Refused, TryAgain) as refusal:
+        if isinstance(refusal, Refused) and refusal.code == "correction_runs":
+            return await correction_runs(context, refusal)
         return narrow(problem_of(refusal))
 
 
@@ -131,7 +136,8 @@ async def _checked(context: Context, input: BackdateInput) -> BackdatePayload:
         return await confirmed(context, command)
     events = await _check_reach(context, command, reach)
     difference = await shown_difference(context, Scope(), command)
-    return BackdateShown(events=events, difference=difference)
+    leaves = [MERGER_LEAVES] if input.act is BackdatedAct.MERGE else []
+    return BackdateShown(events=events, difference=difference, leaves=leaves)
 
 
 async def _check_reach(context: Context, command: Correction, reach: Reach) -> list[ForeseenEvent]:

@@ -5,7 +5,7 @@ one read per answer; changing happens through `submit`, which returns when the o
 """
 
 from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from typing import Any, ClassVar, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
 from strawberry.types import Info as StrawberryInfo
@@ -40,6 +40,17 @@ class Answer(Protocol):
     def repeated(self) -> bool: ...
     @property
     def dry(self) -> bool: ...
+
+
+class CorrectionStanding(NamedTuple):
+    """How far a correction of the hierarchy is."""
+
+    reached: int | None
+    """The seq that was looked at last, where it runs here ..."""
+    end: int | None
+    """... and the one up to which it looks."""
+    sessions: int
+    """That run, and are charged where they began: it waits for them."""
 
 
 class TryAgain(Exception):
@@ -262,6 +273,10 @@ class Context(Protocol):
 
     async def was_begun(self, job: str) -> bool:
         """Whether there was ever a job of this name."""
+        ...
+
+    async def correction_standing(self, job: str) -> CorrectionStanding:
+        """How far a correction of the hierarchy is."""
         ...
 
     def rating_reached(self, job: str) -> int | None:

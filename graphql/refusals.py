@@ -209,6 +209,8 @@ TOLD: dict[str, Told] = {
         "scope", "caps share out what {period} has: its allowance cannot be given in order"
     ),
     "period_closed": Told("scope", "{period} is closed, or was never opened: what was charged in it stays"),
+    "nothing_dated_back": Told("lines", "none of the {lines} lines is about a moment that is over"),
+    "lines_change_now": Told("lines", "the lines of {resource} change from now on, not back-dated"),
     "not_in_the_past": Told("at", "that moment is to come: change it then, without charging anything again"),
     "not_empty_then": Told(
         "at",
@@ -216,7 +218,10 @@ TOLD: dict[str, Told] = {
         "move it, or merge the node, or choose a later time",
     ),
     "joined_already": Told("at", "{resource} is there since {since}: choose an earlier time"),
-    "correction_runs": Told("idempotencyKey", "the job {job} carries out an earlier change: wait for it"),
+    "correction_runs": Told(
+        "idempotencyKey",
+        "the job {job} carries out an earlier change, {changed} charges so far: wait until it is done",
+    ),
     "rating_job_runs": Told("job", "the job {job} runs already: look how far it is, or take another name"),
     "unknown_rating_job": Told("job", "no job {job} is running"),
     "too_many_rating_jobs": Told("job", "at most {jobs_max} jobs may run: wait for one, or stop it"),

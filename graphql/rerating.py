@@ -18,6 +18,7 @@ from ..tenants.access import NotPermitted, require
 from .asking import PAGE_USUAL, PageInfo, Reach, cursor_of, page_size, permit, reach_of, seq_before
 from .changing import DryRun, bad_key, foreseen_events
 from .context import Context, Info, TryAgain
+from .correction_runs import CorrectionRuns, correction_runs
 from .problems import (
     BadLines,
     Frozen,
@@ -224,6 +225,7 @@ ReratePayload = Annotated[
     RerateDone
     | DryRun
     | ChangedSinceShown
+    | CorrectionRuns
     | InvalidInput
     | UnknownNode
     | NotPermittedProblem
@@ -342,6 +344,8 @@ async def correct_move(info: Info, input: CorrectMoveInput) -> ReratePayload:
             return await _foreseen(context, input.command())
         return await confirmed(context, input.command())
     except (NotPermitted, Refused, TryAgain) as refusal:
+        if isinstance(refusal, Refused) and refusal.code == "correction_runs":
+            return await correction_runs(context, refusal)
         return narrow(problem_of(refusal))
 
 

@@ -10,7 +10,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from ..domain.hierarchy import Identity
-from ..domain.inventory import ChangeInventory, Line
+from ..domain.inventory import ChangeInventory, CorrectInventory, Line
 from ..domain.life import ChangeIdentities, LabelResource
 from ..domain.refusals import check_text
 from .onboarding import Enrol
@@ -73,6 +73,10 @@ class TakeStock(Struct, frozen=True):
 
     def sealed_by(self, sealer: Sealer) -> ChangeInventory:
         return ChangeInventory(tuple(_sealed(line, sealer) for line in self.lines), self.note)
+
+    def corrected_by(self, sealer: Sealer, job: str, shown: str) -> CorrectInventory:
+        """With lines about moments that are over."""
+        return CorrectInventory(job, self.sealed_by(sealer).lines, self.note, shown)
 
     def normalised(self, normal: Normalise) -> "TakeStock":
         def of(line: InventoryLine) -> InventoryLine:

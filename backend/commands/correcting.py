@@ -23,8 +23,10 @@ from ...domain.backdating import (
 from ...domain.correcting import CorrectMove
 from ...domain.difference import Difference
 from ...domain.hierarchy import NODE_KINDS
+from ...domain.inventory_dated import AnyCorrection
 from ...domain.rating_job import RatingFinished, Scope
 from ...domain.refusals import Refused
+from ...graphql.wording import MERGER_LEAVES
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..log import PostgresLog, answer_of
 from ..rerating import start_key
@@ -63,7 +65,7 @@ def dated(command: Callable[..., Correction]) -> Callable[..., None]:
         with running(settings_for_command()) as product:
             entry = find_tenant(product.isolation, slug)
             asked = command(product=product, entry=entry, job=name, at=at, shown=shown or "", **given)
-            _carry_out(product, entry, asked, dry=dry, as_json=as_json)
+            carry_out(product, entry, asked, dry=dry, as_json=as_json)
 
     for option in (
         JSON,
@@ -169,12 +171,16 @@ def resume(resource: str, **given: Any) -> Correction:
     return CorrectResumption(given["job"], resource, given["at"], given["why"], given["shown"])
 
 
-def _carry_out(product: Product, entry: TenantEntry, asked: Correction, *, dry: bool, as_json: bool) -> None:
+def carry_out(
+    product: Product, entry: TenantEntry, asked: AnyCorrection, *, dry: bool, as_json: bool
+) -> None:
     try:
         if dry:
             seq, found = complete(_shown(product, entry, asked))
             tell_difference(entry, seq, found, ids_of(product, entry), as_json=as_json)
             if not as_json:
+                if isinstance(asked, CorrectMerge):
+                    note(MERGER_LEAVES)
                 digest = found.digest or "''"
                 note(f"To confirm exactly this: --job NAME --shown {digest}")
         else:
@@ -186,15 +192,17 @@ def _carry_out(product: Product, entry: TenantEntry, asked: Correction, *, dry: 
         note("allotment: this is not what was shown, so nothing was done: look at it again, with --dry-run")
         raise Exit(1) from None
     except Refused as refusal:
+        if refusal.code == "lines_refused":
+            raise
         raise refused(refusal, as_json=as_json) from None
 
 
-async def _shown(product: Product, entry: TenantEntry, asked: Correction) -> tuple[int, Difference]:
+async def _shown(product: Product, entry: TenantEntry, asked: AnyCorrection) -> tuple[int, Difference]:
     async with product.engine(following=False) as engine:
         return await engine.rating.preview(entry.tenant_id, Scope(), tell_progress, correction=asked)
 
 
-async def _confirmed(product: Product, entry: TenantEntry, asked: Correction) -> RatingFinished:
+async def _confirmed(product: Product, entry: TenantEntry, asked: AnyCorrection) -> RatingFinished:
     """What was shown, and nothing else; the same again waits until it is done."""
     async with product.engine(following=False) as engine:
         reading, key = PostgresLog(engine.isolation, entry.tenant_id), start_key(asked.job)

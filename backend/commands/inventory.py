@@ -28,6 +28,7 @@ from ..engine import moment, normal_line, wall_clock
 from ..following import catch_up
 from ..running import Product, running
 from ..stopping import complete
+from .correcting import carry_out
 from .input import InputError, check_readable, opened
 from .options import JSON, TENANT
 from .output import note, say, settings_for_command, tell_json
@@ -147,18 +148,34 @@ def _write(stream: TextIO, rows: list[dict[str, str]]) -> None:
 @click.option("--region", default="", help='The country of numbers without "+": "DE".')
 @click.option("--note", "why", default="", help="For the history. No personal data.")
 @click.option("--dry-run", is_flag=True, help="Say what would happen; store nothing.")
+@click.option(
+    "--job", default="", help="Let lines be about moments that are over; charged again by this job."
+)
+@click.option("--shown", help="And the digest that --dry-run has told: exactly that is done.")
 @JSON
 @click.pass_context
 def import_command(
-    ctx: click.Context, file: str, slug: str, region: str, why: str, *, dry_run: bool, as_json: bool
+    ctx: click.Context,
+    file: str,
+    slug: str,
+    region: str,
+    why: str,
+    *,
+    dry_run: bool,
+    job: str,
+    shown: str | None,
+    as_json: bool,
 ) -> None:
     """Make the inventory be as FILE says: all of its lines, or none.
 
     Columns: resource, node, kind, status (active, suspended, ended), lines (separated by spaces),
-    label, effective_from (with its zone; empty for now).
+    label, effective_from (with its zone; empty for now). It may be over, in a period that is open, where
+    --job names what charges again: --dry-run shows what that would change, --shown confirms it.
 
     \b
     allotment inventory import inventory.csv --tenant acme --dry-run
+    allotment inventory import late.csv --tenant acme --job fix-1 --dry-run
+    allotment inventory import late.csv --tenant acme --job fix-1 --shown 1f0c...
     """
     settings = settings_for_command()
     check_readable(file)
@@ -168,7 +185,14 @@ def import_command(
     if not bad:
         with running(settings) as product:
             entry = find_tenant(product.isolation, slug)
-            told = complete(_take_stock(product, entry, TakeStock(tuple(lines), why), dry=dry_run))
+            asked = TakeStock(tuple(lines), why)
+            if job:
+                bad = _correct(product, entry, asked, job, shown, dry=dry_run, as_json=as_json)
+                told: Answer | list[dict[str, Any]] = bad
+                if not bad:
+                    return
+            else:
+                told = complete(_take_stock(product, entry, asked, dry=dry_run))
         if isinstance(told, Answer):
             _say_done(told, len(lines), dry=dry_run, as_json=as_json)
             return
@@ -240,6 +264,29 @@ def _moment(text: str) -> int:
     if at is None or at.tzinfo is None:
         raise ValueError("effective_from", "a moment with its zone, such as 2026-12-01T00:00:00+01:00")
     return round(at.timestamp()) * 1_000_000
+
+
+def _correct(
+    product: Product,
+    entry: TenantEntry,
+    asked: TakeStock,
+    job: str,
+    shown: str | None,
+    *,
+    dry: bool,
+    as_json: bool,
+) -> list[dict[str, Any]]:
+    """Show or carry out what is dated back; the lines that cannot be carried out."""
+    if not dry and shown is None:
+        raise InputError("--shown: look first with --dry-run, then confirm what was shown")
+    sealer = load_sealer(product.isolation, product.root_key(), entry.tenant_id)
+    command = asked.corrected_by(sealer, job, shown or "")
+    try:
+        carry_out(product, entry, command, dry=dry, as_json=as_json)
+    except Refused as refusal:
+        bad: list[dict[str, Any]] = refusal.facts["lines"]
+        return bad
+    return []
 
 
 async def _take_stock(

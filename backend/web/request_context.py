@@ -15,7 +15,7 @@ from ...domain.policy import SetPolicy
 from ...domain.rating_job import Scope, StartRating
 from ...domain.tenant import Command, Tenant
 from ...domain.trying import Trial
-from ...graphql.context import TryAgain, Unreadable
+from ...graphql.context import CorrectionStanding, TryAgain, Unreadable
 from ...projections.trees import Trees
 from ...tenants.access import NotPermitted
 from ...tenants.identity import Principal
@@ -27,6 +27,7 @@ from ..feeding import Feeds
 from ..log import COLUMNS, LogUnavailable, PostgresLog, Row, answer_of, recorded
 from ..looking_back import past, seq_at
 from ..notifying.queue import notice_id
+from ..rating_jobs import elsewhere
 from ..rerating import start_key
 from ..trying_out import TooLong, limits_of, policy_of, rules_for, try_out
 from ..writer import Busy, Halted, Unavailable
@@ -193,6 +194,15 @@ class RequestContext:
 
     async def was_begun(self, job: str) -> bool:
         return bool(await self.answer_to(start_key(job)))
+
+    async def correction_standing(self, job: str) -> CorrectionStanding:
+        reached = self._engine.rating.reached.get((self.tenant_id, job))
+        state = await self.state()
+        runs = state.rerating.jobs.get(job)
+        sessions = 0 if runs is None else sum(1 for _ in elsewhere(state, runs.started.scope))
+        if reached is None:
+            return CorrectionStanding(None, None, sessions)
+        return CorrectionStanding(reached.seq, reached.of, sessions)
 
     def rating_reached(self, job: str) -> int | None:
         reached = self._engine.rating.reached.get((self.tenant_id, job))

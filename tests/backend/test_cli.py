@@ -886,6 +886,17 @@ def test_the_hierarchy_is_changed_back_dated_after_it_was_shown_what_that_change
     close = ("correct", "close", "emea", *at)
     assert "--shown ''" in allotment(*close, "--dry-run").stderr
     assert allotment.json(*close, "--job", "c", "--shown", "")["changed"] == 0
+    late = tmp_path / "late.csv"
+    late.write_text("resource,node,effective_from\nalice,dach,2026-10-01T00:00+00:00\n", encoding="utf-8")
+    stock = ("inventory", "import", str(late), "--tenant", slug)
+    (line,) = allotment.json(*stock, "--dry-run", code=1)["refused"]
+    assert (line["line"], line["code"]) == (2, "in_the_past")
+    shown = allotment.json(*stock, "--job", "late", "--dry-run")
+    assert shown["records"] == 2
+    assert allotment(*stock, "--job", "late").returncode == 2
+    assert allotment.json(*stock, "--job", "late", "--shown", "no", code=1)["digest"] == shown["digest"]
+    assert allotment.json(*stock, "--job", "late", "--shown", shown["digest"])["changed"] == 2
+    assert allotment.json(*stock, "--job", "b", "--dry-run", code=1)["refused"] == "nothing_to_change"
 
 
 def test_terms_for_sessions_are_laid_down_listed_and_taken_back(allotment, acme):

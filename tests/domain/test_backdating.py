@@ -472,7 +472,10 @@ def test_one_at_a_time(acme, now, ago):
     for command in (CorrectEnd("k", "r-1", ago(1)), CorrectNodeMove("k", "sales", "acme", ago(1) + 1)):
         with pytest.raises(Refused) as refused:
             acme.tenant.decide(command, now)
-        assert (refused.value.code, refused.value.facts) == ("correction_runs", {"job": "j"})
+        assert (refused.value.code, refused.value.facts) == (
+            "correction_runs",
+            {"job": "j", "note": "", "changed": 0},
+        )
     settle(acme, now)
     assert not isinstance(acme.ask(CorrectEnd("k", "r-1", ago(1))), str)
 

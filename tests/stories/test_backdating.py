@@ -15,8 +15,9 @@ CHANGE = "records wasAmount amount difference"
 SHOWN = f"digest total {{ {CHANGE} }} kinds {{ nodeId usageType zone change {{ {CHANGE} }} }}"
 BACKDATE = f"""mutation($input: BackdateInput!) {{ backdate(input: $input) {{
   __typename ... on RerateDone {{ job repeated }}
-  ... on BackdateShown {{ events {{ topic sentence }} difference {{ {SHOWN} }} }}
-  ... on ChangedSinceShown {{ difference {{ {SHOWN} }} }} ... on Problem {{ code message path }}
+  ... on BackdateShown {{ leaves events {{ topic sentence }} difference {{ {SHOWN} }} }}
+  ... on ChangedSinceShown {{ difference {{ {SHOWN} }} }}
+  ... on CorrectionRuns {{ job changed sessions retryAfterMs }} ... on Problem {{ code message path }}
 }} }}"""
 JOBS = "{ ratingJobs { nodes { job status cause note changed left } } }"
 NODES = "{ invoicePreview { nodes { nodeId records amount } } }"
@@ -136,6 +137,7 @@ def test_a_region_that_was_told_too_late_gets_its_cost_centre_from_then_on(charg
 def test_a_region_was_merged_into_another_last_week(charged):
     shown = confirmed(charged, "MERGE", "emea", "2026-11-12T00:00:00Z", to="apac", note="one region")
     assert [one["topic"] for one in shown["events"]] == ["hierarchy.node_closed", "rating.started"]
+    assert "stays paid by whom it was paid" in shown["leaves"][0]
     assert used(charged, "acme", "emea", "apac", "sales") == ["600", "240", "360", "600"]
     is_whole(charged)
     again = backdate(charged, "MERGE", "emea", "2026-11-13T00:00:00Z", "again", to="apac", dryRun=True)
@@ -261,7 +263,8 @@ def test_a_call_that_still_runs_is_waited_for_and_follows(company):
     (job,) = company.ask(JOBS, "carrier")["ratingJobs"]["nodes"]
     assert job["status"] == "RUNNING"
     other = backdate(company, "END", "anna", "2026-11-14T00:00:00Z", dryRun=True)
-    assert other["code"] == "correction_runs"
+    assert (other["code"], other["job"], other["sessions"]) == ("correction_runs", "job", 1)
+    assert (other["changed"], other["retryAfterMs"]) == ("0", 30_000)
     ask_switch(company, f"{opened.headers['Location']}/release", 2, used=120)
     ended(company, "job")
     assert used(company, "emea", "apac", "sales") == ["0", "120", "120"]

@@ -6,6 +6,7 @@ names exists, its patterns compile, its units can be turned into those of its us
 `docs/formats.md` describes every key.
 """
 
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -34,8 +35,12 @@ def load_format(name_or_path: str) -> Format:
     return parse_format(text, path.stem)
 
 
+@cache
 def shipped_format(name: str) -> Format:
-    """One of ours, by name alone: for senders from outside, whom a path would let read our files."""
+    """One of ours, by name alone: for senders from outside, whom a path would let read our files.
+
+    Read once, for every request names one; a name that is not known is not remembered.
+    """
     known = format_names()
     if name not in known:
         raise FormatError(f"format {name!r} is not known: use one of {', '.join(known)}")

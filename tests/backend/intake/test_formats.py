@@ -4,7 +4,13 @@ from pathlib import Path
 
 import pytest
 
-from allotment.backend.intake.formats import FormatError, format_names, load_format, parse_format
+from allotment.backend.intake.formats import (
+    FormatError,
+    format_names,
+    load_format,
+    parse_format,
+    shipped_format,
+)
 
 SOUND = """
 kind = "csv"
@@ -121,3 +127,10 @@ def test_a_format_that_cannot_be_used_is_refused_with_its_key(
 ) -> None:
     with pytest.raises(FormatError, match=complaint.replace("||", r"\|\|")):
         parse_format(SOUND.replace(said, instead, 1).encode(), "mine")
+
+
+def test_a_shipped_format_is_read_once_for_all_requests_and_an_unknown_one_is_refused_each_time():
+    assert shipped_format("allotment") is shipped_format("allotment")
+    for _ in range(2):
+        with pytest.raises(FormatError, match="not known"):
+            shipped_format("nothing")

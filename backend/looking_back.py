@@ -154,7 +154,7 @@ def _shadow(db: Connection, views: Sequence[View]) -> None:
     They have the live ones' policy as well: it brings the tenant into each condition, without which
     no index would serve.
     """
-    mine = "(tenant_id = (SELECT current_setting('app.tenant'))::uuid)"
+    mine = "(tenant_id = (SELECT current_setting('app.tenant')::uuid))"
     chosen = {view.name for view in views}
     for view in VIEWS:
         for table in view.tables:

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from ..domain.brief import Charged, ChargeInBrief, ChargeOfAnyType
+from ..domain.brief import Charge, Charged, ChargeInBrief, ChargeOfAnyType
 from ..domain.charging import UsageCharged
 from ..domain.events import SCHEMA, Envelope, Recorded
 from ..projections.chunk import NO_CHARGES, Charges
@@ -60,7 +60,7 @@ class Stretch(NamedTuple):
     copied: bytes | bytearray = b""
     """... their rows, where somebody made them ready."""
     counted: Counted | None = None
-    """What its plain charges come to, where they were read natively; then the others alone are in `added_up`."""
+    """What its plain charges come to, where they were read natively."""
 
 
 class Later(Sequence[One]):
@@ -179,7 +179,7 @@ def read_stretch(
     told = _others(others)
     seqs = _seqs(after + 1, after + count, told)
     stored = Stored(states or b"", array("q", seqs).tobytes(), keys or b"", times or b"")
-    added_up = counted(stored, zone, _decoded) if zone is not None and charged else None
+    added_up = counted(stored, zone, _readable) if zone is not None and charged else None
     charges = _decoded((stored.states,), charged) if added_up is None else None
     if added_up is None and charges is None:
         return _stretch_of_rows(db, after, last)
@@ -187,7 +187,7 @@ def read_stretch(
     if added_up is None:
         assert charges is not None
         return Stretch(after + 1, after + count, Charges(*beside, charges), told)
-    all_of_them = Charges(*beside, Later(charged, lambda: _decoded((stored.states,), charged)))
+    all_of_them = Charges(*beside, Later(charged, lambda: _readable((stored.states,), charged)))
     return Stretch(after + 1, after + count, all_of_them, told, None, added_up[1], added_up[0])
 
 
@@ -225,6 +225,12 @@ def _times(sent: bytes | None) -> list[int]:
 def _decoded(states: Sequence[bytes], count: int = 0) -> list[ChargeInBrief] | None:
     envelopes = decode_charges(count or len(states), b"".join(states))
     return None if envelopes is None else [envelope.event for envelope in envelopes]
+
+
+def _readable(states: Sequence[bytes], count: int = 0) -> Sequence[Charge]:
+    charges = _decoded(states, count)
+    assert charges is not None, "what was read natively is of this form"
+    return charges
 
 
 def decode_charges(count: int, states: bytes) -> list[Envelope[ChargeInBrief]] | None:

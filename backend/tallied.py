@@ -13,7 +13,7 @@ from ..domain.charging import CORPORATE
 from ..domain.days import Days
 from ..domain.events import SCHEMA
 from ..domain.usage import MONEY
-from ..projections.counted import DAYS, LINES, USED, Counted
+from ..projections.counted import BLOCKS, DAYS, LINES, USED, Counted
 from ..projections.tables import COPY_HEADER, COPY_TRAILER, Packed
 from .native import using
 
@@ -38,12 +38,13 @@ def counted(
     told = native.tally(*stored, SCHEMA, CORPORATE, MONEY, Days(zone).around)
     if told is None:
         return None
-    rows, used, lines, days, sources, since, rest = told
+    rows, used, lines, days, blocks, sources, since, rest = told
     added_up = Counted(
         zone,
         _packed(USED, used),
         _packed(LINES, lines),
         _packed(DAYS, days),
+        _packed(BLOCKS, blocks),
         {(source, usage_type): figures for source, usage_type, *figures in sources},
         since,
         decode(rest) if rest else (),

@@ -18,15 +18,18 @@ LINES = (
     *("records", "quantity", "billed", "from_allowance", "overage", "amount", "credit"),
 )
 DAYS = ("period", "ordinal", "usage_type", "day", "used", "overage", "amount", "records", "drawn")
+BLOCKS = ("period", "block", "usages")
 
 
 class Counted(NamedTuple):
-    """Columns of `balances`, `invoice_lines` and `consumption`, in the order of their keys."""
+    """Columns of `balances`, `invoice_lines`, `consumption`, `usage_periods`, in the order of their keys."""
 
     zone: ZoneInfo
     used: Packed
     lines: Packed
     days: Packed
+    blocks: Packed
+    """Of `usage_periods`: of all charges, plain or not."""
     sources: Sums
     """By source and usage type: records and amount."""
     since: int

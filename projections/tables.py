@@ -22,7 +22,7 @@ Columns = Mapping[str, Sequence[Any]]
 
 
 class Packed(NamedTuple):
-    """Rows to be added, as columns of binary arrays; figures that are not there are nothing in all of them."""
+    """Rows to be added, as columns of binary arrays; a figure that is not there is nothing in all of them."""
 
     size: int
     columns: Mapping[str, bytes]
@@ -42,7 +42,7 @@ class Table:
         self._carriers = {name: _carrier(kind) for name, kind in self.columns.items()}
         self._insert = (
             f"INSERT INTO {name} AS held (tenant_id, {names}) "
-            f"SELECT (SELECT current_setting('app.tenant'))::uuid, {values} FROM {self._unnest(self.columns)}"
+            f"SELECT (SELECT current_setting('app.tenant')::uuid), {values} FROM {self._unnest(self.columns)}"
         )
         conflict = f" ON CONFLICT (tenant_id, {', '.join(key)}) DO UPDATE SET "
         self._put = self._insert + conflict + ", ".join(f"{of} = excluded.{of}" for of in figures)
@@ -123,10 +123,10 @@ class Table:
         )
         values = ", ".join(f"added.{name}" if name in columns else "0" for name in self.columns)
         found = " AND ".join(f"held.{name} = added.{name}" for name in self.key)
-        tenant = "(SELECT current_setting('app.tenant'))::uuid"
+        tenant = "(SELECT current_setting('app.tenant')::uuid)"
         return (
             f"MERGE INTO {self.name} AS held USING {self._unnest(columns)} "
-            f"ON held.tenant_id = {tenant} AND {found} "
+            f"ON {found} "
             f"WHEN MATCHED THEN UPDATE SET {places} "
             f"WHEN NOT MATCHED THEN INSERT (tenant_id, {', '.join(self.columns)}) VALUES ({tenant}, {values})"
         )

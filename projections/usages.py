@@ -4,6 +4,7 @@ A row is the event's own figures and its seq; the sealed line and counterpart st
 Rows are only ever added, so "as of seq n" is the rows up to n.
 """
 
+from collections import Counter
 from collections.abc import Sequence
 from struct import Struct as Layout
 from typing import Any
@@ -69,8 +70,12 @@ RERATINGS = Table(
     },
 )
 """What records were charged with in place of a charge: `first` is the event that charged them first."""
-TABLES = (USAGES, RERATINGS)
-VERSION = 2
+BLOCK_BITS = 12
+PERIODS = Table("usage_periods", {"period": "text", "block": "integer"}, {"usages": "bigint"})
+"""How many rows of a period are among 4,096 seqs. Blocks are the same however the log is cut into chunks; an
+entry for each of them costs next to nothing, one for each row a fifth of what the row does."""
+TABLES = (USAGES, RERATINGS, PERIODS)
+VERSION = 3
 
 
 class Usage(Struct, frozen=True):
@@ -166,10 +171,26 @@ def apply(chunk: Chunk, db: Connection) -> None:
         for told, waiting in chunk.suspended
     ]
     USAGES.insert(db, rows)
+    _count_by_period(chunk, db)
     made = ((told, told.event) for told in chunk.others)
     RERATINGS.insert(
         db, [_remade(told, one) for told, one in made if isinstance(one, UsageRerated | UsageCorrected)]
     )
+
+
+def _count_by_period(chunk: Chunk, db: Connection) -> None:
+    counted, charges = chunk.counted(), chunk.charges
+    blocks: Counter[tuple[str, int]] = Counter()
+    if counted is not None:
+        PERIODS.add_packed(db, counted.blocks)
+    else:
+        blocks.update(
+            (charge.period, seq >> BLOCK_BITS)
+            for seq, charge in zip(charges.seqs, charges.events, strict=True)
+        )
+    blocks.update((denied.period, told.seq >> BLOCK_BITS) for told, denied in chunk.rejected)
+    blocks.update(("", told.seq >> BLOCK_BITS) for told, _ in chunk.suspended)
+    PERIODS.add(db, {key: (usages,) for key, usages in blocks.items()})
 
 
 def _remade(told: Recorded, made: UsageRerated | UsageCorrected) -> tuple[Any, ...]:
@@ -245,8 +266,27 @@ def usages_page(
             return []
         # Written out, not a parameter: what is not charged has an index of its own.
         conditions.append(f"status = '{wanted.status}'")
+    if wanted.period is not None and wanted.under is None:
+        return _usages(db, _of_period(conditions), values)
     page = newest(db, "usages", conditions, values, wanted.under)
     return [] if page is None else _usages(db, page, values)
+
+
+def _of_period(conditions: Sequence[str]) -> str:
+    """Block by block, the newest first, until the page is full; rows of other periods are passed over."""
+    among = " AND ".join(
+        (
+            f"seq >= b.block::bigint << {BLOCK_BITS}",
+            f"seq < (b.block + 1::bigint) << {BLOCK_BITS}",
+            *("seq < %(before)s", *conditions),
+        )
+    )
+    return (
+        "SELECT u.* FROM (SELECT block FROM usage_periods WHERE period = %(period)s "
+        f"AND block <= ((%(before)s::bigint - 1) >> {BLOCK_BITS}) ORDER BY block DESC) AS b "
+        f"CROSS JOIN LATERAL (SELECT * FROM usages WHERE {among} ORDER BY seq DESC LIMIT %(first)s) AS u "
+        "ORDER BY b.block DESC, u.seq DESC LIMIT %(first)s"
+    )
 
 
 def usage(db: Connection, usage_id: bytes) -> Usage | None:

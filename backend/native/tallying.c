@@ -281,7 +281,9 @@ static int add(Sums *sums, const int32_t *key, const int64_t *more) {
 /* --- one charge --------------------------------------------------------------------------- */
 
 enum { USED_OWN, USED, OVERAGE, CHARGES, CONSUMED, USED_FIGURES };
-enum { USED_SUMS, LINE_SUMS, DAY_SUMS, SOURCE_SUMS, ALL_SUMS };
+enum { USED_SUMS, LINE_SUMS, DAY_SUMS, PERIOD_SUMS, SOURCE_SUMS, ALL_SUMS };
+enum { BEGINNING = 0 }; /* `projections/tally.py`: the day of what buckets of resources paid */
+enum { BLOCK_BITS = 12 }; /* `projections/usages.py`: rows of a period are found by blocks of so many seqs */
 
 typedef struct {
     Texts texts;
@@ -419,6 +421,17 @@ static int64_t drawn_in_all(const Charge *charge, int64_t *at_nodes) {
     return sum;
 }
 
+/* Whether somebody is a node that the charge came by. */
+static int is_above(const Charge *charge, int32_t ordinal) {
+    Reader path = charge->path;
+    for (uint64_t place = 0; place < charge->path_size; place++) {
+        int32_t at = 0;
+        if (read_small(&path, &at) && place > 0 && at == ordinal)
+            return 1;
+    }
+    return 0;
+}
+
 static int count_along(Work *work, const Charge *charge, int32_t type, int32_t period) {
     int64_t at_nodes, all = drawn_in_all(charge, &at_nodes), drawn = all - at_nodes;
     if (all < 0)
@@ -450,6 +463,9 @@ static int count_along(Work *work, const Charge *charge, int32_t type, int32_t p
             return LEFT;
         int64_t consumed[USED_FIGURES] = {0, 0, 0, 0, part};
         done = add(work->sums + USED_SUMS, (int32_t[]){period, type, bucket}, consumed);
+        if (done == DONE && !is_above(charge, bucket))
+            done = add(work->sums + DAY_SUMS, (int32_t[]){period, bucket, type, BEGINNING},
+                       (int64_t[]){0, 0, 0, 0, part});
     }
     return done;
 }
@@ -473,6 +489,16 @@ static int count(Work *work, const Charge *charge) {
     if (done == DONE)
         done = add(work->sums + SOURCE_SUMS, (int32_t[]){source, type}, (int64_t[]){1, charge->amount});
     return done;
+}
+
+/* Plain or not: it has a row all the same. */
+static int find_block(Work *work, const Charge *charge, int64_t seq) {
+    int32_t period = number_of(&work->texts, charge->period);
+    if (period < 0)
+        return FAILED;
+    if (seq < 0 || seq >> BLOCK_BITS > INT32_MAX)
+        return LEFT;
+    return add(work->sums + PERIOD_SUMS, (int32_t[]){period, (int32_t)(seq >> BLOCK_BITS)}, (int64_t[]){1});
 }
 
 /* --- rows for COPY ------------------------------------------------------------------------ */
@@ -650,8 +676,8 @@ static PyObject *told(Work *work, PyObject *left) {
     if (done)
         rows = PyBytes_FromStringAndSize((const char *)work->rows.data, (Py_ssize_t)work->rows.size);
     if (rows != NULL)
-        all = Py_BuildValue("OOOOOLO", rows, parts[USED_SUMS], parts[LINE_SUMS], parts[DAY_SUMS], parts[SOURCE_SUMS],
-                            (long long)work->since, left);
+        all = Py_BuildValue("OOOOOOLO", rows, parts[USED_SUMS], parts[LINE_SUMS], parts[DAY_SUMS], parts[PERIOD_SUMS],
+                            parts[SOURCE_SUMS], (long long)work->since, left);
     for (int of = 0; of < ALL_SUMS; of++)
         Py_XDECREF(parts[of]);
     Py_XDECREF(rows);
@@ -681,6 +707,8 @@ static int go_through(Work *work, Reader *reader, Py_ssize_t count_given, PyObje
             return LEFT;
         int done = put_row(&work->rows, &charge, seq, keys + KEY_SIZE * place, recorded_at + SINCE_2000);
         if (done == DONE)
+            done = find_block(work, &charge, seq);
+        if (done == DONE)
             done = charge.plain ? count(work, &charge) : hand_back(left, from, reader);
         if (done != DONE)
             return done;
@@ -694,7 +722,8 @@ static int begin(Work *work, PyObject *const *given, Py_ssize_t count_given) {
     static const struct {
         const char *kinds;
         int figures;
-    } forms[ALL_SUMS] = {{"tti", USED_FIGURES}, {"titttii", 7}, {"titi", 5}, {"tt", 2}};
+    } forms[ALL_SUMS] = {
+        {"tti", USED_FIGURES}, {"titttii", 7}, {"titi", 5}, {"ti", 1}, {"tt", 2}};
     for (int of = 0; of < ALL_SUMS; of++) {
         work->sums[of].kinds = forms[of].kinds;
         work->sums[of].keys = (int)strlen(forms[of].kinds);

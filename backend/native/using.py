@@ -8,7 +8,6 @@ what it was written for: another form of a record or a charge, and nothing nativ
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
 from hashlib import blake2b
 from importlib import import_module
 from typing import Any, Protocol, cast
@@ -23,7 +22,7 @@ from ...domain.tariff import CompiledRate
 from ...domain.usage import USAGE_TYPES, UsageRecord, pack_personal
 from ..intake.gate import DIRECTIONS, MOMENT_MAX, MOMENT_MIN, QUANTITY_MAX, TEXT_MAX
 
-INTERFACE = 5
+INTERFACE = 6
 """Of the build that this can use: an older one that was left lying about is not."""
 
 Prepared = tuple[UsageRecord, bytes, bytes, bytes, bytes]
@@ -201,7 +200,6 @@ def reader() -> Slices | None:
     return _Built.slices or _built()
 
 
-@cache
 def _built() -> Slices | None:
     try:
         slices = cast(Slices, import_module(".slices", __package__))

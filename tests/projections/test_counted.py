@@ -1,7 +1,7 @@
 """What is counted natively from stored bytes is what the tally counts of the same charges, one by one."""
 
 from array import array
-from collections import defaultdict
+from collections import Counter, defaultdict
 from sys import byteorder
 from zoneinfo import ZoneInfo
 
@@ -19,7 +19,7 @@ from allotment.domain.charging import CORPORATE, UsageCharged
 from allotment.domain.events import SCHEMA, Envelope
 from allotment.projections.chunk import Charges
 from allotment.projections.tally import tally
-from allotment.projections.usages import copied
+from allotment.projections.usages import BLOCK_BITS, copied
 
 ZONE = ZoneInfo("Europe/Berlin")
 encode = msgspec.msgpack.Encoder().encode
@@ -31,7 +31,7 @@ def stored(given_charges, schema=SCHEMA):
     """As they stand in the log, and as the views are told of them."""
     keys = [number.to_bytes(16, "big") for number in range(len(given_charges))]
     times = [NOVEMBER + number for number in range(len(given_charges))]
-    seqs = list(range(7, 7 + len(given_charges)))
+    seqs = list(range(4_090, 4_090 + len(given_charges)))
     sent = array("q", [time - SINCE_2000 for time in times])
     if byteorder == "little":
         sent.byteswap()
@@ -81,6 +81,12 @@ def test_what_is_counted_and_the_tally_of_the_rest_are_the_tally_of_all(given_ch
         ("used", "overage", "amount", "records", "drawn"),
     )
     assert named(whole.days, figures) == summed(named(rest.days, figures), keyed(counted.days, day))
+    blocks = Counter(
+        (one.period, seq >> BLOCK_BITS) for seq, one in zip(as_told.seqs, given_charges, strict=True)
+    )
+    assert keyed(counted.blocks, ("period", "block")) == {
+        key: {"usages": much} for key, much in blocks.items()
+    }
     names = ("records", "amount")
     assert named(whole.sources, names) == summed(named(rest.sources, names), named(counted.sources, names))
     plain = [one for one in given_charges if one.payer == CORPORATE and not one.credit]

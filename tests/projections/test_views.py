@@ -1,6 +1,7 @@
 """The views against the state that the writer folds from the same log, whatever happened."""
 
 import re
+from contextlib import nullcontext
 
 import msgspec
 import psycopg
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from allotment.backend.following import catch_up
 from allotment.backend.looking_back import dump_views, past
+from allotment.backend.native import using
 from allotment.domain.bucket import Allocate, Return, Trade
 from allotment.domain.contract import Grant, SignContract
 from allotment.domain.hierarchy import AddNode, EndResource, Identity, MoveResource
@@ -274,8 +276,10 @@ def busy(enterprise):
     return made
 
 
-@pytest.mark.parametrize("chunk", [1, 2, 3, 7, 5_000])
-def test_the_views_do_not_depend_on_how_the_log_is_cut(busy, enterprise, chunk):
+@pytest.mark.parametrize(
+    ("chunk", "by"), [(1, "native"), (2, "native"), (3, "python"), (7, "native"), (5_000, "python")]
+)
+def test_the_views_do_not_depend_on_how_the_log_is_cut_nor_on_who_counts(busy, enterprise, chunk, by):
     again = enterprise()
     with again.isolation.transaction(busy.tenant, "app") as db:
         columns = "seq, topic, state, recorded_at, command_key, leaf_hash"
@@ -287,8 +291,29 @@ def test_the_views_do_not_depend_on_how_the_log_is_cut(busy, enterprise, chunk):
             "VALUES (current_setting('app.tenant')::uuid, %s, %s, %s, %s, %s, %s)",
             rows,
         )
-    assert catch_up(again.isolation, again.tenant, chunk=chunk) == len(rows)
+    with using.python_only() if by == "python" else nullcontext():
+        assert catch_up(again.isolation, again.tenant, chunk=chunk) == len(rows)
     assert dumped(again) == dumped(busy)
+
+
+def test_usage_of_a_period_is_paged_across_blocks_of_the_log(busy, monkeypatch):
+    with reading(busy) as db:
+        whole = usages.usages_page(db, 100, wanted=usages.UsageFilter(period=PERIOD))
+        blocks = db.execute("SELECT period, block, usages FROM usage_periods ORDER BY 1").fetchall()
+        assert blocks == [("", 0, 1), (PERIOD, 0, len(whole))]
+        assert [one.period for one in whole] == [PERIOD] * len(whole)
+    monkeypatch.setattr(usages, "BLOCK_BITS", 1)
+    with busy.isolation.transaction(busy.tenant, "projector") as db:
+        db.execute("DELETE FROM usage_periods")
+        db.execute(
+            "INSERT INTO usage_periods (period, block, usages) "
+            "SELECT period, seq >> 1, count(*) FROM usages GROUP BY 1, 2"
+        )
+        pages, before = [], None
+        while page := usages.usages_page(db, 2, before, usages.UsageFilter(period=PERIOD)):
+            pages += page
+            before = page[-1].seq
+        assert pages == whole
 
 
 def test_a_balance_tells_own_handed_on_and_used_apart(busy):
@@ -335,6 +360,10 @@ def test_a_limit_tells_which_thresholds_fired(busy):
         (usages.UsageFilter(under="r1"), ["", "limit_exceeded", ""]),
         (usages.UsageFilter(under="acme", usage_type="data"), [""]),
         (usages.UsageFilter(period="2026-10"), []),
+        (usages.UsageFilter(period=PERIOD), ["", "", "limit_exceeded", "limit_exceeded", "", ""]),
+        (usages.UsageFilter(period=PERIOD, status="charged", usage_type="voice"), ["", "", ""]),
+        (usages.UsageFilter(period=PERIOD, status="rejected"), ["limit_exceeded", "limit_exceeded"]),
+        (usages.UsageFilter(period=""), ["unknown_line"]),
         (usages.UsageFilter(under="unheard of"), []),
         (usages.UsageFilter(status="unheard of"), []),
     ],
@@ -530,7 +559,12 @@ def _sums_below(db):
         ),
         (
             lambda db: usages.usages_page(db, 9, wanted=usages.UsageFilter(period=PERIOD)),
-            r"usages_period .*\n *Index Cond: .*\(period = .*\(seq <",
+            r"usages_pkey .*\n *Index Cond: .*\(seq >= .*\(seq <",
+        ),
+        (
+            # Block by block: sorted as a whole, a page of a period would cost what the period holds.
+            lambda db: usages.usages_page(db, 9, wanted=usages.UsageFilter(period=PERIOD)),
+            r"(?s)Limit.*Incremental Sort.*usage_periods_pkey .*\n *Index Cond: .*\(period = .*\(block <=",
         ),
         (lambda db: sessions.sessions_page(db, 9, 5), r"sessions_seq .*\n *Index Cond: .*\(seq <"),
         (

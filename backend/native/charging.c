@@ -905,6 +905,8 @@ static void block_begin(Run *run, const Prepared *prepared, Py_ssize_t from, int
     run->block_from = from;
     run->block_upto = from + size < prepared->size ? from + size : prepared->size;
     int count = (int)(run->block_upto - from);
+    for (int place = 0; place < count; place++)
+        send_for(prepared->ones[from + place].token);
     for (int place = 0; place < count; place++) {
         const One *one = &prepared->ones[from + place];
         PyObject *started = NULL;

@@ -190,8 +190,8 @@ Prepared *prepared_new(Py_ssize_t size);
 /* Looks for AES-GCM; without it nothing is sealed here. */
 void sealing_start(void);
 const char *sealing_by(void);
-/* Where a line would be kept is sent for. */
-void sealing_send_for(PyObject *sealing, PyObject *line);
+/* Where a line would be kept is sent for; then, as the next step, its token. */
+void sealing_send_for(PyObject *sealing, PyObject *line, int step);
 /* Digest, token and sealed part of one whose key is known. */
 int sealing_apply(PyObject *sealing, One *one, Buffer *sealed, const Buffer *content, const Buffer *personal,
                   PyObject *line, const unsigned char *nonce);

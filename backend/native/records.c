@@ -246,12 +246,12 @@ static int is_fresh(PyObject *item, PyObject *identity, PyObject *repeated, PyOb
 }
 
 /* Where the next lines are kept is sent for. */
-static void send_for_lines(PyObject *sealing, PyObject *items, Py_ssize_t from) {
+static void send_for_lines(PyObject *sealing, PyObject *items, Py_ssize_t from, int step) {
     for (Py_ssize_t place = from; place < from + BLOCK && place < PyList_GET_SIZE(items); place++) {
         PyObject *item = PyList_GET_ITEM(items, place);
         PyObject *line = Py_TYPE(item) == record_type ? field_of(&record_field[LINE], item) : NULL;
         if (line != NULL)
-            sealing_send_for(sealing, line);
+            sealing_send_for(sealing, line, step);
     }
 }
 
@@ -261,8 +261,8 @@ static int prepare_all(PyObject *const *given, const unsigned char *random, Pack
     for (Py_ssize_t place = 0; done == DONE && place < made->size; place++) {
         if (PyList_GET_SIZE(items) != made->size || PyList_GET_SIZE(hashes) != made->size)
             return LEFT; /* somebody changed them under our hands */
-        if (place % BLOCK == 0)
-            send_for_lines(given[5], items, place);
+        for (int step = 0; step < 2 && place % BLOCK == 0; step++)
+            send_for_lines(given[5], items, place, step);
         PyObject *item = Py_NewRef(PyList_GET_ITEM(items, place));
         PyObject *identity = Py_NewRef(PyList_GET_ITEM(hashes, place));
         int fresh = 0;

@@ -1,8 +1,8 @@
 /* The personal part of a record, sealed: what `Sealer.seal_lines` of tenants/sealing.py gives.
  *
  * AES-256-GCM is libcrypto's, found as SHA-256 is (common.c), and tried out against `cryptography` before it is
- * used (using.py); where it is not there, Python seals. One cipher context serves all subjects: setting a key costs
- * less than fetching a context of its own out of memory, of which each subject needs a kilobyte.
+ * used (using.py); where it is not there, Python seals. One cipher context serves all subjects, with a key set for
+ * each record: a context for each would take a kilobyte, which no cache holds for thousands.
  *
  * Token and key of a line are kept in a table: two neighbouring cache lines in place of two dictionaries, and they
  * can be sent for. What it was asked for stays as it is as long as its sealer does: a subject's key never changes.
@@ -146,12 +146,12 @@ static int make_room(Sealing *with) {
     return DONE;
 }
 
-void sealing_send_for(PyObject *sealing, PyObject *line) {
+void sealing_send_for(PyObject *sealing, PyObject *line, int step) {
     const Sealing *with = (const Sealing *)sealing;
     if (with->room == 0 || !PyUnicode_CheckExact(line))
         return;
     const Line *there = &with->lines[(size_t)PyObject_Hash(line) & (with->room - 1)];
-    send_for(there);
+    send_for(step == 0 ? (const void *)there : there->token);
     send_for((const char *)there + sizeof *there - 1);
 }
 

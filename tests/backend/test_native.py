@@ -116,6 +116,16 @@ def test_long_texts_are_packed_alike(size):
 
 
 @needed
+@pytest.mark.parametrize("lines", [1_500, pytest.param(70_000, marks=pytest.mark.soak)])
+def test_each_of_many_lines_keeps_its_token_and_key(lines):
+    """More than the table of lines begins with; and more than it ever holds, so that it begins anew."""
+    usual = records(SHAPE, 1, NOW, 1)[0]
+    items = [replace(usual, record_id=f"r{place}", line=f"+44{place % lines}") for place in range(2 * lines)]
+    natively, python = both(lambda: prepared(items))
+    assert natively == python
+
+
+@needed
 @given(RECORDS)
 @settings(max_examples=100, deadline=None)
 def test_what_is_plainly_sound_is_let_in_by_the_gate(record):
@@ -525,6 +535,7 @@ def test_native_code_was_written_for_these_rules():
 
 def test_an_older_build_is_not_used(monkeypatch):
     monkeypatch.setattr(using, "INTERFACE", -1)
+    monkeypatch.setattr(using, "_built", using._built.__wrapped__)
     monkeypatch.setattr(using._Built, "slices", None)
     monkeypatch.setattr(using._Built, "missing", using._Built.missing)
     using.set_up(deciding.UsageOutcome)

@@ -6,7 +6,10 @@ sum alone, and every charge where there is no native code, is decoded and counte
 (`count_all`). Both ways come to the same state, to the byte, and to the same keys.
 """
 
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import islice
 from struct import Struct
 from typing import NamedTuple, Protocol
 
@@ -24,6 +27,8 @@ from .reading_log import CHUNK_MAX, Chunk, Fetched, chunk_of, decode_charges, fe
 from .seen import KEY_BYTES, status_of
 
 CHARGED = status_of(UsageCharged.topic)
+AHEAD = 2
+"""Pieces that are fetched at a time: PostgreSQL takes longer to put one together than we to apply it."""
 
 
 class Keys(Protocol):
@@ -68,19 +73,28 @@ class Piece(NamedTuple):
 
 
 def pieces(log: Log, after: int, upto: int, *, leaves: bool = True) -> Iterator[Piece | Chunk]:
-    """The events after a seq up to another; the next piece is fetched, and summed up, while one is folded."""
+    """The events after a seq up to another; the next are fetched, and summed up, while a piece is folded."""
+    if isinstance(log, PostgresLog):
+        yield from _read_ahead(log, after, upto, leaves)
+    else:
+        coming: Iterator[Chunk] = ahead(
+            lambda seen: chunk_of(log.read(seen, CHUNK_MAX, upto)), lambda chunk: chunk.last, after, upto
+        )
+        yield from coming
 
-    def read(seen: int) -> Piece | Chunk | None:
-        if isinstance(log, PostgresLog):
-            return read_piece(log, seen, upto, leaves=leaves)
-        return chunk_of(log.read(seen, CHUNK_MAX, upto))
 
-    coming: Iterator[Piece | Chunk] = ahead(read, _last, after, upto)
-    yield from coming
+def _read_ahead(log: PostgresLog, after: int, upto: int, leaves: bool) -> Iterator[Piece | Chunk]:
+    """Where pieces begin is known beforehand; one that is shorter shows a hole, and whoever folds sees it."""
+    starts = iter(range(after, upto, CHUNK_MAX))
+    with ThreadPoolExecutor(AHEAD, thread_name_prefix="read-ahead") as threads:
 
+        def fetched(start: int) -> "Future[Piece | Chunk | None]":
+            return threads.submit(read_piece, log, start, upto, leaves=leaves)
 
-def _last(piece: Piece | Chunk) -> int:
-    return piece.last
+        coming = deque(fetched(start) for start in islice(starts, AHEAD))
+        while coming and (piece := coming.popleft().result()) is not None:
+            coming.extend(fetched(start) for start in islice(starts, 1))
+            yield piece
 
 
 def read_piece(log: PostgresLog, after: int, upto: int, *, leaves: bool = True) -> Piece | Chunk | None:

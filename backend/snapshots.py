@@ -35,6 +35,7 @@ from ..domain.snapshot import (
 from ..domain.tenant import Tenant
 from ..tenants.isolation import Connection, Isolation
 from .folding import apply_piece, pieces
+from .leaves import append_peaks
 from .log import Head, Log, PostgresLog, reachable
 from .seen import KeptKeys, SeenKeys
 
@@ -387,7 +388,7 @@ def fold(store: Log, head: Head, begun: Folded, peaks: list[bytes] | None = None
         apply_piece(state, seen, piece)
         restructured = restructured or any(other.topic not in COUNTED for other in piece.others)
         if peaks is not None:
-            proof.append_all(peaks, after, proof.unpack(piece.leaves))
+            append_peaks(peaks, after, proof.unpack(piece.leaves))
         after, recorded_at = piece.last, piece.recorded_at
     if after != head.seq:
         raise InvariantBroken("the log has no holes", read=after, head=head.seq)

@@ -484,18 +484,23 @@ class Tenant:
         if type(event) is UsageCharged:
             self.charging.count(event)
             return
-        if type(event) is LimitSet:
-            self._apply_rule(event)
-            return
-        if isinstance(event, TradingEvent):
-            self.trading.apply(event)
-            return
-        match event:
+        match event:  # what a log has most of comes first, and what is one of many kinds last
+            case (
+                LimitSet()
+                | LimitRaised()
+                | ThresholdCrossed()
+                | PolicySet()
+                | PolicyWithdrawn()
+                | UsageApproved()
+            ):
+                self._apply_rule(event)
+            case NodeAdded() | ResourceAdded() | ResourceMoved() | ResourceEnded():
+                self._apply_to_hierarchy(event)
             case TenantOpened():
                 self.opened = event
                 self.contracts.zone = self.limits.calendar.zone = ZoneInfo(event.time_zone)
-            case NodeAdded() | ResourceAdded() | ResourceMoved() | ResourceEnded():
-                self._apply_to_hierarchy(event)
+            case _ if isinstance(event, TradingEvent):
+                self.trading.apply(event)
             case _ if isinstance(event, LifeEvent):
                 self.life.apply(event)
                 self.caps.follow(event, self.families)
@@ -505,8 +510,6 @@ class Tenant:
                 self._apply_granted(event)
             case Transferred():
                 self._move(event)
-            case LimitRaised() | ThresholdCrossed() | PolicySet() | PolicyWithdrawn() | UsageApproved():
-                self._apply_rule(event)
             case TariffPublished() | TariffAmended() | TariffWithdrawn() | RatesOverridden():
                 self.tariffs.apply(event)
                 self.plain.forget()

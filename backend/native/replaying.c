@@ -619,7 +619,7 @@ static int sums_of(PyObject *counters, PyObject *ceilings, const char *pairs, Py
 /* count_up(counters, ceilings, pairs) -> bool
  *
  * Adds to each counter; False, and nothing was added, where one is unusual or would pass its ceiling.
- * Twin: `_add_up` of domain/snapshot.py. */
+ * Twin: `add_up` of domain/snapshot.py. */
 PyObject *native_count_up(PyObject *self, PyObject *const *given, Py_ssize_t count_of) {
     (void)self;
     if (check_arguments("llb", given, count_of) != DONE)

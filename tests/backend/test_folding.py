@@ -1,6 +1,7 @@
 """A log folded with native code comes to what the rules come to: state, snapshot and keys, to the byte."""
 
 import contextlib
+import inspect
 import random
 from hashlib import sha256
 from itertools import pairwise
@@ -19,6 +20,7 @@ from allotment.backend.native import using
 from allotment.backend.reading_log import Chunk, Fetched, decode_charges
 from allotment.backend.seen import KEY_BYTES, SeenKeys
 from allotment.domain import brief, canonical, charging, snapshot
+from allotment.domain.bucket import Family
 from allotment.domain.charging import UsageCharged
 from allotment.domain.events import SCHEMA, Recorded, decode, encode
 from allotment.domain.limit import SetLimit
@@ -344,6 +346,38 @@ def test_counters_are_added_to_as_far_as_none_passes_its_ceiling(pairs):
     ]
     assert counters == expected
     assert not using.native().count_up(counters, ceilings, packed + b"x")
+
+
+@needed
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_odd_arguments_are_refused_or_left(data):
+    native = using.native()
+    name, count = data.draw(
+        st.sampled_from(
+            [("add_up", 6), ("count_up", 3), ("hold_gathered", 4), ("enter_gathered", 5), ("days_of", 1)]
+        )
+    )
+    odd = st.sampled_from(
+        [None, -1, 2**70, "x", "\ud800", b"", b"1234567890123456", (), (1,), [], [None], {}]
+    )
+    asked = [data.draw(odd | st.just(bytearray(8)) | st.integers(-5, 9)) for _ in range(count)]
+    with contextlib.suppress(TypeError, ValueError):
+        getattr(native, name)(*asked)
+    with pytest.raises(TypeError):
+        getattr(native, name)(*asked, None)
+
+
+# --- one description of what is right ------------------------------------------------------------------
+
+RULES = (snapshot.count_all, snapshot.counts_by_sums, snapshot.add_up, snapshot._Runs, Family.consume)
+WRITTEN_FOR = "4d9c8ffb79c26ad1"
+
+
+def test_charges_were_added_up_natively_for_these_rules():
+    """Who changes one of them changes native/replaying.c too, runs this file, and says so here."""
+    told = "".join(inspect.getsource(rule) for rule in RULES)
+    assert sha256(told.encode()).hexdigest()[:16] == WRITTEN_FOR
 
 
 @needed

@@ -22,7 +22,9 @@ RECENT_MAX = 200_000
 """Keys held per generation, of which there are two."""
 BITS_PER_KEY = 40
 SIZE_BITS_MAX = 30
-"""Two probes: at most one in 400 keys that were never seen is asked for, when a level is full."""
+PROBES = 4
+"""At most one in 12,000 keys that were never seen is asked for, when a level is full: with two it was one in
+400, and each slice of a long log had to wait for an answer."""
 FIRST_LEVEL_BITS = 23
 
 _DAY_MICROSECONDS = 86_400_000_000
@@ -59,7 +61,10 @@ class KeptKeys(NamedTuple):
     young: dict[bytes, bytes]
     old: dict[bytes, bytes]
     levels: list[tuple[int, int, bytes | bytearray]]
-    """(size_bits, left, bits) of each filter; one that has nothing left never changes again."""
+    """(size_bits, left, bits) of each filter; one that has nothing left never changes again.
+
+    Of the last one bits of older standing do, as long as all keys since then are held.
+    """
 
 
 class Gathered(NamedTuple):
@@ -212,6 +217,7 @@ class SeenKeys:
         self._days = dict.fromkeys(kept.days)
         self._young, self._old = kept.young, kept.old
         self._levels = [_Filter(size_bits, left, bits) for size_bits, left, bits in kept.levels]
+        self._levels[-1].hold([*self._old, *self._young])
 
     def remember(self, key: bytes, digest: bytes, status: bytes) -> None:
         """Hold a key that the log was asked for."""
@@ -257,15 +263,19 @@ class _Filter:
 
     def _add_all(self, hashes: Sequence[bytes]) -> None:
         bits, mask = self._bits, self._mask
-        for first, second in _all_halves(b"".join(hashes)):
-            first &= mask
-            second &= mask
-            bits[first >> 3] |= 1 << (first & 7)
-            bits[second >> 3] |= 1 << (second & 7)
+        for first, step in _all_parts(b"".join(hashes)):
+            for at in range(first, first + PROBES * step, step) if step else (first,):
+                bits[(at & mask) >> 3] |= 1 << (at & 7)
 
-    def bits(self) -> bytes | bytearray:
-        """As they are; a copy while they may still change."""
-        return bytes(self._bits) if self.left > 0 else self._bits
+    def bits(self) -> bytearray:
+        """Not a copy: more may be set in them while they are read, which only leads to a look-up more."""
+        return self._bits
+
+    def hold(self, hashes: Sequence[bytes]) -> None:
+        """Set the bits of keys that were counted already."""
+        left = self.left
+        self.add_all(hashes)
+        self.left = left
 
     def may_hold(self, hashes: Sequence[bytes]) -> list[bytes]:
         """Those that may have been added."""
@@ -274,12 +284,13 @@ class _Filter:
         return self._may_hold(hashes) if found is None else found
 
     def _may_hold(self, hashes: Sequence[bytes]) -> list[bytes]:
+        parts = zip(hashes, _all_parts(b"".join(hashes)), strict=True)
+        return [hashed for hashed, (first, step) in parts if self._all_set(first, step)]
+
+    def _all_set(self, first: int, step: int) -> bool:
         bits, mask = self._bits, self._mask
-        return [
-            hashed
-            for hashed, (first, second) in zip(hashes, _all_halves(b"".join(hashes)), strict=True)
-            if bits[(first & mask) >> 3] >> (first & 7) & 1 and bits[(second & mask) >> 3] >> (second & 7) & 1
-        ]
+        probes = (first + number * step for number in range(PROBES))
+        return all(bits[(at & mask) >> 3] >> (at & 7) & 1 for at in probes)
 
 
 def _hashes(keys: bytes) -> list[bytes]:
@@ -300,5 +311,5 @@ def _hold(held: dict[bytes, bytes], part: Gathered) -> None:
             held[key[DAY_BYTES:]] = key[:DAY_BYTES] + digest + part.status
 
 
-_all_halves = Struct(">QxxI").iter_unpack
-"""Two numbers out of the 14 bytes of each hash."""
+_all_parts = Struct(">QxxI").iter_unpack
+"""Where the bits of each hash begin, and in which steps they go on: out of its 14 bytes."""

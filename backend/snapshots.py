@@ -118,8 +118,8 @@ class Main(Struct, frozen=True, array_like=True):
     forgotten: bool
     days: list[bytes]
     young: dict[bytes, bytes]
-    levels: list[tuple[int, int, bytes]]
-    """(size_bits, left, bits, compressed) of the filters; those that are full have theirs in a part."""
+    levels: list[tuple[int, int]]
+    """(size_bits, left) of the filters; their bits are parts, compressed while there is room left."""
     parts: list[Part]
 
 
@@ -220,14 +220,14 @@ class Snapshots:
             fresh[STRUCTURE] = structure
         if not self._is_stored(OLD_KEYS, taken.keys.old):
             fresh[OLD_KEYS] = _encode(taken.keys.old)
-        levels: list[tuple[int, int, bytes]] = []
+        levels: list[tuple[int, int]] = []
         for number, (size_bits, left, bits) in enumerate(taken.keys.levels):
-            levels.append((size_bits, left, zlib.compress(bits, 1) if left > 0 else b""))
-            if left <= 0:
-                name = _level(number)
-                tokens[name] = bits
-                if not self._is_stored(name, bits):
-                    fresh[name] = bytes(bits)
+            levels.append((size_bits, left))
+            name = _level(number)
+            # The one that still fills is stored once for each generation of keys: those since are held.
+            tokens[name] = bits if left <= 0 else taken.keys.old
+            if not self._is_stored(name, tokens[name]):
+                fresh[name] = bytes(bits) if left <= 0 else zlib.compress(bits, 1)
         parts = [self._part(name, fresh, taken.at.seq) for name in tokens]
         main = Main(
             taken.recorded_at,
@@ -313,8 +313,10 @@ class Snapshots:
     def _remember(self, main: Main, old: dict[bytes, bytes], folded: Folded) -> None:
         """What this snapshot used is stored, and can be used by the next."""
         tokens: dict[str, object] = {STRUCTURE: None if folded.restructured else LOADED, OLD_KEYS: old}
-        for number, (_, _, bits) in enumerate(folded.seen.levels()):
-            tokens[_level(number)] = bits
+        levels = zip(main.levels, folded.seen.levels(), strict=False)
+        for number, ((_, left), (_, _, bits)) in enumerate(levels):
+            # One that had room then has its bits stored as of then, also where it is full by now.
+            tokens[_level(number)] = bits if left <= 0 else old
         self._parts = {part.name: (tokens[part.name], part) for part in main.parts}
 
     def _newest(self, upto: int) -> list[tuple[int, bytes]]:
@@ -462,8 +464,8 @@ def _level(number: int) -> str:
 
 def _levels(main: Main, parts: dict[str, bytes]) -> list[tuple[int, int, bytes | bytearray]]:
     return [
-        (size_bits, left, zlib.decompress(bits) if left > 0 else parts[_level(number)])
-        for number, (size_bits, left, bits) in enumerate(main.levels)
+        (size_bits, left, zlib.decompress(parts[_level(number)]) if left > 0 else parts[_level(number)])
+        for number, (size_bits, left) in enumerate(main.levels)
     ]
 
 

@@ -8,6 +8,7 @@ stays valid there. Others hold from when they are set, and begin to count then.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from typing import ClassVar, Literal
 
 from msgspec import Struct
@@ -45,7 +46,7 @@ Kind = Literal["hard", "soft"]
 NOBODY: tuple[str, ...] = ("",)
 
 
-class LimitSet(Struct, frozen=True, array_like=True):
+class LimitSet(Struct, frozen=True, array_like=True, gc=False):
     """A limit holds at a member from a period on, or is lifted."""
 
     topic: ClassVar[str] = "limit.set"
@@ -490,7 +491,12 @@ class Limits:
         usage_type = event.usage_type
         concerned = [family for family in families if _concerns(event, family)]
         before = [self._last(ordinal, usage_type, family.period) for family in concerned]
-        self.by_type.setdefault(usage_type, {}).setdefault(ordinal, []).append(event)
+        by_ordinal = self.by_type.setdefault(usage_type, {})
+        if ordinal in by_ordinal:
+            by_ordinal[ordinal].append(event)
+        else:
+            # A list of one, not one that has room for four.
+            by_ordinal[ordinal] = [event]
         self.raises.pop((usage_type, PERIOD, ordinal), None)
         for family, was in zip(concerned, before, strict=True):
             if not _same(was, self._last(ordinal, usage_type, family.period)):
@@ -693,7 +699,7 @@ def _limit_set(command: SetLimit, member: Member, running: str) -> LimitSet:
         member.id,
         command.usage_type,
         command.quantity,
-        tuple(sorted(set(command.thresholds))),
+        _in_order(command.thresholds),
         command.from_period or running,
     )
     if not isinstance(command, SetAnyLimit):
@@ -710,6 +716,12 @@ def _limit_set(command: SetLimit, member: Member, running: str) -> LimitSet:
         command.may_raise,
         command.note,
     )
+
+
+@lru_cache(maxsize=1_000)
+def _in_order(thresholds: tuple[int, ...]) -> tuple[int, ...]:
+    """Each once; the same tuple for all limits that ask for the same: there may be millions."""
+    return tuple(sorted(set(thresholds)))
 
 
 def _raised_to(command: RaiseLimit, limit: InForce) -> int:

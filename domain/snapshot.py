@@ -8,10 +8,11 @@ compiled rates and the index of identities, is built again.
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import get_args
+from typing import Any, get_args
 
 import msgspec
 from msgspec import Raw, Struct
+from msgspec.structs import force_setattr
 
 from .brief import Charged
 from .bucket import NEVER, Family, Granted, Transferred
@@ -352,6 +353,7 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
         for period_name, ordinal, percent in all_fired:
             tenant.limits.fired[usage_type, period_name, ordinal] = percent
     _restore_members(tenant, kept.ways, chain.from_iterable(map(_decode_members, kept.members)))
+    _share_texts(tenant)
     restore_life(tenant, kept.life)
     _restore_allocation(tenant, kept)
     _restore_rules(tenant, kept, counted)
@@ -518,6 +520,18 @@ def _restore_members(tenant: Tenant, ways: list[Path], kept: Iterable[KeptMember
     for member, parent in zip(members, parents, strict=True):
         if parent != NOBODY:
             member.parent = members[parent]
+
+
+def _share_texts(tenant: Tenant) -> None:
+    """Millions of limits say the same in a few words: told once, they need half the memory."""
+    members, known = tenant.hierarchy.members, dict[Any, Any]()
+    for by_ordinal in tenant.limits.by_type.values():
+        for ordinal, limits in by_ordinal.items():
+            for limit in limits:
+                force_setattr(limit, "node", members[ordinal].id)
+                for name in ("usage_type", "thresholds", "from_period", "window", "kind"):
+                    value = getattr(limit, name)
+                    force_setattr(limit, name, known.setdefault(value, value))
 
 
 def _keep_version(

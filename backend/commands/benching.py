@@ -166,6 +166,42 @@ def _tell(figures: dict[str, Any], *, as_json: bool) -> None:
 
 
 @bench.command()
+@click.option("--rounds", type=click.IntRange(1), help="Turns; ratios are medians of these.")
+@click.option("--records", type=click.IntRange(1_000), help="Charged in each turn.")
+@click.option("--devices", type=click.IntRange(1_000), help="Of the largest enterprise.")
+@click.option("--history", type=click.IntRange(20_000), help="Events of the longest log.")
+@JSON
+def growth(*, as_json: bool, **wanted: Any) -> None:
+    """Charge enterprises of many sizes by turns: depth, devices, history and duplicates.
+
+    \b
+    allotment bench growth
+    allotment bench growth --devices 1000000 --history 10000000 --json
+    """
+    from ..bench.growth import Plan, run  # noqa: PLC0415  (as above)
+
+    settings_for_command()
+    given = {name: value for name, value in wanted.items() if value is not None}
+    if "devices" in given:
+        most = given["devices"]
+        given["devices"] = (*(10**power for power in range(3, 7) if 10**power < most), most)
+    if "history" in given:
+        given["history"] = (10_000, given["history"])
+    figures = run(Plan(**given), note)
+    if as_json:
+        tell_json(figures)
+        return
+    columns = ("what", "size", "us", "ours", "postgres", "ratio", "goal")
+    rows = [
+        (what, f"{one['size']:,}", one["cpu_us"], one["ours_us"], one["postgres_us"], one["ratio"], goal)
+        for what, goal in figures["goals"].items()
+        for one in figures[what]
+    ]
+    told = [tuple(map(str, row)) for row in rows]
+    say(table(columns, told, right=(1, 2, 3, 4, 5, 6)))
+
+
+@bench.command()
 @click.option("--records", type=click.IntRange(100_000), help="Charged in all.")
 @click.option("--batch", type=click.IntRange(1), help="Records at once.")
 @click.option("--devices", type=click.IntRange(1), help="That share one balance.")

@@ -5,7 +5,7 @@
 #include "native.h"
 #include <string.h>
 
-enum { DAY_BYTES = 2, KEY_BYTES = 16, IDENTITY_BYTES = 14 };
+enum { DAY_BYTES = 2, KEY_BYTES = 16, IDENTITY_BYTES = 14, PROBES = 4 };
 
 static int are_keys(PyObject *keys, PyObject *digests) {
     int are = PyTuple_GET_SIZE(keys) == PyTuple_GET_SIZE(digests);
@@ -120,16 +120,23 @@ static int filter_of(PyObject *const *given, int64_t *mask) {
     return DONE;
 }
 
-/* The two bits of a hash: out of its first eight bytes, and of its last four. */
-static void bits_of(const void *hash, uint64_t mask, uint64_t *first, uint64_t *second) {
+/* The bits of a hash begin at its first eight bytes, and go on in steps of its last four. */
+static void bits_of(const void *hash, uint64_t *first, uint64_t *step) {
     const unsigned char *bytes = hash;
     uint64_t low = 0, high = 0;
     for (int place = 0; place < 8; place++)
         high = high << 8 | bytes[place];
     for (int place = 10; place < IDENTITY_BYTES; place++)
         low = low << 8 | bytes[place];
-    *first = high & mask;
-    *second = low & mask;
+    *first = high;
+    *step = low;
+}
+
+static int all_set(const unsigned char *bits, uint64_t mask, uint64_t at, uint64_t step) {
+    for (int probe = 0; probe < PROBES; probe++, at += step)
+        if (!(bits[(at & mask) >> 3] >> (at & 7) & 1))
+            return 0;
+    return 1;
 }
 
 /* enter(bits, size_bits, hashes) -> bool: False: nothing was done. */
@@ -142,10 +149,10 @@ PyObject *native_enter(PyObject *self, PyObject *const *given, Py_ssize_t count)
         Py_RETURN_FALSE;
     unsigned char *bits = (unsigned char *)PyByteArray_AS_STRING(given[0]);
     for (Py_ssize_t place = 0; place < PyList_GET_SIZE(given[2]); place++) {
-        uint64_t first, second;
-        bits_of(PyBytes_AS_STRING(PyList_GET_ITEM(given[2], place)), (uint64_t)mask, &first, &second);
-        bits[first >> 3] |= (unsigned char)(1 << (first & 7));
-        bits[second >> 3] |= (unsigned char)(1 << (second & 7));
+        uint64_t at, step;
+        bits_of(PyBytes_AS_STRING(PyList_GET_ITEM(given[2], place)), &at, &step);
+        for (int probe = 0; probe < PROBES; probe++, at += step)
+            bits[(at & (uint64_t)mask) >> 3] |= (unsigned char)(1 << (at & 7));
     }
     Py_RETURN_TRUE;
 }
@@ -153,14 +160,14 @@ PyObject *native_enter(PyObject *self, PyObject *const *given, Py_ssize_t count)
 enum { AHEAD = 16 }; /* keys whose bits are sent for while others are set: a filter does not fit into a cache */
 
 static void enter_key(unsigned char *bits, uint64_t mask, const char *key, int only_send_for) {
-    uint64_t place[2];
-    bits_of(key + DAY_BYTES, mask, &place[0], &place[1]);
-    for (int bit = 0; bit < 2; bit++) {
+    uint64_t at, step;
+    bits_of(key + DAY_BYTES, &at, &step);
+    for (int probe = 0; probe < PROBES; probe++, at += step) {
         if (!only_send_for)
-            bits[place[bit] >> 3] |= (unsigned char)(1 << (place[bit] & 7));
+            bits[(at & mask) >> 3] |= (unsigned char)(1 << (at & 7));
 #if defined(__GNUC__)
         else
-            __builtin_prefetch(&bits[place[bit] >> 3], 1);
+            __builtin_prefetch(&bits[(at & mask) >> 3], 1);
 #endif
     }
 }
@@ -222,10 +229,9 @@ PyObject *native_may_hold(PyObject *self, PyObject *const *given, Py_ssize_t cou
     const unsigned char *bits = (const unsigned char *)PyByteArray_AS_STRING(given[0]);
     for (Py_ssize_t place = 0; found != NULL && place < PyList_GET_SIZE(given[2]); place++) {
         PyObject *hash = PyList_GET_ITEM(given[2], place);
-        uint64_t first, second;
-        bits_of(PyBytes_AS_STRING(hash), (uint64_t)mask, &first, &second);
-        if ((bits[first >> 3] >> (first & 7) & 1) && (bits[second >> 3] >> (second & 7) & 1) &&
-            PyList_Append(found, hash) != 0)
+        uint64_t at, step;
+        bits_of(PyBytes_AS_STRING(hash), &at, &step);
+        if (all_set(bits, (uint64_t)mask, at, step) && PyList_Append(found, hash) != 0)
             Py_CLEAR(found);
     }
     return found;

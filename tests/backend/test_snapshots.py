@@ -3,6 +3,7 @@
 import asyncio
 import random
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
 
 import msgspec
 import pytest
@@ -422,3 +423,24 @@ def test_a_database_that_goes_away_while_a_snapshot_is_read_is_waited_for(
             await loop.run_in_executor(None, behind.close)
 
     asyncio.run(run())
+
+
+def test_bits_of_older_standing_and_the_keys_held_since_know_every_key():
+    """The filter is stored once for each generation of keys: what came since is held, and entered again."""
+    seen, given = SeenKeys(100), [bytes(2) + number.to_bytes(14, "big") for number in range(250)]
+    seen.add_all(given[:200], [bytes(8)] * 200, b"\x01")
+    stored = [(size_bits, left, bytes(bits)) for size_bits, left, bits in seen.levels()]
+    seen.add_all(given[200:], [bytes(8)] * 50, b"\x01")
+    loaded, kept = SeenKeys(100), seen.copy()
+    loaded.restore(kept._replace(levels=[(*kept.levels[0][:2], stored[0][2])]))
+    assert loaded.levels() == seen.levels()
+    held, doubtful = loaded.sort_out([key[2:] for key in given])
+    assert len(held) + len(doubtful) == len(given)
+
+
+def test_few_keys_that_were_never_seen_are_asked_for():
+    seen = SeenKeys()
+    (_, room, _), *_ = seen.levels()
+    hashes = [sha256(number.to_bytes(4, "big")).digest()[:14] for number in range(room + 50_000)]
+    seen.add_all([bytes(2) + hashed for hashed in hashes[:room]], [bytes(8)] * room, b"\x01")
+    assert len(seen.sort_out(hashes[room:])[1]) < 50

@@ -535,7 +535,6 @@ def test_native_code_was_written_for_these_rules():
 
 def test_an_older_build_is_not_used(monkeypatch):
     monkeypatch.setattr(using, "INTERFACE", -1)
-    monkeypatch.setattr(using, "_built", using._built.__wrapped__)
     monkeypatch.setattr(using._Built, "slices", None)
     monkeypatch.setattr(using._Built, "missing", using._Built.missing)
     using.set_up(deciding.UsageOutcome)

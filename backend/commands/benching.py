@@ -22,7 +22,7 @@ def bench() -> None:
 @click.option("--tenants", type=click.IntRange(1), help="Charged at the same time.")
 @click.option("--history", type=click.IntRange(0), help="Events in the log before the first round.")
 @click.option("--duplicates", type=click.IntRange(0, 100), help="Per cent of the records that come twice.")
-@click.option("--lag-rate", type=click.IntRange(1), help="Records/s at which lag is measured; else half.")
+@click.option("--lag-rate", type=click.IntRange(1), help="Records/s at which lag is measured (20,000).")
 @click.option("--baselines/--no-baselines", default=None, help="Also measure what we compare with.")
 @click.option("--fronts/--no-fronts", default=None, help="Also HTTP, GraphQL and projections' lag.")
 @click.option("--native/--no-native", default=None, help="Charge in native code, where it was built.")

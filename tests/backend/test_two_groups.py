@@ -165,8 +165,13 @@ class Held(Through):
         super().__init__(log, *fates)
         self.told = threading.Event()
         self.told.set()
-        self.under_way = self.most = 0
+        self.under_way = self.most = self.slices = 0
         self.first = None
+
+    def hold(self):
+        """Let nobody know what became of appends, until `told` is set."""
+        self.most = self.slices = 0
+        self.told.clear()
 
     def append(self, group):
         self.under_way += 1
@@ -185,6 +190,8 @@ class Held(Through):
 
     def clock(self):
         """Noon; asked before each slice, it waits until a second group may be sent."""
+        self.slices += 1
+        until(lambda: self.slices == 1 or self.under_way or self.told.is_set())
         until(lambda: self.first is None or self.first.sent)
         return NOON
 
@@ -217,9 +224,8 @@ async def test_whatever_becomes_of_two_groups_each_record_is_charged_once_and_in
     log = Held(postgres.log)
     async with postgres.opened(log, clock=log.clock) as writer:
         await furnish(writer)
-        log.most = 0
         log.fates += fates
-        log.told.clear()
+        log.hold()
         asked = [asyncio.ensure_future(charge(writer, *records_of(batch))) for batch in range(12)]
         await asyncio.sleep(0.3)
         assert not any(task.done() for task in asked), "nobody is told before the answer is there"
@@ -252,7 +258,7 @@ async def test_a_writer_that_closes_finishes_both_groups_first(postgres):
     writer = postgres.writer(log, log.clock)
     await writer.start()
     await furnish(writer)
-    log.told.clear()
+    log.hold()
     asked = [asyncio.ensure_future(charge(writer, *records_of(batch))) for batch in range(2)]
     await asyncio.sleep(0.2)
     closing = asyncio.ensure_future(writer.close())

@@ -35,6 +35,8 @@ from .workload import ACTOR, UTC, Shape, _nodes, commands, furnish, records
 BATCH = 50
 PATIENCE_SECONDS = 600.0
 TARGET_NODES = 1_000
+SETTLING_SECONDS = 15
+"""Usage flows before anybody asks: the first snapshot of so many members is written beside it, once."""
 ALONE = 20
 """Requests with nothing beside them, for the processor time of one."""
 
@@ -135,6 +137,8 @@ async def _asked(
         "sizing": (SIZING, small),
     }
     flow = _Flow(engine, tenant, shape, plan.rate)
+    progress(f"usage flows for {SETTLING_SECONDS} s")
+    await flow.while_flowing(asyncio.sleep(SETTLING_SECONDS))
     measured: dict[str, list[float]] = {"nodes": [count]}
     for name, (query, variables) in questions.items():
         progress(f"{name}, {plan.requests} times")

@@ -28,8 +28,16 @@ class Share:
         self.size = size
         self.goes_first = goes_first
         self.outcomes: list[Outcome] = []
-        self.before: list[Outcome] = []
+        self.before: list[Outcome | None] = []
         """What it was decided to be before its commit failed, if that may be stored."""
+
+    def take_back(self, *, unheard: bool) -> None:
+        """It is decided again. What was known to be stored since before still is; more only where unheard."""
+        if unheard:
+            self.before = [*self.outcomes]
+        else:
+            found = zip(self.before, self.outcomes, strict=False)
+            self.before = [before if before is outcome else None for before, outcome in found]
 
     def enter(self, slice: Slice) -> None:
         raise NotImplementedError

@@ -329,13 +329,17 @@ class Writer:
         """Decide nothing until the lease is renewed. Whoever takes it has this writer abandoned."""
         while self._flying:
             await self._land()
-        began = time.monotonic()
+        began, undone = time.monotonic(), False
         while not may_decide():
             if self._closing or time.monotonic() - began > RECOVERY_SECONDS_MAX:
+                undone = undone or self._open is not None
                 # Who closes does not wait for a lease that another may have by now.
                 self._fail_all((Moved if self._closing else Unavailable)("the lease cannot be renewed"))
                 began = time.monotonic()
             await asyncio.sleep(LEASE_PAUSE_SECONDS)
+        if undone:
+            # What was decided and not sent is undone with the state it was decided on.
+            await self._recover()
 
     def _is_full(self) -> bool:
         most = GROUP_BESIDE if self._first_waiting else GROUP_MAX
@@ -467,10 +471,9 @@ class Writer:
         """
         groups = [*flown, self._open] if self._open is not None else flown
         shares = [share for group in groups for share in group.shares]
-        for share in shares:
-            share.before = []
-        for share in flown[0].shares if flown and unheard else []:
-            share.before = share.outcomes
+        oldest = len(flown[0].shares) if flown else 0
+        for place, share in enumerate(shares):
+            share.take_back(unheard=unheard and place < oldest)
         self._again.extendleft(reversed(shares))
         self._open = None
 

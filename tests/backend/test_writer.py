@@ -454,6 +454,22 @@ async def test_a_command_is_new_the_first_time_also_when_its_commit_was_unheard(
 
 
 @in_a_loop
+async def test_what_was_found_stored_keeps_its_outcome_when_the_next_group_is_fenced(store, monkeypatch):
+    monkeypatch.setattr(writers, "SLICE_MAX", 2)
+    log = Through(store.log)
+    async with store.opened(log) as writer:
+        await furnish(writer)
+        log.fates += ["unheard", "fenced"]
+        log.open.clear()
+        asked = await waits(charge(writer, *map(call, range(3))))
+        # What was stored unheard, and what was decided after it, are now decided in one slice.
+        monkeypatch.setattr(writers, "SLICE_MAX", 500)
+        log.open.set()
+        assert statuses(await asked) == ["charged"] * 3
+    assert store.charged_ids() == [f"call-{number}" for number in range(3)]
+
+
+@in_a_loop
 async def test_after_a_failed_commit_everything_is_decided_again(store):
     log = Through(store.log)
     async with store.opened(log) as writer:
@@ -688,6 +704,27 @@ async def test_what_was_decided_before_a_look_up_failed_for_good_is_not_taken_fo
             "duplicate",
         ]
         assert writer.waiting == 0
+
+
+@in_a_loop
+async def test_what_was_decided_before_a_lease_ran_out_for_long_is_not_taken_for_stored(store, monkeypatch):
+    monkeypatch.setattr(writers, "RECOVERY_SECONDS_MAX", 0.3)
+    monkeypatch.setattr(writers, "SLICE_MAX", 2)
+    log, held = Through(store.log), [True]
+    async with store.opened(log, may_decide=lambda: held[0]) as writer:
+        await furnish(writer)
+        log.open.clear()
+        asked = [asyncio.create_task(charge(writer, call(at), call(at + 1))) for at in (0, 2)]
+        flying, decided = asked
+        await asyncio.sleep(0.05)
+        held[0] = False
+        log.open.set()
+        assert statuses(await flying) == ["charged"] * 2
+        with pytest.raises(Unavailable):
+            await decided
+        held[0] = True
+        assert statuses(await charge(writer, call(2), call(3))) == ["charged"] * 2
+    assert store.charged_ids() == [f"call-{number}" for number in range(4)]
 
 
 @in_a_loop

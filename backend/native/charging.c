@@ -96,7 +96,7 @@ typedef struct {
     Py_ssize_t block_from, block_upto;
     int window_count, family_count, lane_count, window;
     int64_t charged, amount, rates_read;
-    PyObject *actor; /* borrowed from the list of actors: whose envelope begins with `head` */
+    PyObject *actor; /* whose envelope begins with `head` */
     Buffer head, told;
 } Run;
 
@@ -618,12 +618,12 @@ static int put_parts(Buffer *told, const Charge *charge) {
 static int tell_head(Run *run, PyObject *actor) {
     if (run->actor == actor)
         return DONE;
-    run->actor = NULL;
+    Py_CLEAR(run->actor);
     run->head.size = 0;
     PUT(put_array(&run->head, 4));
     PUT(put_int(&run->head, schema));
     PUT(put_str(&run->head, actor));
-    run->actor = actor;
+    run->actor = Py_NewRef(actor);
     return DONE;
 }
 
@@ -772,6 +772,7 @@ static void run_release(Run *run) {
     Py_XDECREF(run->by_token);
     Py_XDECREF(run->frozen);
     Py_XDECREF(run->suspended);
+    Py_XDECREF(run->actor);
     block_release(run);
     buffer_free(&run->head);
     buffer_free(&run->told);

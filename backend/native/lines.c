@@ -24,10 +24,10 @@ static Name directions[] = {{"outbound", NULL}, {"inbound", NULL}, {NULL, NULL}}
 typedef struct {
     const char *at;
     Py_ssize_t size;
-} Text;
+} Quoted;
 
 typedef struct {
-    Text text[TEXTS];
+    Quoted text[TEXTS];
     int64_t quantity;
     unsigned given;
 } Line;
@@ -47,7 +47,7 @@ static const char *skip(const char *at, const char *end) {
 }
 
 /* Behind the closing quote; NULL where it is anything but plain text. */
-static const char *read_text(const char *at, const char *end, Text *text) {
+static const char *read_text(const char *at, const char *end, Quoted *text) {
     if (at == end || *at++ != '"')
         return NULL;
     text->at = at;
@@ -68,12 +68,12 @@ static const char *read_whole(const char *at, const char *end, int64_t *value) {
     return at; /* what follows must be a comma, or the end */
 }
 
-static int is_called(const Text *name, const char *called, size_t size) {
+static int is_called(const Quoted *name, const char *called, size_t size) {
     return (size_t)name->size == size && memcmp(name->at, called, size) == 0;
 }
 
 /* Which member it is; -1 for none that is plain. */
-static int member_of(const Text *name) {
+static int member_of(const Quoted *name) {
     switch (name->size) {
     case 2:
         return is_called(name, "id", 2) ? ID : -1;
@@ -96,7 +96,7 @@ static int member_of(const Text *name) {
 
 /* One member and its value; each may stand there once. */
 static const char *read_member(const char *at, const char *end, Line *line) {
-    Text name;
+    Quoted name;
     at = read_text(at, end, &name);
     int member = at != NULL ? member_of(&name) : -1;
     if (member < 0 || line->given & 1u << member)
@@ -163,7 +163,7 @@ static int read_offset(const char *at, Py_ssize_t size, int64_t *offset) {
 }
 
 /* Microseconds since the epoch of "2026-11-15T10:00:00.123456+01:00"; 0 where it is written otherwise. */
-static int read_start(const Text *text, int64_t *micros) {
+static int read_start(const Quoted *text, int64_t *micros) {
     const char *at = text->at;
     Py_ssize_t size = text->size, fraction = 0;
     if (size < 20 || at[4] != '-' || at[7] != '-' || at[10] != 'T' || at[13] != ':' || at[16] != ':')
@@ -203,7 +203,7 @@ static PyObject *beginning_of(const Reading *reading, const char *three) {
 }
 
 /* Whether it is an international number that stays what it is: 1, 0, or -1 with an exception. */
-static int is_settled(const Reading *reading, const Text *number) {
+static int is_settled(const Reading *reading, const Quoted *number) {
     if (number->size < NUMBER_MIN || number->size > NUMBER_MAX || *number->at != '+')
         return 0;
     for (Py_ssize_t place = 1; place < number->size; place++)
@@ -227,15 +227,15 @@ static int is_settled(const Reading *reading, const Text *number) {
     return 1;
 }
 
-static PyObject *text_of(const Text *text) {
+static PyObject *text_of(const Quoted *text) {
     PyObject *made = PyUnicode_New(text->size, 127);
-    if (made != NULL)
+    if (made != NULL && text->size) /* what was not given is nowhere */
         memcpy(PyUnicode_1BYTE_DATA(made), text->at, (size_t)text->size);
     return made;
 }
 
 /* In the one form that everything compares; NULL with an exception. */
-static PyObject *number_of(const Reading *reading, const Text *text) {
+static PyObject *number_of(const Reading *reading, const Quoted *text) {
     int settled = text->size == 0 ? 1 : is_settled(reading, text);
     PyObject *told = settled < 0 ? NULL : text_of(text);
     if (told == NULL || settled)
@@ -248,7 +248,7 @@ static PyObject *number_of(const Reading *reading, const Text *text) {
 /* --- records ------------------------------------------------------------------------------------ */
 
 /* NULL where it is none of them. */
-static PyObject *one_of(Name *names, const Text *text) {
+static PyObject *one_of(Name *names, const Quoted *text) {
     for (; names->text != NULL; names++) {
         if (is_called(text, names->text, strlen(names->text))) {
             if (names->kept == NULL)
@@ -260,14 +260,14 @@ static PyObject *one_of(Name *names, const Text *text) {
 }
 
 /* The source, kept for the lines that follow. Borrowed. */
-static PyObject *source_of(Reading *reading, const Text *text) {
+static PyObject *source_of(Reading *reading, const Quoted *text) {
     PyObject *last = reading->source;
     if (last == NULL || !is_called(text, PyUnicode_DATA(last), (size_t)PyUnicode_GET_LENGTH(last)))
         Py_XSETREF(reading->source, text_of(text));
     return reading->source;
 }
 
-static int is_text(const Reading *reading, const Text *text, Py_ssize_t least) {
+static int is_text(const Reading *reading, const Quoted *text, Py_ssize_t least) {
     return text->size >= least && text->size <= reading->text_max;
 }
 
@@ -284,11 +284,11 @@ static int is_plain(const Reading *reading, const Line *line, int64_t *start) {
 }
 
 static int make_record(Reading *reading, const Line *line, PyObject **made) {
-    static const Text outward = {"outbound", 8};
+    static const Quoted outward = {"outbound", 8};
     int64_t start;
     if (!is_plain(reading, line, &start))
         return LEFT;
-    const Text *way = line->given & 1u << DIRECTION_OF ? &line->text[DIRECTION_OF] : &outward;
+    const Quoted *way = line->given & 1u << DIRECTION_OF ? &line->text[DIRECTION_OF] : &outward;
     PyObject *of[ATTRIBUTES] = {0}; /* `attributes` are none by themselves */
     int done = LEFT;
     if ((of[USAGE_TYPE] = one_of(types, &line->text[TYPE])) != NULL && (of[DIRECTION] = one_of(directions, way)) != NULL) {

@@ -129,6 +129,71 @@ static inline int int_of(PyObject *number, int64_t *value) {
     return !overflow;
 }
 
+/* What is stored is read where it lies, and never behind its end. Each of these goes behind what it took; 0 where
+ * something else stands there, or not all of it. */
+typedef struct {
+    const unsigned char *at, *end;
+} Reader;
+
+typedef struct {
+    const unsigned char *bytes;
+    size_t size;
+} Text;
+
+static inline int has(const Reader *reader, uint64_t size) { return (uint64_t)(reader->end - reader->at) >= size; }
+/* So many bytes as a number, the highest first. */
+static inline int take_number(Reader *reader, int width, uint64_t *value) {
+    if (!has(reader, (uint64_t)width))
+        return 0;
+    *value = 0;
+    for (int place = 0; place < width; place++)
+        *value = *value << 8 | *reader->at++;
+    return 1;
+}
+
+int take_wide_int(Reader *reader, int64_t *value);
+int take_wide_text(Reader *reader, Text *text);
+int take_wide_array(Reader *reader, uint64_t *size);
+int take_binary(Reader *reader, Text *text);
+/* Over one value, whatever it is. */
+int skip_value(Reader *reader);
+
+/* An int of 64 bits. */
+static inline int take_int(Reader *reader, int64_t *value) {
+    if (!has(reader, 1) || (*reader->at >= 0x80 && *reader->at < 0xe0))
+        return take_wide_int(reader, value);
+    *value = (signed char)*reader->at++;
+    return 1;
+}
+
+static inline int take_bytes(Reader *reader, uint64_t size, Text *text) {
+    if (!has(reader, size) || size > INT32_MAX)
+        return 0;
+    text->bytes = reader->at;
+    text->size = (size_t)size;
+    reader->at += size;
+    return 1;
+}
+
+/* Its bytes: whether they are UTF-8 was not asked. */
+static inline int take_text(Reader *reader, Text *text) {
+    if (!has(reader, 1) || (*reader->at & 0xe0) != 0xa0)
+        return take_wide_text(reader, text);
+    return take_bytes(reader, *reader->at++ & 0x1f, text);
+}
+
+/* How many values it has, which follow. */
+static inline int take_array(Reader *reader, uint64_t *size) {
+    if (!has(reader, 1) || (*reader->at & 0xf0) != 0x90)
+        return take_wide_array(reader, size);
+    *size = *reader->at++ & 0x0f;
+    return 1;
+}
+
+static inline int same_bytes(const Text *one, const Text *other) {
+    return one->size == other->size && memcmp(one->bytes, other->bytes, one->size) == 0;
+}
+
 /* --- SHA-256 ------------------------------------------------------------------------------ */
 
 enum { HASH_BYTES = 32 };

@@ -16,154 +16,6 @@ enum { LAST_NEEDED = 19, CREDIT = 20, BASIS = 22, COUNTED = 4 };
 
 static const int64_t LARGE = (int64_t)1 << 60; /* what one charge may bring; a run stays below four times that */
 
-/* --- reading msgpack --------------------------------------------------------------------------- */
-
-typedef struct {
-    const unsigned char *at, *end;
-} Reader;
-
-typedef struct {
-    const unsigned char *bytes;
-    size_t size;
-} Text;
-
-static uint64_t number_at(const unsigned char *at, int width) {
-    uint64_t value = 0;
-    for (int place = 0; place < width; place++)
-        value = value << 8 | at[place];
-    return value;
-}
-
-static int has(const Reader *reader, uint64_t size) { return (uint64_t)(reader->end - reader->at) >= size; }
-
-/* So many bytes as a number; 0 where they are not there. */
-static int take_number(Reader *reader, int width, uint64_t *value) {
-    if (!has(reader, (uint64_t)width))
-        return 0;
-    *value = number_at(reader->at, width);
-    reader->at += width;
-    return 1;
-}
-
-static int take_int(Reader *reader, int64_t *value) {
-    if (!has(reader, 1))
-        return 0;
-    unsigned char marker = *reader->at++;
-    uint64_t number = 0;
-    if (marker < 0x80 || marker >= 0xe0) {
-        *value = (signed char)marker;
-        return 1;
-    }
-    if (marker < 0xcc || marker > 0xd3 || !take_number(reader, 1 << ((marker - 0xcc) & 3), &number))
-        return 0;
-    switch (marker) {
-    case 0xd0:
-        *value = (int8_t)number;
-        return 1;
-    case 0xd1:
-        *value = (int16_t)number;
-        return 1;
-    case 0xd2:
-        *value = (int32_t)number;
-        return 1;
-    default:
-        *value = (int64_t)number;
-        return marker == 0xd3 || number <= INT64_MAX;
-    }
-}
-
-/* The length that stands in the marker, or behind it in the widths given; 0 where it is something else. */
-static int take_length(Reader *reader, int fixed, int fixed_mask, const int *wide, uint64_t *size) {
-    if (!has(reader, 1))
-        return 0;
-    unsigned char marker = *reader->at++;
-    if (fixed >= 0 && (marker & ~fixed_mask) == fixed) {
-        *size = marker & fixed_mask;
-        return 1;
-    }
-    for (int power = 0; power < 3; power++)
-        if (wide[power] && marker == wide[power])
-            return take_number(reader, 1 << power, size);
-    return 0;
-}
-
-static const int TEXT_WIDE[] = {0xd9, 0xda, 0xdb}, BINARY_WIDE[] = {0xc4, 0xc5, 0xc6}, ARRAY_WIDE[] = {0, 0xdc, 0xdd};
-
-static int take_array(Reader *reader, uint64_t *size) { return take_length(reader, 0x90, 0x0f, ARRAY_WIDE, size); }
-
-static int take_bytes(Reader *reader, Text *text, int fixed, const int *wide) {
-    uint64_t size;
-    if (!take_length(reader, fixed, 0x1f, wide, &size) || !has(reader, size))
-        return 0;
-    text->bytes = reader->at;
-    text->size = (size_t)size;
-    reader->at += size;
-    return 1;
-}
-
-static int take_text(Reader *reader, Text *text) { return take_bytes(reader, text, 0xa0, TEXT_WIDE); }
-static int take_binary(Reader *reader, Text *text) { return take_bytes(reader, text, -1, BINARY_WIDE); }
-
-/* The bytes that follow a marker, and how many more values it opens; 0 for a marker that msgpack has not. */
-static int shape_of(Reader *reader, unsigned char marker, uint64_t *bytes, uint64_t *more) {
-    static const unsigned char plain[] = {0, 0, 0, 0}; /* nil, never used, false, true */
-    *bytes = *more = 0;
-    if (marker < 0x80 || marker >= 0xe0)
-        return 1;
-    if (marker < 0x90) {
-        *more = 2 * (uint64_t)(marker & 0x0f);
-        return 1;
-    }
-    if (marker < 0xa0) {
-        *more = marker & 0x0f;
-        return 1;
-    }
-    if (marker < 0xc0) {
-        *bytes = marker & 0x1f;
-        return 1;
-    }
-    if (marker < 0xc4) {
-        *bytes = plain[marker & 3];
-        return marker != 0xc1;
-    }
-    if (marker < 0xc7) /* binary */
-        return take_number(reader, 1 << (marker - 0xc4), bytes);
-    if (marker < 0xca) { /* extension: its type follows the length */
-        int told = take_number(reader, 1 << (marker - 0xc7), bytes);
-        *bytes += 1;
-        return told;
-    }
-    if (marker < 0xcc)
-        *bytes = marker == 0xca ? 4 : 8;
-    else if (marker < 0xd4)
-        *bytes = (uint64_t)1 << ((marker - 0xcc) & 3);
-    else if (marker < 0xd9)
-        *bytes = 1 + ((uint64_t)1 << (marker - 0xd4));
-    else if (marker < 0xdc)
-        return take_number(reader, 1 << (marker - 0xd9), bytes);
-    else {
-        int told = take_number(reader, marker & 1 ? 4 : 2, more);
-        *more *= marker >= 0xde ? 2 : 1;
-        return told;
-    }
-    return 1;
-}
-
-/* Over one value, whatever it is. Each value takes a byte at least, so this ends. */
-static int skip(Reader *reader) {
-    for (uint64_t left = 1; left; left--) {
-        uint64_t bytes, more;
-        if (!has(reader, 1))
-            return 0;
-        unsigned char marker = *reader->at++;
-        if (!shape_of(reader, marker, &bytes, &more) || !has(reader, bytes) || more > (uint64_t)(reader->end - reader->at))
-            return 0;
-        reader->at += bytes;
-        left += more;
-    }
-    return 1;
-}
-
 /* --- one charge ------------------------------------------------------------------------------------ */
 
 typedef struct {
@@ -221,14 +73,10 @@ static int take_basis(Reader *reader) {
     for (uint64_t field = 0; field < size; field++) {
         if (field == COUNTED && (!has(reader, 1) || *reader->at != 0xc0))
             return 0;
-        if (!skip(reader))
+        if (!skip_value(reader))
             return 0;
     }
     return 1;
-}
-
-static int same(const Text *one, const Text *other) {
-    return one->size == other->size && memcmp(one->bytes, other->bytes, one->size) == 0;
 }
 
 static int skip_texts(Reader *reader, int count) {
@@ -256,12 +104,12 @@ static int take_fields(Reader *reader, Charge *charge, const Text *corporate) {
         !skip_texts(reader, 1) || !skip_ints(reader, 1) || !take_int(reader, &charge->billed) || !skip_ints(reader, 2) ||
         !skip_texts(reader, 2) || !take_text(reader, &payer) || !skip_texts(reader, 1) ||
         !take_pairs(reader, &charge->drawn) || !take_int(reader, &charge->overage) || !take_int(reader, &charge->amount) ||
-        !take_array(reader, &two) || two != 2 || !skip(reader) || !skip(reader) || !take_binary(reader, &sealed))
+        !take_array(reader, &two) || two != 2 || !skip_value(reader) || !skip_value(reader) || !take_binary(reader, &sealed))
         return 0;
     charge->credit.length = 0;
-    charge->corporate = same(&payer, corporate);
+    charge->corporate = same_bytes(&payer, corporate);
     for (uint64_t field = CREDIT; field < fields; field++) {
-        int taken = field == CREDIT ? take_pairs(reader, &charge->credit) : field == BASIS ? take_basis(reader) : skip(reader);
+        int taken = field == CREDIT ? take_pairs(reader, &charge->credit) : field == BASIS ? take_basis(reader) : skip_value(reader);
         if (!taken)
             return 0;
     }
@@ -305,6 +153,7 @@ typedef struct {
     Stretch *left;
     size_t left_count, left_room, left_bytes;
     int64_t charged, amount, brought;
+    int is_vast; /* some sum does not fit */
 } Tally;
 
 static void tally_free(Tally *tally) {
@@ -342,8 +191,10 @@ static uint32_t *place_of(const Tally *tally, uint32_t list, uint32_t ordinal) {
 /* Room for as many slots as a charge may need, with at least as many places empty. */
 static int make_room(Tally *tally, size_t more) {
     size_t needed = tally->slot_count + more;
+    if (needed >= UINT32_MAX / 4)
+        return FAILED;
     Slot *slots = grown(tally->slots, &tally->slot_room, needed, sizeof *slots);
-    if (slots == NULL || needed >= UINT32_MAX / 4)
+    if (slots == NULL)
         return FAILED;
     tally->slots = slots;
     if (tally->mask + 1 >= 2 * needed)
@@ -368,7 +219,8 @@ static int make_room(Tally *tally, size_t more) {
 static void add(Tally *tally, int list, int64_t ordinal, int64_t more) {
     uint32_t *place = place_of(tally, (uint32_t)list, (uint32_t)ordinal);
     if (*place) {
-        tally->slots[*place - 1].sum += more;
+        int64_t *sum = &tally->slots[*place - 1].sum;
+        tally->is_vast |= __builtin_add_overflow(*sum, more, sum);
         return;
     }
     Slot *slot = &tally->slots[tally->slot_count++];
@@ -381,7 +233,7 @@ static void add(Tally *tally, int list, int64_t ordinal, int64_t more) {
 /* -1: there are too many of them. */
 static int family_of(Tally *tally, const Text *usage_type, const Text *period) {
     for (int number = 0; number < tally->family_count; number++)
-        if (same(&tally->families[number].usage_type, usage_type) && same(&tally->families[number].period, period))
+        if (same_bytes(&tally->families[number].usage_type, usage_type) && same_bytes(&tally->families[number].period, period))
             return number;
     if (tally->family_count == FAMILIES)
         return -1;
@@ -450,12 +302,14 @@ static int take_envelope(Reader *reader, int64_t schema, size_t digest_bytes, Te
                : LEFT;
 }
 
-/* LEFT: these bytes are no charges. */
+/* LEFT: these bytes are no charges, or sums of them do not fit: a member that stands on its path more than once, or
+ * credit that is more than the amount, is added however often it is told. */
 static int tally_run(Tally *tally, Reader *reader, int64_t charges, int64_t schema, size_t digest_bytes, unsigned char *digests) {
     Charge charge;
     tally->family_count = 0;
     tally->slot_count = tally->left_count = tally->left_bytes = tally->mask = 0;
     tally->charged = tally->amount = tally->brought = 0;
+    tally->is_vast = 0;
     for (int64_t number = 0; number < charges; number++) {
         Reader begun = *reader;
         if (take_envelope(reader, schema, digest_bytes, &charge.digest) != DONE)
@@ -464,12 +318,12 @@ static int tally_run(Tally *tally, Reader *reader, int64_t charges, int64_t sche
         int done = take_fields(reader, &charge, &tally->corporate) && is_plain(&charge) ? count(tally, &charge) : LEFT;
         if (done == LEFT) {
             *reader = begun;
-            done = skip(reader) ? leave_one(tally, begun.at, reader->at) : LEFT;
+            done = skip_value(reader) ? leave_one(tally, begun.at, reader->at) : LEFT;
         }
         if (done != DONE)
             return done;
     }
-    return DONE;
+    return tally->is_vast ? LEFT : DONE;
 }
 
 /* --- given back ---------------------------------------------------------------------------------------- */
@@ -533,7 +387,7 @@ static PyObject *run_told(const Tally *tally, Py_ssize_t end) {
 }
 
 static int text_of(PyObject *text, Text *told) {
-    Py_ssize_t size;
+    Py_ssize_t size = 0;
     told->bytes = (const unsigned char *)utf8_of(text, &size);
     told->size = (size_t)size;
     return told->bytes != NULL;

@@ -8,119 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EVENT_FIELDS_MIN = 20, EVENT_FIELDS_MAX = 23, DEPTH_MAX = 64, KEYS_MAX = 7, FIGURES_MAX = 7, KEY_SIZE = 16 };
+enum { EVENT_FIELDS_MIN = 20, EVENT_FIELDS_MAX = 23, KEYS_MAX = 7, FIGURES_MAX = 7, KEY_SIZE = 16 };
 
 static const uint64_t SINCE_2000 = 946684800000000u; /* PostgreSQL counts time from the year 2000 */
-
-/* --- reading msgpack ---------------------------------------------------------------------- */
-
-typedef struct {
-    const unsigned char *at, *end;
-} Reader;
-
-typedef struct {
-    const unsigned char *bytes;
-    uint32_t size;
-} Text;
-
-static int read_number(Reader *reader, int width, uint64_t *value) {
-    if (reader->end - reader->at < width)
-        return 0;
-    *value = 0;
-    for (int place = 0; place < width; place++)
-        *value = *value << 8 | *reader->at++;
-    return 1;
-}
-
-static int read_int(Reader *reader, int64_t *value) {
-    uint64_t raw;
-    if (reader->at >= reader->end)
-        return 0;
-    unsigned char marker = *reader->at++;
-    if (marker < 0x80 || marker >= 0xe0) {
-        *value = (signed char)marker;
-        return 1;
-    }
-    if (marker < 0xcc || marker > 0xd3 || !read_number(reader, 1 << (marker & 3), &raw))
-        return 0;
-    int unused = 64 - 8 * (1 << (marker & 3));
-    if (marker >= 0xd0)
-        *value = (int64_t)(raw << unused) >> unused;
-    else if (raw > INT64_MAX)
-        return 0;
-    else
-        *value = (int64_t)raw;
-    return 1;
-}
-
-static int read_small(Reader *reader, int32_t *value) {
-    int64_t wide;
-    if (!read_int(reader, &wide) || wide < INT32_MIN || wide > INT32_MAX)
-        return 0;
-    *value = (int32_t)wide;
-    return 1;
-}
-
-static int read_bytes(Reader *reader, uint64_t size, Text *text) {
-    if ((uint64_t)(reader->end - reader->at) < size || size > INT32_MAX)
-        return 0;
-    text->bytes = reader->at;
-    text->size = (uint32_t)size;
-    reader->at += size;
-    return 1;
-}
-
-static int read_text(Reader *reader, Text *text) {
-    uint64_t size;
-    if (reader->at >= reader->end)
-        return 0;
-    unsigned char marker = *reader->at++;
-    if ((marker & 0xe0) == 0xa0)
-        size = marker & 0x1f;
-    else if (marker < 0xd9 || marker > 0xdb || !read_number(reader, 1 << (marker - 0xd9), &size))
-        return 0;
-    return read_bytes(reader, size, text);
-}
-
-static int read_array(Reader *reader, uint64_t *size) {
-    if (reader->at >= reader->end)
-        return 0;
-    unsigned char marker = *reader->at++;
-    if ((marker & 0xf0) == 0x90) {
-        *size = marker & 0x0f;
-        return 1;
-    }
-    return (marker == 0xdc || marker == 0xdd) && read_number(reader, marker == 0xdc ? 2 : 4, size);
-}
-
-/* Whatever stands there: binary, text, numbers, and arrays of them. */
-static int pass_over(Reader *reader, int depth) {
-    uint64_t size;
-    int64_t number;
-    Text text;
-    if (reader->at >= reader->end || depth > DEPTH_MAX)
-        return 0;
-    unsigned char marker = *reader->at;
-    if (marker == 0xc0 || marker == 0xc2 || marker == 0xc3) {
-        reader->at++;
-        return 1;
-    }
-    if (marker >= 0xc4 && marker <= 0xc6) {
-        reader->at++;
-        return read_number(reader, 1 << (marker - 0xc4), &size) && read_bytes(reader, size, &text);
-    }
-    if ((marker & 0xf0) == 0x90 || marker == 0xdc || marker == 0xdd) {
-        if (!read_array(reader, &size))
-            return 0;
-        while (size-- > 0)
-            if (!pass_over(reader, depth + 1))
-                return 0;
-        return 1;
-    }
-    if ((marker & 0xe0) == 0xa0 || (marker >= 0xd9 && marker <= 0xdb))
-        return read_text(reader, &text);
-    return read_int(reader, &number);
-}
 
 /* --- texts that repeat -------------------------------------------------------------------- */
 
@@ -169,7 +59,7 @@ static int32_t number_of(Texts *texts, Text text) {
     size_t slot = hash_of(text.bytes, text.size) & (texts->slot_count - 1);
     for (; texts->slots[slot]; slot = (slot + 1) & (texts->slot_count - 1)) {
         const Text *held = texts->texts + texts->slots[slot] - 1;
-        if (held->size == text.size && memcmp(held->bytes, text.bytes, text.size) == 0)
+        if (same_bytes(held, &text))
             return texts->slots[slot] - 1;
     }
     texts->texts[texts->count] = text;
@@ -305,52 +195,60 @@ typedef struct {
     int plain;
 } Charge;
 
+static int take_small(Reader *reader, int32_t *value) {
+    int64_t wide;
+    if (!take_int(reader, &wide) || wide < INT32_MIN || wide > INT32_MAX)
+        return 0;
+    *value = (int32_t)wide;
+    return 1;
+}
+
 static int read_event(Reader *reader, Charge *charge, uint64_t fields) {
     uint64_t credit = 0;
     Text passed;
-    if (!read_text(reader, &charge->source) || !read_text(reader, &charge->record_id) ||
-        !read_array(reader, &charge->path_size) || charge->path_size < 2)
+    if (!take_text(reader, &charge->source) || !take_text(reader, &charge->record_id) ||
+        !take_array(reader, &charge->path_size) || charge->path_size < 2)
         return 0;
     charge->path = *reader;
     for (uint64_t place = 0; place < charge->path_size; place++) {
         int32_t ordinal = 0;
-        if (!read_small(reader, &ordinal))
+        if (!take_small(reader, &ordinal))
             return 0;
         if (place < 2)
             *(place ? &charge->node : &charge->ordinal) = ordinal;
     }
-    if (!read_text(reader, &charge->usage_type) || !read_text(reader, &charge->period) ||
-        !read_int(reader, &charge->started_at) || !read_text(reader, &charge->direction) ||
-        !read_int(reader, &charge->quantity) || !read_int(reader, &charge->billed) ||
-        !read_small(reader, &charge->tariff) || !read_small(reader, &charge->rate) || !read_text(reader, &passed) ||
-        !read_text(reader, &charge->zone) || !read_text(reader, &charge->payer) || !read_text(reader, &passed) ||
-        !read_array(reader, &charge->drawn_size))
+    if (!take_text(reader, &charge->usage_type) || !take_text(reader, &charge->period) ||
+        !take_int(reader, &charge->started_at) || !take_text(reader, &charge->direction) ||
+        !take_int(reader, &charge->quantity) || !take_int(reader, &charge->billed) ||
+        !take_small(reader, &charge->tariff) || !take_small(reader, &charge->rate) || !take_text(reader, &passed) ||
+        !take_text(reader, &charge->zone) || !take_text(reader, &charge->payer) || !take_text(reader, &passed) ||
+        !take_array(reader, &charge->drawn_size))
         return 0;
     charge->drawn = *reader;
     for (uint64_t place = 0; place < charge->drawn_size; place++) {
         uint64_t two;
         int32_t bucket;
         int64_t part;
-        if (!read_array(reader, &two) || two != 2 || !read_small(reader, &bucket) || !read_int(reader, &part))
+        if (!take_array(reader, &two) || two != 2 || !take_small(reader, &bucket) || !take_int(reader, &part))
             return 0;
     }
-    if (!read_int(reader, &charge->overage) || !read_int(reader, &charge->amount) || !pass_over(reader, 0) ||
-        !pass_over(reader, 0))
+    if (!take_int(reader, &charge->overage) || !take_int(reader, &charge->amount) || !skip_value(reader) ||
+        !skip_value(reader))
         return 0;
     charge->plain = 1;
     if (fields > 20) {
         Reader credited = *reader;
-        if (!read_array(&credited, &credit) || !pass_over(reader, 0))
+        if (!take_array(&credited, &credit) || !skip_value(reader))
             return 0;
         charge->plain = credit == 0;
     }
-    if (fields > 21 && !pass_over(reader, 0))
+    if (fields > 21 && !skip_value(reader))
         return 0;
     if (fields > 22) {
         if (reader->at >= reader->end)
             return 0;
         charge->plain = charge->plain && *reader->at == 0xc0;
-        if (!pass_over(reader, 0))
+        if (!skip_value(reader))
             return 0;
     }
     return 1;
@@ -359,12 +257,12 @@ static int read_event(Reader *reader, Charge *charge, uint64_t fields) {
 static int read_charge(Reader *reader, Charge *charge, const Work *work) {
     uint64_t fields;
     int64_t schema;
-    if (!read_array(reader, &fields) || fields != 4 || !read_int(reader, &schema) || schema != work->schema ||
-        !pass_over(reader, 0) || !pass_over(reader, 0) || !read_array(reader, &fields) ||
+    Text actor, digest;
+    if (!take_array(reader, &fields) || fields != 4 || !take_int(reader, &schema) || schema != work->schema ||
+        !take_text(reader, &actor) || !take_binary(reader, &digest) || !take_array(reader, &fields) ||
         fields < EVENT_FIELDS_MIN || fields > EVENT_FIELDS_MAX || !read_event(reader, charge, fields))
         return 0;
-    charge->plain = charge->plain && charge->payer.size == work->corporate.size &&
-                    memcmp(charge->payer.bytes, work->corporate.bytes, charge->payer.size) == 0;
+    charge->plain = charge->plain && same_bytes(&charge->payer, &work->corporate);
     return 1;
 }
 
@@ -387,6 +285,17 @@ static int find_day(Work *work, int64_t at) {
     return DONE;
 }
 
+/* Whether somebody is a node that the charge came by. */
+static int is_above(const Charge *charge, int32_t ordinal) {
+    Reader path = charge->path;
+    for (uint64_t place = 0; place < charge->path_size; place++) {
+        int32_t at = 0;
+        if (take_small(&path, &at) && place > 0 && at == ordinal)
+            return 1;
+    }
+    return 0;
+}
+
 /* What buckets at `ordinal` paid. */
 static int64_t drawn_at(const Charge *charge, int32_t ordinal) {
     Reader drawn = charge->drawn;
@@ -394,47 +303,29 @@ static int64_t drawn_at(const Charge *charge, int32_t ordinal) {
     uint64_t two;
     int32_t bucket;
     for (uint64_t place = 0; place < charge->drawn_size; place++)
-        if (read_array(&drawn, &two) && read_small(&drawn, &bucket) && read_int(&drawn, &part) && bucket == ordinal)
+        if (take_array(&drawn, &two) && take_small(&drawn, &bucket) && take_int(&drawn, &part) && bucket == ordinal)
             sum += part;
     return sum;
 }
 
-/* What buckets paid in all, each of which is then on the path; less than nothing where one is not, or sums are vast. */
-static int64_t drawn_in_all(const Charge *charge, int64_t *at_nodes) {
+/* What buckets paid that are at no node the charge came by; less than nothing where a part is, or sums are vast. */
+static int64_t drawn_beside(const Charge *charge) {
     Reader drawn = charge->drawn;
     int64_t part, sum = 0;
     uint64_t two;
     int32_t bucket;
-    *at_nodes = 0;
     for (uint64_t place = 0; place < charge->drawn_size; place++)
-        if (!read_array(&drawn, &two) || !read_small(&drawn, &bucket) || !read_int(&drawn, &part) || part < 0 ||
+        if (!take_array(&drawn, &two) || !take_small(&drawn, &bucket) || !take_int(&drawn, &part) || part < 0 ||
             part > INT64_MAX / 256 || place > 128)
             return -1;
-        else
+        else if (!is_above(charge, bucket))
             sum += part;
-    Reader path = charge->path;
-    for (uint64_t place = 0; place < charge->path_size; place++) {
-        int32_t ordinal = 0;
-        if (read_small(&path, &ordinal) && place > 0)
-            *at_nodes += drawn_at(charge, ordinal);
-    }
     return sum;
 }
 
-/* Whether somebody is a node that the charge came by. */
-static int is_above(const Charge *charge, int32_t ordinal) {
-    Reader path = charge->path;
-    for (uint64_t place = 0; place < charge->path_size; place++) {
-        int32_t at = 0;
-        if (read_small(&path, &at) && place > 0 && at == ordinal)
-            return 1;
-    }
-    return 0;
-}
-
 static int count_along(Work *work, const Charge *charge, int32_t type, int32_t period) {
-    int64_t at_nodes, all = drawn_in_all(charge, &at_nodes), drawn = all - at_nodes;
-    if (all < 0)
+    int64_t drawn = drawn_beside(charge);
+    if (drawn < 0)
         return LEFT;
     int64_t used[USED_FIGURES] = {charge->billed, charge->billed, charge->overage, 1, 0};
     int64_t cost[USED_FIGURES] = {charge->amount, charge->amount, 0, 1, 0};
@@ -442,14 +333,15 @@ static int count_along(Work *work, const Charge *charge, int32_t type, int32_t p
     int done = DONE;
     for (uint64_t place = 0; done == DONE && place < charge->path_size; place++) {
         int32_t ordinal = 0;
-        read_small(&path, &ordinal);
+        take_small(&path, &ordinal);
         if (place == 1)
             used[USED_OWN] = cost[USED_OWN] = 0;
         done = add(work->sums + USED_SUMS, (int32_t[]){period, type, ordinal}, used);
         if (done == DONE && charge->amount)
             done = add(work->sums + USED_SUMS, (int32_t[]){period, work->money, ordinal}, cost);
         if (done == DONE && place > 0) {
-            drawn += drawn_at(charge, ordinal);
+            if (__builtin_add_overflow(drawn, drawn_at(charge, ordinal), &drawn))
+                return LEFT;
             int64_t day[] = {charge->billed, charge->overage, charge->amount, 1, drawn};
             done = add(work->sums + DAY_SUMS, (int32_t[]){period, ordinal, type, (int32_t)work->day}, day);
         }
@@ -459,7 +351,7 @@ static int count_along(Work *work, const Charge *charge, int32_t type, int32_t p
         uint64_t two;
         int32_t bucket;
         int64_t part;
-        if (!read_array(&parts, &two) || !read_small(&parts, &bucket) || !read_int(&parts, &part))
+        if (!take_array(&parts, &two) || !take_small(&parts, &bucket) || !take_int(&parts, &part))
             return LEFT;
         int64_t consumed[USED_FIGURES] = {0, 0, 0, 0, part};
         done = add(work->sums + USED_SUMS, (int32_t[]){period, type, bucket}, consumed);
@@ -703,7 +595,7 @@ static int go_through(Work *work, Reader *reader, Py_ssize_t count_given, PyObje
         int64_t seq;
         uint64_t recorded_at;
         memcpy(&seq, seqs + 8 * place, 8);
-        if (!read_charge(reader, &charge, work) || !read_number(&time, 8, &recorded_at))
+        if (!read_charge(reader, &charge, work) || !take_number(&time, 8, &recorded_at))
             return LEFT;
         int done = put_row(&work->rows, &charge, seq, keys + KEY_SIZE * place, recorded_at + SINCE_2000);
         if (done == DONE)
@@ -733,12 +625,12 @@ static int begin(Work *work, PyObject *const *given, Py_ssize_t count_given) {
     const char *corporate = utf8_of(given[5], &size), *money;
     if (corporate == NULL || !int_of(given[4], &work->schema))
         return LEFT;
-    work->corporate = (Text){(const unsigned char *)corporate, (uint32_t)size};
+    work->corporate = (Text){(const unsigned char *)corporate, (size_t)size};
     money = utf8_of(given[6], &size);
     if (money == NULL || PyBytes_GET_SIZE(given[1]) != 8 * count_given ||
         PyBytes_GET_SIZE(given[2]) != KEY_SIZE * count_given || PyBytes_GET_SIZE(given[3]) != 8 * count_given)
         return LEFT;
-    work->money = number_of(&work->texts, (Text){(const unsigned char *)money, (uint32_t)size});
+    work->money = number_of(&work->texts, (Text){(const unsigned char *)money, (size_t)size});
     work->around = given[7];
     work->since = INT64_MAX;
     return work->money < 0 ? FAILED : DONE;

@@ -245,6 +245,20 @@ def test_bytes_that_are_no_charges_are_left_to_python(data):
             assert_left_or_counted(states)
 
 
+@needed
+@pytest.mark.parametrize(
+    ("changes", "times"),
+    [
+        ({"path": (3,) * 80, "billed": 2**58, "overage": 2**58, "drawn": ()}, 1),
+        ({"amount": 1, "credit": ((0, 2**53),) * 64}, 20),
+    ],
+)
+def test_sums_that_do_not_fit_leave_everything(enterprise, changes, times):
+    """Nobody stands on a path twice, and no credit is more than the amount: bytes may say so all the same."""
+    state = encode(replace(charged(enterprise), **changes), "a", DIGEST)
+    assert using.native().add_up(state * times, (times,), SCHEMA, 8, "corporate", MONEY) is None
+
+
 def assert_left_or_counted(states):
     summed = using.native().add_up(states, (1,), SCHEMA, 8, "corporate", MONEY)
     if summed is None:

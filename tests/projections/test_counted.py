@@ -67,6 +67,10 @@ def values(column):
 @settings(max_examples=150, deadline=None, database=None)
 @given(given_charges=st.lists(charges(), max_size=25))
 def test_what_is_counted_and_the_tally_of_the_rest_are_the_tally_of_all(given_charges):
+    assert_counted_alike(given_charges)
+
+
+def assert_counted_alike(given_charges):
     told, as_told = stored(given_charges)
     whole = tally(given_charges, ZONE)
     counted, rows = tallied.counted(told, ZONE, decoded)
@@ -153,11 +157,17 @@ def charge(**changed):
         ("more than a column holds", [charge(quantity=2**63)], SCHEMA),
         ("sums that no column holds", [charge(billed=2**62), charge(billed=2**62)], SCHEMA),
         ("parts that no bucket paid", [charge(drawn=((0, -5),))], SCHEMA),
+        ("vast parts", [charge(path=(7, *[3] * 300), drawn=((3, 2**54),) * 128)], SCHEMA),
     ],
 )
 def test_what_is_not_of_the_form_it_knows_is_left_to_python(what, given_charges, schema):
     told, _ = stored(given_charges, schema)
     assert tallied.counted(told, ZONE, decoded) is None
+
+
+@needed
+def test_what_buckets_paid_is_counted_at_each_place_of_a_path():
+    assert_counted_alike([charge(path=(7, 3, 3, 0), drawn=((3, 40), (9, 20)))])
 
 
 @needed

@@ -130,6 +130,8 @@ def connection_settings(role: Pool) -> dict[str, Any]:
         "timezone": "UTC",
         # Whatever the database's default: what we acknowledge is on the disk.
         "synchronous_commit": "on",
+        # A group that waited for the one before sees what that has stored.
+        "default_transaction_isolation": "read\\ committed",
     }
     return {
         "autocommit": True,

@@ -179,8 +179,8 @@ class Contracts:
         self._starts: list[int] = []
         self._opened: list[PeriodOpened] = []
         self._last: PeriodOpened | None = None
-        self._planned: tuple[int, Plan] | None = None
-        """Since when the plan asked for last is known to hold; it does until its period ends."""
+        self._planned: tuple[int, Plan | None] | None = None
+        """The plan asked for last, and of which moment: a slice of commands asks for one again and again."""
 
     # --- periods ------------------------------------------------------------------------------
 
@@ -263,11 +263,10 @@ class Contracts:
 
     def _plan(self, at: int) -> Plan | None:
         known = self._planned
-        if known is not None and known[0] <= at < known[1].ends_at:
+        if known is not None and known[0] == at:
             return known[1]
         plan = self._plan_anew(at)
-        if plan is not None:
-            self._planned = (at, plan)
+        self._planned = (at, plan)
         return plan
 
     def _plan_anew(self, at: int) -> Plan | None:

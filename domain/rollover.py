@@ -64,8 +64,8 @@ class RollOvers:
         self._contracts = contracts
         self._families = families
         self.turns: dict[tuple[str, str], int] = {}
-        self._done: set[str] = set()
-        """Periods that nothing can come back to: asked once, and not again."""
+        self._unsettling: set[str] = set()
+        """Periods whose terms settle none: asked once, and not again. To others something may come back."""
 
     def due(self, now: int) -> list[RollOver]:
         return [
@@ -89,10 +89,10 @@ class RollOvers:
     def _unsettled(self) -> Iterator[tuple[int, PeriodOpened]]:
         """The periods that will be settled, or have been begun with, and when."""
         for period in list(self._contracts.periods.values()):
-            if period.period in self._done:
+            if period.period in self._unsettling:
                 continue
             if not self._contracts.terms_of(period).settles:
-                self._done.add(period.period)
+                self._unsettling.add(period.period)
                 continue
             yield self._settled_at(period), period
 
@@ -172,8 +172,6 @@ class RollOvers:
             following.check()
         at = (event.usage_type, event.period)
         self.turns[at] = self.turns.get(at, 0) + 1
-        if not any(one.remaining_total for one in self._of(self._contracts.periods[event.period])):
-            self._done.add(event.period)
 
 
 def closes_at(contracts: Contracts, period: PeriodOpened) -> int | None:

@@ -187,7 +187,7 @@ class Held(Through):
 
     async def both_under_way(self):
         async with asyncio.timeout(20):
-            while self.under_way < 2:
+            while self.under_way < 2:  # noqa: ASYNC110  (threads count)
                 await asyncio.sleep(0.005)
 
     def clock(self):

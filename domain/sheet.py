@@ -10,8 +10,8 @@ usage type's unit, or has a unit of its own, such as 2 GB or 90 min. A cap witho
 
 import csv
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 from .refusals import Refused
 from .running import ACTIONS, BAD_LINES_TOLD_MAX, LINES_MAX, Line
@@ -28,30 +28,34 @@ UNITS = {
     "min": 60,
     "h": 3600,
 }
+T = TypeVar("T")
 _QUANTITY = re.compile(r"([0-9]{1,19})\s*([a-z]{0,3})", re.IGNORECASE)
 
 
 def lines_of(text: str, period: str = "") -> tuple[Line, ...]:
     """The lines of a CSV; refuses it with every row that cannot be read. `period`: of rows without."""
+    return read(text, COLUMNS, REQUIRED, LINES_MAX, lambda told: line_of(told, period))
+
+
+def read(
+    text: str, columns: Sequence[str], required: Sequence[str], most: int, line: Callable[[dict[str, str]], T]
+) -> tuple[T, ...]:
+    """What `line` makes of each row's cells by their columns; refused with every row it refuses."""
     rows = text.removeprefix("\ufeff").splitlines()
     heading = rows[0] if rows else ""
     delimiter = ";" if heading.count(";") > heading.count(",") else ","
     names = [name.strip().lower() for name in heading.split(delimiter)]
-    if set(names) - set(COLUMNS) or not set(REQUIRED) <= set(names) or len(set(names)) != len(names):
-        raise Refused("bad_heading", heading=heading[:100], known=list(COLUMNS))
-    if len(rows) - 1 > 2 * LINES_MAX:
-        raise Refused("too_many_lines", lines=len(rows) - 1, lines_max=LINES_MAX)
-    return _read([row for row in csv.reader(rows[1:], delimiter=delimiter) if any(row)], names, period)
-
-
-def _read(rows: Sequence[Sequence[str]], names: Sequence[str], period: str) -> tuple[Line, ...]:
-    lines: list[Line] = []
+    if set(names) - set(columns) or not set(required) <= set(names) or len(set(names)) != len(names):
+        raise Refused("bad_heading", heading=heading[:100], known=list(columns))
+    if len(rows) - 1 > 2 * most:
+        raise Refused("too_many_lines", lines=len(rows) - 1, lines_max=most)
+    lines: list[T] = []
     bad: list[dict[str, Any]] = []
-    for number, row in enumerate(rows, 1):
+    for number, row in enumerate((row for row in csv.reader(rows[1:], delimiter=delimiter) if any(row)), 1):
         try:
             if len(row) != len(names):
                 raise Refused("bad_row", columns=len(row), expected=len(names))
-            lines.append(line_of(dict(zip(names, map(str.strip, row), strict=True)), period))
+            lines.append(line(dict(zip(names, map(str.strip, row), strict=True))))
         except Refused as refusal:
             bad.append({"line": number, "code": refusal.code, "facts": refusal.facts})
     check(bad)
@@ -92,16 +96,24 @@ def quantity_of(text: str) -> int | None:
 
 def csv_of(lines: Sequence[Line]) -> Iterator[str]:
     """The same lines as CSV, with its heading."""
-    rows: list[str] = []
+    return rows_of(COLUMNS, map(_row, lines))
+
+
+def rows_of(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> Iterator[str]:
+    """Rows of cells as CSV, with its heading."""
+    told: list[str] = []
 
     class Sink:
         def write(self, row: str) -> None:
-            rows.append(row)
+            told.append(row)
 
     writer = csv.writer(Sink(), lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for line in lines:
-        quantity = "" if line.quantity is None else line.quantity
-        ends = (line.action, line.source, line.target)
-        writer.writerow((*ends, line.usage_type, quantity, line.period, line.note))
-    return iter(rows)
+    writer.writerow(columns)
+    writer.writerows(rows)
+    return iter(told)
+
+
+def _row(line: Line) -> tuple[object, ...]:
+    quantity = "" if line.quantity is None else line.quantity
+    ends = (line.action, line.source, line.target)
+    return (*ends, line.usage_type, quantity, line.period, line.note)

@@ -35,6 +35,7 @@ COSTS = {
     "returnAllowance": 10,
     "trade": 10,
     "setLimit": 10,
+    "setLimits": 50,
     **dict.fromkeys(
         (
             *("addNode", "addResource", "renameNode", "moveNode", "mergeNodes", "closeNode", "cancelPlan"),

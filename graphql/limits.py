@@ -6,9 +6,11 @@ from enum import Enum
 from typing import Annotated
 
 import strawberry
+from msgspec.structs import replace
 from strawberry import ID
 
 from ..domain.limit import THRESHOLDS, Kind, LimitSet, SetAnyLimit, SetLimit, ThresholdCrossed
+from ..domain.limit_sheet import may_raise_now
 from ..domain.policy import quantity_at
 from ..domain.raising import LimitRaised, MayRaise, RaiseLimit, bound_of
 from ..domain.refusals import Refused
@@ -200,24 +202,14 @@ def _begins(state: Tenant, period: str) -> Moment | None:
 def _command(input: SetLimitInput, state: Tenant, context: Context) -> SetLimit:
     """The plain command where nothing else is asked for: it is the same question as ever."""
     plain = (input.node, input.usage_type, input.quantity, tuple(input.thresholds), input.from_period or "")
-    rule = _rule_now(input, state, context)
+    limit = SetAnyLimit(*plain, input.window, KINDS[input.kind or LimitKind.HARD], tuple(input.quantities))
+    rule = may_raise_now(limit, state, context.now())
     more = (input.window, input.kind, input.quantities, input.may_raise, input.note)
     if more == (PERIOD, None, [], None, "") and not rule:
         return SetLimit(*plain)
     if input.may_raise is not None:
         rule = tuple(MayRaise(one.role, one.percent or 0, one.quantity or 0) for one in input.may_raise)
-    return SetAnyLimit(
-        *(*plain, input.window, KINDS[input.kind or LimitKind.HARD], tuple(input.quantities)),
-        *(rule, roles_of(context), input.note),
-    )
-
-
-def _rule_now(input: SetLimitInput, state: Tenant, context: Context) -> tuple[MayRaise, ...]:
-    member = state.hierarchy.by_id.get(input.node)
-    period = input.from_period or state.contracts.name_at(context.now())
-    limits = state.limits
-    known = limits.of(member.ordinal, input.usage_type, period, None, input.window) if member else None
-    return known.may_raise if known is not None else ()
+    return replace(limit, may_raise=rule, roles=roles_of(context), note=input.note)
 
 
 async def raise_limit(info: Info, input: RaiseLimitInput) -> RaiseLimitPayload:

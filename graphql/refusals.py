@@ -352,6 +352,8 @@ def _refused(code: str, facts: dict[str, Any]) -> ProblemType:
             return problems.Frozen(code=code, message=message, path=path, node=node, frozen_by=by)
         case "bad_lines":
             return _bad_lines(message, facts["lines"], facts["count"])
+        case "lines_refused":
+            return _refused_lines(message, facts["lines"], facts["refused"])
         case "bad_deck":
             return _bad_deck(message, facts["lines"], facts["count"])
         case "may_not_approve":
@@ -376,6 +378,21 @@ def _bad_lines(message: str, lines: list[dict[str, Any]], count: int) -> problem
     ]
     path = ["input", "lines"]
     return problems.BadLines(code="bad_lines", message=message, path=path, count=count, lines=told)
+
+
+def _refused_lines(message: str, lines: list[dict[str, Any]], count: int) -> problems.BadLines:
+    """Of an inventory or of limits: each with its code, the field it is about, and what to do."""
+    told = [
+        problems.BadLine(
+            line=bad["line"],
+            code=bad["code"],
+            message=f"{bad['field']} of {bad['resource']!r}: {bad['remedy']}",
+            facts=Json({"field": camel(bad["field"]), "id": bad["resource"], "remedy": bad["remedy"]}),
+        )
+        for bad in lines
+    ]
+    path = ["input", "lines"]
+    return problems.BadLines(code="lines_refused", message=message, path=path, count=count, lines=told)
 
 
 def _bad_deck(message: str, lines: list[dict[str, Any]], count: int) -> problems.BadLines:

@@ -67,6 +67,7 @@ from .history import node_history, record_history
 from .inventory import inventory
 from .invoices import invoice_preview
 from .limits import limits, raise_limit, set_limit
+from .limits_at_once import set_limits
 from .live import changed, noticed
 from .notices import (
     create_webhook,
@@ -226,6 +227,7 @@ class Mutation:
         set_trade_rules, description="Limit how often two nodes trade back and forth."
     )
     set_limit = strawberry.mutation(set_limit, description="Limit usage at and below a member.")
+    set_limits = strawberry.mutation(set_limits, description="Set many limits, all or none.")
     add_node = strawberry.mutation(life.add_node, description="Add a node below another.")
     add_resource = strawberry.mutation(life.add_resource, description="Put a resource on a node.")
     rename_node = strawberry.mutation(life.rename_node, description="Give a node another name.")

@@ -13,7 +13,6 @@ from ...domain.contract import name_of
 from ...domain.refusals import Refused
 from ...domain.running import Line
 from ...domain.sheet import csv_of, lines_of
-from ...graphql.refusals import TOLD, message_of
 from ...projections.allocations import as_lines
 from ...projections.balances import period_at
 from ...tenants.onboarding import TenantEntry, find_tenant
@@ -22,9 +21,10 @@ from ..engine import wall_clock
 from ..following import catch_up
 from ..running import running
 from .changing import carried_out
-from .input import InputError, check_readable, opened
+from .input import check_readable
 from .options import JSON, TENANT
 from .output import note, say, settings_for_command, tell_json
+from .sheets import tell_refusal, text_of
 
 ACTOR = "telecoms_manager:command-line"
 
@@ -56,7 +56,7 @@ def allocation_import(
     """
     settings = settings_for_command()
     check_readable(file)
-    text = _text(file)
+    text = text_of(file)
     try:
         command = TransferMany(lines_of(text, period), about)
         with running(settings) as product:
@@ -64,17 +64,9 @@ def allocation_import(
             idempotency_key = f"sheet:{key or sha256(f'{period} {about} {text}'.encode()).hexdigest()}"
             answer = carried_out(product, entry, command, idempotency_key, dry=dry_run, actor=ACTOR).answer
     except Refused as refusal:
-        _tell_refusal(refusal, as_json=as_json)
+        tell_refusal(refusal, as_json=as_json)
         raise Exit(1) from None
     _tell(entry, answer, as_json=as_json)
-
-
-def _text(file: str) -> str:
-    with opened(file) as stream:
-        try:
-            return stream.read().decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            raise InputError(f"{file}: byte {error.start} is no UTF-8: save the sheet as UTF-8") from error
 
 
 def _tell(entry: TenantEntry, answer: Answer, *, as_json: bool) -> None:
@@ -88,17 +80,6 @@ def _tell(entry: TenantEntry, answer: Answer, *, as_json: bool) -> None:
     if answer.repeated:
         note("This sheet had been carried out before: --key NAME carries it out again.")
     say(f"{told['transfers']:,} transfers and {told['caps']:,} caps {did} carried out for {entry.slug}.")
-
-
-def _tell_refusal(refusal: Refused, *, as_json: bool) -> None:
-    bad = refusal.facts["lines"] if refusal.code == "bad_lines" else []
-    if as_json:
-        facts = {name: fact for name, fact in refusal.facts.items() if name != "lines"}
-        tell_json({"refused": refusal.code, **facts, "lines": bad})
-    for one in bad:
-        note(f"line {one['line']}: {one['code']}: {message_of(one['code'], one['facts'])}")
-    field = TOLD[refusal.code].field
-    note(f"allotment: refused, nothing was done: {field}: {message_of(refusal.code, refusal.facts)}")
 
 
 @allocation.command(name="export")

@@ -14,8 +14,7 @@ from ...domain.raising import MayRaise, RaiseLimit
 from ...domain.tenant import Tenant
 from ...domain.trying import Tally, Trial
 from ...domain.window import PERIOD
-from ...projections import members, rules
-from ...projections.balances import periods
+from ...projections import rules
 from ...tenants.definition import DefinitionError
 from ...tenants.onboarding import LimitDefinition, PolicyDefinition, find_tenant
 from ...tenants.sealing import load_sealer
@@ -26,6 +25,7 @@ from ..running import running
 from ..trying_out import limits_of, policy_of, rules_for, try_out
 from .changing import carry_out_in_brief
 from .input import InputError, opened
+from .limit_sheets import limit_export, limit_import, limits_in_force
 from .options import JSON, TENANT
 from .output import end_progress, money, note, say, settings_for_command, table, tell_json
 
@@ -141,6 +141,10 @@ def limit_raise(
     carry_out_in_brief(slug, command, key, as_json)
 
 
+for _command in (limit_import, limit_export):
+    limit.add_command(_command)
+
+
 @limit.command(name="list")
 @TENANT
 @click.option("--node", default="", help="Of this node and what is below it; else of all.")
@@ -152,17 +156,7 @@ def limit_list(slug: str, node: str, as_json: bool) -> None:
     allotment limit list --tenant acme --node sales
     """
     with running(settings_for_command()) as product:
-        entry = find_tenant(product.isolation, slug)
-        catch_up(product.isolation, entry.tenant_id)
-        now = wall_clock()
-        with product.isolation.snapshot(entry.tenant_id) as db:
-            listed = members.tree(db, node or None, None, resources=True)
-            names = {member.ordinal: member.id for member in listed}
-            opened = [one.period for one in periods(db) if one.starts_at <= now < one.ends_at]
-            period = opened[-1] if opened else ""
-            found = rules.limits_at(db, [*names], period, now, rules.used_in(db, [*names], period))
-    if node and not names:
-        raise InputError(f"{entry.slug} has no node {node!r}")
+        names, found = limits_in_force(product, find_tenant(product.isolation, slug), node)
     if as_json:
         tell_json([_limit_told(one, names[one.ordinal]) for one in found])
         return

@@ -774,6 +774,27 @@ def test_a_webhook_is_created_once_however_often_it_is_asked_for(allotment, acme
 # --- the inventory --------------------------------------------------------------------------------
 
 
+def test_a_sheet_of_limits_goes_in_whole_and_comes_out_again(allotment, tmp_path_factory):
+    acme = made_from_example(allotment, tmp_path_factory)
+    before = allotment("limit", "export", "--tenant", acme).stdout
+    sheet = "node,usage_type,quantity,window,thresholds\nlondon,voice,10 h,day,50%\nlondon,data,2 GB,,\n"
+    command = ("limit", "import", "-", "--tenant", acme)
+    foreseen = allotment.json(*command, "--dry-run", stdin=sheet)
+    assert (foreseen["dry_run"], foreseen["limits"]) == (True, 2)
+    assert allotment("limit", "export", "--tenant", acme).stdout == before
+    refused = allotment(*command, stdin=sheet + "nowhere,voice,1,,\nlondon,voice,1,moon,\n")
+    assert refused.returncode == 1
+    assert "line 3: unknown_node" in refused.stderr
+    assert "line 4: bad_window" in refused.stderr
+    assert allotment.json(*command, stdin=sheet)["limits"] == 2
+    assert allotment.json(*command, stdin=sheet)["repeated"]
+    out = allotment("limit", "export", "--tenant", acme).stdout
+    assert "london,voice,36000,day,hard,50%,," in out.splitlines()
+    assert allotment.json(*command, stdin=out)["limits"] == len(out.splitlines()) - 1
+    assert "were set" in allotment(*command, "--key", "again", stdin=out).stdout
+    assert allotment("limit", "export", "--tenant", acme).stdout == out
+
+
 def test_an_inventory_is_exported_edited_and_imported_whole_or_not_at_all(allotment, acme, tmp_path):
     file = tmp_path / "inventory.csv"
     exported = allotment("inventory", "export", str(file), "--tenant", acme)

@@ -23,6 +23,7 @@ from ..domain.backdating import (
     CorrectSuspension,
 )
 from ..domain.correcting import CorrectMove
+from ..domain.inventory_dated import AnyCorrection
 from ..domain.life import IdentityRemoved
 from ..domain.rating_job import Scope
 from ..domain.refusals import Refused
@@ -132,15 +133,15 @@ async def _checked(context: Context, input: BackdateInput) -> BackdatePayload:
     command = await _command(context, input)
     if not input.dry_run:
         if not await context.was_begun(input.idempotency_key):
-            await _check_reach(context, command, reach)
+            await check_reach(context, command, reach)
         return await confirmed(context, command)
-    events = await _check_reach(context, command, reach)
+    events = await check_reach(context, command, reach)
     difference = await shown_difference(context, Scope(), command)
     leaves = [MERGER_LEAVES] if input.act is BackdatedAct.MERGE else []
     return BackdateShown(events=events, difference=difference, leaves=leaves)
 
 
-async def _check_reach(context: Context, command: Correction, reach: Reach) -> list[ForeseenEvent]:
+async def check_reach(context: Context, command: AnyCorrection, reach: Reach) -> list[ForeseenEvent]:
     """What would be told; refuses what would take a line from somebody whom the caller may not see."""
     try:
         answer = await context.start_rating(command, dry=True)

@@ -10,9 +10,10 @@ from uuid import UUID
 
 from strawberry.types import Info as StrawberryInfo
 
-from ..domain.backdating import Correction
 from ..domain.difference import Difference
 from ..domain.events import Recorded
+from ..domain.inventory import CorrectInventory
+from ..domain.inventory_dated import AnyCorrection
 from ..domain.limit import SetLimit
 from ..domain.policy import SetPolicy
 from ..domain.rating_job import Scope, StartRating
@@ -22,7 +23,7 @@ from ..projections.suspense import SuspenseFilter
 from ..projections.trees import Trees
 from ..tenants.identity import Principal
 from ..tenants.isolation import Connection
-from ..tenants.lines import Unsealed
+from ..tenants.lines import TakeStock, Unsealed
 
 R = TypeVar("R")
 
@@ -258,8 +259,19 @@ class Context(Protocol):
         """
         ...
 
+    def normal(self, line: str, region: str) -> str:
+        """A line as intake would write it, of a number without "+" in this country.
+
+        Raises DefinitionError where that is none.
+        """
+        ...
+
+    async def dated(self, stock: TakeStock, job: str, shown: str) -> CorrectInventory:
+        """An inventory whose lines may be about moments that are over, sealed."""
+        ...
+
     async def preview_rating(
-        self, scope: Scope, correction: Correction | None = None
+        self, scope: Scope, correction: AnyCorrection | None = None
     ) -> tuple[int, Difference]:
         """What rating a scope again would change, or a correction, and the seq that was looked up to.
 
@@ -267,7 +279,7 @@ class Context(Protocol):
         """
         ...
 
-    async def start_rating(self, command: StartRating | Correction, *, dry: bool = False) -> Answer:
+    async def start_rating(self, command: StartRating | AnyCorrection, *, dry: bool = False) -> Answer:
         """Begin a job, once for each name. Raises as `submit`."""
         ...
 

@@ -55,6 +55,8 @@ COSTS = {
     "rerate": 50,
     "correctMove": 50,
     "backdate": 50,
+    "importInventory": 50,
+    "correctInventory": 50,
     "stopRating": 10,
     "ratingJobs": 5,
     "signContract": 10,

@@ -7,9 +7,9 @@ from typing import Annotated
 import strawberry
 from strawberry import ID
 
-from ..domain.backdating import Correction
 from ..domain.correcting import CorrectMove
 from ..domain.difference import Change, Difference
+from ..domain.inventory_dated import AnyCorrection
 from ..domain.rating_job import FinishRating, Scope, StartRating
 from ..domain.refusals import Refused
 from ..domain.rerated import UsageCorrected, UsageRerated
@@ -310,7 +310,7 @@ async def _rerate(context: Context, input: RerateInput) -> ReratePayload:
     return await confirmed(context, command) if input.shown else await _begun(context, command)
 
 
-async def confirmed(context: Context, command: StartRating | Correction) -> RerateDone | ChangedSinceShown:
+async def confirmed(context: Context, command: StartRating | AnyCorrection) -> RerateDone | ChangedSinceShown:
     """What was shown is done, and nothing else."""
     if not await context.was_begun(command.job):
         scope = command.scope if isinstance(command, StartRating) else Scope()
@@ -325,7 +325,7 @@ async def confirmed(context: Context, command: StartRating | Correction) -> Rera
     return await _begun(context, command)
 
 
-async def _begun(context: Context, command: StartRating | Correction) -> RerateDone:
+async def _begun(context: Context, command: StartRating | AnyCorrection) -> RerateDone:
     answer = await context.start_rating(command)
     return RerateDone(job=ID(command.job), seq=Seq(answer.first_seq), repeated=answer.repeated)
 
@@ -349,7 +349,7 @@ async def correct_move(info: Info, input: CorrectMoveInput) -> ReratePayload:
         return narrow(problem_of(refusal))
 
 
-async def _foreseen(context: Context, command: StartRating | Correction) -> DryRun:
+async def _foreseen(context: Context, command: StartRating | AnyCorrection) -> DryRun:
     answer = await context.start_rating(command, dry=True)
     if isinstance(command, StartRating):
         _, found = await context.preview_rating(command.scope)
@@ -381,7 +381,7 @@ def narrow(problem: ProblemType) -> Narrow:
 
 
 async def shown_difference(
-    context: Context, scope: Scope, correction: Correction | None = None
+    context: Context, scope: Scope, correction: AnyCorrection | None = None
 ) -> RatingDifference:
     seq, found = await context.preview_rating(scope, correction)
     ids = [member.id for member in (await context.state()).hierarchy.members]

@@ -65,6 +65,7 @@ from .fees import charge_fee, set_channels, undo_fee
 from .hierarchy import hierarchy, node
 from .history import node_history, record_history
 from .inventory import inventory
+from .inventory_import import correct_inventory, import_inventory
 from .invoices import invoice_preview
 from .limits import limits, raise_limit, set_limit
 from .limits_at_once import set_limits
@@ -229,6 +230,12 @@ class Mutation:
     set_limit = strawberry.mutation(set_limit, description="Limit usage at and below a member.")
     set_limits = strawberry.mutation(set_limits, description="Set many limits, all or none.")
     add_node = strawberry.mutation(life.add_node, description="Add a node below another.")
+    import_inventory = strawberry.mutation(
+        import_inventory, description="Make resources be as a sheet says: all of its lines, or none."
+    )
+    correct_inventory = strawberry.mutation(
+        correct_inventory, description="The same with lines that are dated back: first shown, then confirmed."
+    )
     add_resource = strawberry.mutation(life.add_resource, description="Put a resource on a node.")
     rename_node = strawberry.mutation(life.rename_node, description="Give a node another name.")
     move_node = strawberry.mutation(

@@ -5,10 +5,8 @@ that as it is, and what is so already changes nothing.
 """
 
 import csv
-import io
 import sys
 from collections.abc import Iterator
-from datetime import datetime
 from typing import Any, TextIO
 from uuid import uuid4
 from zoneinfo import ZoneInfo
@@ -16,10 +14,10 @@ from zoneinfo import ZoneInfo
 import rich_click as click
 
 from ...domain.contract import name_of
-from ...domain.inventory import LINES_MAX
 from ...domain.refusals import Refused
 from ...projections.inventory import InventoryFilter, Item, inventory_page
 from ...projections.members import member
+from ...tenants.inventory_sheet import COLUMNS, read_lines
 from ...tenants.lines import InventoryLine, TakeStock
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ...tenants.sealing import Sealer, load_sealer
@@ -29,21 +27,15 @@ from ..following import catch_up
 from ..running import Product, running
 from ..stopping import complete
 from .correcting import carry_out
-from .input import InputError, check_readable, opened
+from .input import InputError, check_readable
 from .options import JSON, TENANT
 from .output import note, say, settings_for_command, tell_json
+from .sheets import text_of
 
 ACTOR = "operator:command-line"
 PAGE = 1_000
 DAY = 86_400_000_000
 REFUSED = 1
-FILE_MAX = 10_000_000
-COLUMNS = (
-    *("resource", "node", "kind", "status", "lines", "label"),
-    *("since", "until", "last_used_at", "charges", "amount"),
-)
-READ = ("resource", "node", "kind", "status", "lines", "label", "effective_from")
-"""What an import reads; other columns of an export are ignored."""
 
 
 @click.group()
@@ -179,13 +171,11 @@ def import_command(
     """
     settings = settings_for_command()
     check_readable(file)
-    with opened(file) as stream:
-        text = stream.read(FILE_MAX + 1)
-    lines, bad = read_lines(text, region)
+    lines, bad = _read(text_of(file), region)
     if not bad:
         with running(settings) as product:
             entry = find_tenant(product.isolation, slug)
-            asked = TakeStock(tuple(lines), why)
+            asked = TakeStock(lines, why)
             if job:
                 bad = _correct(product, entry, asked, job, shown, dry=dry_run, as_json=as_json)
                 told: Answer | list[dict[str, Any]] = bad
@@ -201,69 +191,15 @@ def import_command(
     ctx.exit(REFUSED)
 
 
-def read_lines(text: bytes, region: str = "") -> tuple[list[InventoryLine], list[dict[str, Any]]]:
-    """What a file says, and the lines of it that say nothing that can be used."""
-    if len(text) > FILE_MAX:
-        raise InputError(f"the file has more than {FILE_MAX} bytes: split it")
+def _read(text: str, region: str) -> tuple[tuple[InventoryLine, ...], list[dict[str, Any]]]:
+    """What a sheet says; or its lines that say nothing that can be used."""
     try:
-        reader = csv.DictReader(io.StringIO(text.decode("utf-8-sig"), newline=""), strict=True)
-        names = reader.fieldnames or ()
-        unknown = [name for name in names if name not in (*READ, *COLUMNS)]
-        if "resource" not in names or unknown:
-            raise InputError(
-                f"the first line names the columns: {', '.join(READ)}; not {', '.join(unknown) or 'none'}"
-            )
-        rows = [(reader.line_num, row) for row in reader]
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"the file is no CSV in UTF-8: {error}") from None
-    if not 0 < len(rows) <= LINES_MAX:
-        raise InputError(f"the file has {len(rows)} lines: give 1 to {LINES_MAX} at a time")
-    lines, bad = [], []
-    for number, row in rows:
-        try:
-            lines.append(_line(number, row, region))
-        except ValueError as error:
-            field, remedy = error.args
-            resource = row.get("resource") or ""
-            bad.append(
-                {
-                    "line": number,
-                    "field": field,
-                    "code": "bad_value",
-                    "resource": resource,
-                    "remedy": remedy,
-                }
-            )
-    return lines, bad
-
-
-def _line(number: int, row: dict[str | None, Any], region: str) -> InventoryLine:
-    if None in row or None in row.values():
-        raise ValueError("line", "give as many cells as there are columns")
-    cells = {str(name): str(cell).strip() for name, cell in row.items()}
-    lines = tuple(normal_line(one, region) for one in cells.get("lines", "").split())
-    return InventoryLine(
-        number,
-        cells["resource"],
-        cells.get("node") or None,
-        cells.get("kind") or None,
-        cells.get("status") or None,
-        _moment(cells.get("effective_from", "")),
-        lines or None,
-        cells.get("label") or None,
-    )
-
-
-def _moment(text: str) -> int:
-    if not text:
-        return 0
-    try:
-        at = datetime.fromisoformat(text)
-    except ValueError:
-        at = None
-    if at is None or at.tzinfo is None:
-        raise ValueError("effective_from", "a moment with its zone, such as 2026-12-01T00:00:00+01:00")
-    return round(at.timestamp()) * 1_000_000
+        return read_lines(text, lambda line: normal_line(line, region)), []
+    except Refused as refusal:
+        if refusal.code != "lines_refused":
+            raise InputError(str(refusal.facts["remedy"])) from None
+        bad: list[dict[str, Any]] = refusal.facts["lines"]
+        return (), bad
 
 
 def _correct(

@@ -7,9 +7,10 @@ from uuid import UUID
 
 import psycopg
 
-from ...domain.backdating import Correction
 from ...domain.difference import Difference
 from ...domain.events import Recorded
+from ...domain.inventory import CorrectInventory
+from ...domain.inventory_dated import AnyCorrection
 from ...domain.limit import SetLimit
 from ...domain.policy import SetPolicy
 from ...domain.rating_job import Scope, StartRating
@@ -20,7 +21,7 @@ from ...projections.trees import Trees
 from ...tenants.access import NotPermitted
 from ...tenants.identity import Principal
 from ...tenants.isolation import Connection
-from ...tenants.lines import LINES_IN_CLEAR, Unsealed, label_token
+from ...tenants.lines import LINES_IN_CLEAR, TakeStock, Unsealed, label_token
 from ..deciding import Answer, Order, command_key
 from ..engine import Engine, normal_line
 from ..feeding import Feeds
@@ -178,8 +179,14 @@ class RequestContext:
             raise Unreadable(str(error)) from error
         return seq, trial
 
+    def normal(self, line: str, region: str) -> str:
+        return normal_line(line, region)
+
+    async def dated(self, stock: TakeStock, job: str, shown: str) -> CorrectInventory:
+        return stock.corrected_by(await self._engine.sealer(self.tenant_id), job, shown)
+
     async def preview_rating(
-        self, scope: Scope, correction: Correction | None = None
+        self, scope: Scope, correction: AnyCorrection | None = None
     ) -> tuple[int, Difference]:
         if await self._in_thread(self._head) > TRIED_EVENTS_MAX:
             raise Unreadable(f"the log has more than {TRIED_EVENTS_MAX} events: `allotment rerate --dry-run`")
@@ -189,7 +196,7 @@ class RequestContext:
     def _head(self) -> int:
         return PostgresLog(self._engine.isolation, self.tenant_id).head().seq
 
-    async def start_rating(self, command: StartRating | Correction, *, dry: bool = False) -> Answer:
+    async def start_rating(self, command: StartRating | AnyCorrection, *, dry: bool = False) -> Answer:
         return await self._carry_out(Order(command, start_key(command.job), dry))
 
     async def was_begun(self, job: str) -> bool:

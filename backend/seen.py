@@ -141,7 +141,7 @@ class SeenKeys:
         native = using.native()
         count = len(keys) // KEY_BYTES
         if native is None or not count:
-            self._gather_in_python(keys, digests, status)
+            self.add_all(*_apart(keys, digests), status)
             return
         self._days.update(dict.fromkeys(native.days_of(keys)))
         for first, last in self._room(count):
@@ -155,9 +155,6 @@ class SeenKeys:
             self._gathered.append(part)
             self._gathered_count += last - first
             self.settle()
-
-    def _gather_in_python(self, keys: bytes, digests: bytes, status: bytes) -> None:
-        self.add_all(*_apart(keys, digests), status)
 
     def _unfold(self) -> None:
         """Look up one by one what was gathered."""

@@ -8,13 +8,26 @@ One at a time: each goes by the hierarchy as it is.
 
 from collections.abc import Sequence
 
-from msgspec import Struct
 from msgspec.structs import replace
 
 from .bucket import Transferred
 from .closing import closed_earlier, merged_earlier
 from .contract import Contracts
-from .correcting import CorrectMove, decide_correction
+from .correcting import (
+    CorrectAdd,
+    CorrectClose,
+    CorrectEnd,
+    Correction,
+    CorrectJoin,
+    CorrectMerge,
+    CorrectMove,
+    CorrectNodeMove,
+    CorrectRename,
+    CorrectResumption,
+    CorrectSuspension,
+    OfNode,
+    OfResource,
+)
 from .hierarchy import DEPTH_MAX, AddNode, Hierarchy, MoveResource, NodeAdded, ResourceEnded, ResourceMoved
 from .life import (
     IdentityRemoved,
@@ -35,116 +48,6 @@ from .rollover import RollOvers
 CAUSE = "hierarchy_corrected"
 
 
-class CorrectAdd(Struct, frozen=True, array_like=True):
-    """Let a node be there that existed before it was told: others may have moved below it, or joined it."""
-
-    job: str
-    node: str
-    parent: str
-    name: str
-    kind: str
-    since: int
-    note: str = ""
-    shown: str = ""
-    expected: int | None = None
-
-
-class CorrectRename(Struct, frozen=True, array_like=True):
-    """Let a node have been called otherwise since a moment that is over."""
-
-    job: str
-    node: str
-    name: str
-    since: int
-    note: str = ""
-    shown: str = ""
-    expected: int | None = None
-
-
-class CorrectNodeMove(Struct, frozen=True, array_like=True):
-    """Let a node, with all that is below it, have stood below another since a moment that is over."""
-
-    job: str
-    """The name of the job that charges again what was used since."""
-    node: str
-    parent: str
-    since: int
-    note: str = ""
-    shown: str = ""
-    """The digest of the difference that was shown to whoever confirmed it."""
-    expected: int | None = None
-
-
-class CorrectMerge(Struct, frozen=True, array_like=True):
-    """Let a node have been merged into another at a moment that is over, with all that was there."""
-
-    job: str
-    node: str
-    successor: str
-    at: int
-    note: str = ""
-    shown: str = ""
-    expected: int | None = None
-
-
-class CorrectClose(Struct, frozen=True, array_like=True):
-    """Let a node have been closed at a moment that is over. It was empty then, and has been since."""
-
-    job: str
-    node: str
-    at: int
-    note: str = ""
-    shown: str = ""
-    expected: int | None = None
-
-
-class CorrectJoin(Struct, frozen=True, array_like=True):
-    """Let a resource have been on its first node since an earlier moment than was told."""
-
-    job: str
-    resource: str
-    since: int
-    note: str = ""
-    shown: str = ""
-    expected: int | None = None
-
-
-class CorrectEnd(Struct, frozen=True, array_like=True):
-    """Let a resource have ended at a moment that is over, earlier than was told."""
-
-    job: str
-    resource: str
-    at: int
-    note: str = ""
-    shown: str = ""
-    expected: int | None = None
-
-
-class CorrectSuspension(Struct, frozen=True, array_like=True):
-    """Let a resource have been suspended at a moment that is over, earlier than was told."""
-
-    job: str
-    resource: str
-    at: int
-    note: str = ""
-    shown: str = ""
-    expected: int | None = None
-
-
-class CorrectResumption(Struct, frozen=True, array_like=True):
-    """Let a suspended resource have been resumed at a moment that is over, earlier than was told."""
-
-    job: str
-    resource: str
-    at: int
-    note: str = ""
-    shown: str = ""
-    expected: int | None = None
-
-
-OfNode = CorrectRename | CorrectNodeMove | CorrectMerge | CorrectClose
-Backdated = OfNode | CorrectJoin | CorrectEnd | CorrectSuspension | CorrectResumption
-Correction = CorrectMove | CorrectAdd | Backdated
 Told = (
     ResourceMoved
     | NodeAdded
@@ -180,19 +83,10 @@ class Backdating:
 
     def decide(self, command: Correction, now: int) -> Sequence[Told]:
         self.check_alone()
-        if isinstance(command, CorrectMove):
-            self._life.check_asked(MoveResource(command.resource, command.node, 0, command.expected))
-            parts = (self._hierarchy, self._contracts, self._rollovers, self._rerating)
-            return decide_correction(command, *parts, now)
         check_text("note", command.note, empty=True)
-        if isinstance(command, CorrectAdd):
-            self.check_open(command.since, now)
-            told, scope = self._added(command)
-        else:
-            member = self._member(command)
-            self._life.check_version(member, command.expected)
-            self.check_open(_moment(command), now)
-            told, scope = self._changed(command, member)
+        self._check_member(command)
+        self.check_open(_moment(command), now)
+        told, scope = self._changed(command)
         started = StartRating(command.job, scope, CAUSE, command.note, command.shown)
         begun = self._rerating.decide(started, now)
         return [*told, *begun]  # type: ignore[list-item]
@@ -211,12 +105,30 @@ class Backdating:
         if opened is None or self._rollovers.is_closed(opened, now):
             raise Refused("period_closed", period=self._contracts.name_at(at))
 
-    def _member(self, command: Backdated) -> Member:
+    def _check_member(self, command: Correction) -> None:
+        """Refuses what was asked of who is not there, or no longer is as whoever asks has seen it."""
+        match command:
+            case CorrectAdd():
+                return
+            case CorrectMove(expected=None):
+                return  # the hierarchy says who is not there
+            case _:
+                self._life.check_version(self._member(command), command.expected)
+
+    def _member(self, command: CorrectMove | OfNode | OfResource) -> Member:
         if isinstance(command, OfNode):
             return self._hierarchy.check_open(self._hierarchy.node(command.node))
         return self._hierarchy.resource(command.resource)
 
-    def _changed(self, command: Backdated, member: Member) -> tuple[list[Told], Scope]:
+    def _changed(self, command: Correction) -> tuple[list[Told], Scope]:
+        match command:
+            case CorrectAdd():
+                return self._added(command)
+            case CorrectMove(_, resource, node, since):
+                (moved,) = self._hierarchy.decide(MoveResource(resource, node, since))
+                assert isinstance(moved, ResourceMoved)
+                return [moved], Scope(node=resource, starts_at=since, guided=True)
+        member = self._member(command)
         match command:
             case CorrectRename(_, node, name, since, note):
                 check_text("name", name)
@@ -306,20 +218,20 @@ class Backdating:
 
     def _joined(self, command: CorrectJoin, resource: Member) -> tuple[list[Told], Scope]:
         first, path = resource.stays[0]
-        if command.since >= first:
+        if command.at >= first:
             raise Refused("joined_already", resource=resource.id, since=first)
         removed: list[Told] = []
         whose = {resource.id: None}
         for token in self._first_tokens(resource, first):
-            holder = self._holder_before(token, resource, command.since, first)
+            holder = self._holder_before(token, resource, command.at, first)
             if holder is not None:
-                removed.append(IdentityRemoved(holder, token, command.since, command.note))
+                removed.append(IdentityRemoved(holder, token, command.at, command.note))
             # What was taken back stands with whoever it was charged to first.
             whose.update(dict.fromkeys(one.id for one in self._hierarchy.by_token[token]))
-        scope = Scope(starts_at=command.since, ends_at=first, guided=True, resources=tuple(whose), anew=True)
+        scope = Scope(starts_at=command.at, ends_at=first, guided=True, resources=tuple(whose), anew=True)
         node = self._hierarchy.members[path[1]].id
         stayed = all(along[1:2] == path[1:2] for _, along in resource.stays if along)
-        joined = ResourceJoinedEarlier(resource.id, node, command.since, first, command.note, stayed)
+        joined = ResourceJoinedEarlier(resource.id, node, command.at, first, command.note, stayed)
         return [*removed, joined], scope
 
     def _first_tokens(self, resource: Member, first: int) -> list[bytes]:
@@ -399,9 +311,9 @@ def _begins(holder: Holder) -> int:
     return holder.since if isinstance(holder, Spell) else holder.stays[0][0]
 
 
-def _moment(command: Backdated) -> int:
+def _moment(command: Correction) -> int:
     match command:
-        case CorrectRename() | CorrectNodeMove() | CorrectJoin():
+        case CorrectMove() | CorrectAdd() | CorrectRename() | CorrectNodeMove():
             return command.since
         case _:
             return command.at

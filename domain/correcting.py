@@ -1,17 +1,10 @@
-"""Correcting where a resource stood: a move that is dated back, within periods that are open.
+"""Commands that correct what was told of the hierarchy: each is about a moment that is over.
 
-What it used since is charged again where it stood, by a job that begins with the move, in one command:
-the paths of usage and of the hierarchy never part for good. What is in closed periods stays.
+Each names the job that it begins, which charges again what was used since; and what was shown to whoever
+confirms it. `backdating.py` decides them.
 """
 
 from msgspec import Struct
-
-from .contract import Contracts
-from .hierarchy import Hierarchy, MoveResource, ResourceMoved
-from .rating_job import RatingStarted, Scope, StartRating
-from .refusals import Refused
-from .rerating import Rerating
-from .rollover import RollOvers
 
 
 class CorrectMove(Struct, frozen=True, array_like=True):
@@ -27,25 +20,96 @@ class CorrectMove(Struct, frozen=True, array_like=True):
     expected: int | None = None
 
 
-def decide_correction(
-    command: CorrectMove,
-    hierarchy: Hierarchy,
-    contracts: Contracts,
-    rollovers: RollOvers,
-    rerating: Rerating,
-    now: int,
-) -> list[ResourceMoved | RatingStarted]:
-    if command.since >= now:
-        raise Refused("not_in_the_past", at=command.since, now=now)
-    opened = contracts.period_at(command.since)
-    if opened is None or rollovers.is_closed(opened, now):
-        raise Refused("period_closed", period=contracts.name_at(command.since))
-    moved = hierarchy.decide(MoveResource(command.resource, command.node, command.since))
-    begun = rerating.decide(begun_by(command), now)
-    return [*moved, *begun]  # type: ignore[list-item]
+class CorrectAdd(Struct, frozen=True, array_like=True):
+    """Let a node be there that existed before it was told: others may have moved below it, or joined it."""
+
+    job: str
+    node: str
+    parent: str
+    name: str
+    kind: str
+    since: int
+    note: str = ""
+    shown: str = ""
+    expected: int | None = None
 
 
-def begun_by(command: CorrectMove) -> StartRating:
-    """The job that a correction begins."""
-    scope = Scope(node=command.resource, starts_at=command.since, guided=True)
-    return StartRating(command.job, scope, "hierarchy_corrected", command.note, command.shown)
+class CorrectRename(Struct, frozen=True, array_like=True):
+    """Let a node have been called otherwise since a moment that is over."""
+
+    job: str
+    node: str
+    name: str
+    since: int
+    note: str = ""
+    shown: str = ""
+    expected: int | None = None
+
+
+class CorrectNodeMove(Struct, frozen=True, array_like=True):
+    """Let a node, with all that is below it, have stood below another since a moment that is over."""
+
+    job: str
+    """The name of the job that charges again what was used since."""
+    node: str
+    parent: str
+    since: int
+    note: str = ""
+    shown: str = ""
+    """The digest of the difference that was shown to whoever confirmed it."""
+    expected: int | None = None
+
+
+class CorrectMerge(Struct, frozen=True, array_like=True):
+    """Let a node have been merged into another at a moment that is over, with all that was there."""
+
+    job: str
+    node: str
+    successor: str
+    at: int
+    note: str = ""
+    shown: str = ""
+    expected: int | None = None
+
+
+class CorrectClose(Struct, frozen=True, array_like=True):
+    """Let a node have been closed at a moment that is over. It was empty then, and has been since."""
+
+    job: str
+    node: str
+    at: int
+    note: str = ""
+    shown: str = ""
+    expected: int | None = None
+
+
+class _OfResource(Struct, frozen=True, array_like=True):
+    """What a resource did earlier than was told."""
+
+    job: str
+    resource: str
+    at: int
+    note: str = ""
+    shown: str = ""
+    expected: int | None = None
+
+
+class CorrectJoin(_OfResource, frozen=True, array_like=True):
+    """Let a resource have been on its first node since an earlier moment than was told."""
+
+
+class CorrectEnd(_OfResource, frozen=True, array_like=True):
+    """Let a resource have ended at a moment that is over, earlier than was told."""
+
+
+class CorrectSuspension(_OfResource, frozen=True, array_like=True):
+    """Let a resource have been suspended at a moment that is over, earlier than was told."""
+
+
+class CorrectResumption(_OfResource, frozen=True, array_like=True):
+    """Let a suspended resource have been resumed at a moment that is over, earlier than was told."""
+
+
+OfNode = CorrectRename | CorrectNodeMove | CorrectMerge | CorrectClose
+OfResource = CorrectJoin | CorrectEnd | CorrectSuspension | CorrectResumption
+Correction = CorrectMove | CorrectAdd | OfNode | OfResource

@@ -9,17 +9,9 @@ from collections.abc import Sequence
 
 from msgspec.structs import replace
 
-from .backdating import (
-    CAUSE,
-    Backdating,
-    CorrectEnd,
-    Correction,
-    CorrectJoin,
-    CorrectResumption,
-    CorrectSuspension,
-)
+from .backdating import CAUSE, Backdating
 from .contract import Contracts
-from .correcting import CorrectMove
+from .correcting import CorrectEnd, Correction, CorrectJoin, CorrectMove, CorrectResumption, CorrectSuspension
 from .hierarchy import Hierarchy, ResourceAdded
 from .inventory import CorrectInventory, Deciding, Draft, Happened, Line, line_by_line
 from .living import Life

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from .allocation import Allocations, ReturnUnused, TransferMany
 from .authorising import Sessions
-from .backdating import Backdating, Correction
+from .backdating import Backdating
 from .bucket import Allocate, Family, Granted, Return, Trade, Transferred, check_transfer
 from .cap import CapReached, Caps, CapSet, SetCap
 from .channels import Channels, ChannelsSet, SetChannels
@@ -40,6 +40,7 @@ from .contract import (
     SignContract,
     granted,
 )
+from .correcting import Correction
 from .freeze import FreezeNode, NodeThawed, ThawNode, apply_freeze, decide_freeze
 from .granting import ChangeGrants, GrantChanged, ToppedUp, TopUp, apply_change, decide_change, decide_top_up
 from .hierarchy import (

@@ -10,19 +10,19 @@ from typing import Annotated
 import strawberry
 from strawberry import ID
 
-from ..domain.backdating import (
+from ..domain.correcting import (
     CorrectAdd,
     CorrectClose,
     CorrectEnd,
     Correction,
     CorrectJoin,
     CorrectMerge,
+    CorrectMove,
     CorrectNodeMove,
     CorrectRename,
     CorrectResumption,
     CorrectSuspension,
 )
-from ..domain.correcting import CorrectMove
 from ..domain.inventory_dated import AnyCorrection
 from ..domain.life import IdentityRemoved
 from ..domain.rating_job import Scope

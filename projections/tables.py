@@ -145,15 +145,14 @@ class Table:
             db.execute(statement, self._arrays(dict(columns)), prepare=False)
 
 
-BY_INDEX = (
-    "SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_seqscan = off; "
-    "SET LOCAL enable_bitmapscan = off; SET LOCAL enable_material = off; SET LOCAL jit = off"
+_SWITCHES = (
+    *("enable_hashjoin", "enable_mergejoin", "enable_seqscan", "enable_bitmapscan", "enable_material"),
+    "jit",
 )
+"""What the planner may do by itself."""
+BY_INDEX = "; ".join(f"SET LOCAL {switch} = off" for switch in _SWITCHES)
 """While rows are written: they are few of many, which the planner cannot know of an array."""
-AS_USUAL = (
-    "RESET enable_hashjoin; RESET enable_mergejoin; RESET enable_seqscan; RESET enable_bitmapscan; "
-    "RESET enable_material; RESET jit"
-)
+AS_USUAL = "; ".join(f"RESET {switch}" for switch in _SWITCHES)
 
 
 # COPY is refused under row-level security. The appender passes it, may only add, and cannot name the

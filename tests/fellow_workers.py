@@ -7,14 +7,18 @@ from uuid import uuid4
 
 from fixtures_workers import DEFINITION
 from fixtures_writer import NOON, ROOT, in_time
+from patience import until_there
 
 from allotment.backend.engine import Engine
 from allotment.backend.peers import Peers
 from allotment.backend.placement import Placement, Timing
 from allotment.backend.sharing import Sharing
+from allotment.backend.stopping import cancelled
 from allotment.tenants.onboarding import TenantEntry, parse_definition
 
-QUICK = Timing(lease=1.2, beat=0.15, margin=0.4, settled=0.3)
+STEADY = Timing(lease=60, beat=0.15, margin=0.4, settled=0.3)
+"""However long a busy machine holds one up, nobody takes it for dead."""
+QUICK = STEADY._replace(lease=1.2)
 
 
 class Workers:
@@ -24,7 +28,7 @@ class Workers:
         self.isolation, self.nats_url = isolation, nats_url
         self.stack = AsyncExitStack()
 
-    def made(self, *, serves=True, nats_url=None, timing=QUICK):
+    def made(self, *, serves=True, nats_url=None, timing=STEADY):
         placement = Placement(self.isolation, takes_tenants=serves, timing=timing)
         url = self.nats_url if nats_url is None else nats_url
         sharing = Sharing(placement, Peers(placement.me, lambda: url, listens=serves))
@@ -42,5 +46,25 @@ class Workers:
 
     async def until_seen(self, *engines):
         """Until each of them knows of all."""
-        while any(len(one.sharing.placement.others()) < len(engines) - 1 for one in engines):  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        await until_there(
+            lambda: all(len(one.sharing.placement.others()) >= len(engines) - 1 for one in engines)
+        )
+
+
+async def stand_still(engine):
+    """As a process does that is stopped: one heartbeat more, for a short lease, and then none."""
+    placement = engine.sharing.placement
+    await cancelled([placement._beating])
+    _live_by(placement, QUICK)
+    await placement._beat()
+
+
+def go_on(engine):
+    """It wakes up."""
+    placement = engine.sharing.placement
+    _live_by(placement, STEADY)
+    placement._beating = asyncio.create_task(placement._keep_beating())
+
+
+def _live_by(placement, timing):
+    placement.timing, placement._leases._lease_seconds = timing, timing.lease

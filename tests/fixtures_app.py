@@ -10,6 +10,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from litestar.testing import TestClient
+from patience import PATIENCE_SECONDS, until
 
 from allotment.backend.app import create_app
 from allotment.backend.engine import Engine
@@ -139,6 +140,9 @@ class Portal:
 
 
 ASKED_AGAIN = 5
+JOBS = """{ ratingJobs { nodes {
+  job status cause note actor changed difference corrected lookedAt left
+} } }"""
 
 
 class Company:
@@ -196,12 +200,24 @@ class Company:
         self.settle()
         return answer.json()
 
+    def until_ended(self, job: str) -> Any:
+        """A rating job, once it runs no more."""
+
+        def ended() -> Any:
+            return [one for one in self.jobs() if one["job"] == job and one["status"] != "RUNNING"]
+
+        return until(ended)[0]
+
+    def jobs(self) -> Any:
+        self.settle()
+        return self.ask(JOBS, "carrier")["ratingJobs"]["nodes"]
+
     def settle(self) -> int:
         """Wait until the views show the whole log; its end."""
 
         async def wait() -> int:
             writer = await self.portal.engine.writer(self.id)
-            await self.portal.engine.follower(self.id).wait_for(writer.seq, 10)
+            await self.portal.engine.follower(self.id).wait_for(writer.seq, PATIENCE_SECONDS)
             return writer.seq
 
         return int(self.portal.run(wait))

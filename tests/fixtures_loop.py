@@ -6,7 +6,7 @@ from functools import wraps
 from typing import Any
 
 
-def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]], seconds: float = 60) -> Callable[..., None]:
+def in_a_loop(test: Callable[..., Coroutine[Any, Any, None]], seconds: float = 100) -> Callable[..., None]:
     """Runs an async test, which must end by itself."""
 
     @wraps(test)

@@ -1,9 +1,7 @@
 """Who is told: a real HTTP receiver, a real mail server, and an enterprise whose limits are crossed."""
 
-import asyncio
 import email
 import email.policy
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +13,7 @@ import msgspec
 import pytest
 from aiosmtpd.controller import Controller
 from fixtures_database import Enterprise
+from patience import PATIENCE_SECONDS, free_port
 from standardwebhooks import Webhook
 
 from allotment.backend.notifying import matching
@@ -37,6 +36,9 @@ class Receiver:
         self.at: list[float] = []
         self.answers: list[int] = [204]
         self.seconds = 0.0
+        self.open = threading.Event()
+        """While not set, nothing is answered."""
+        self.open.set()
         self.headers: dict[str, str] = {}
         receiver = self
 
@@ -53,6 +55,7 @@ class Receiver:
                 receiver.at.append(time.time())
                 receiver.came.append(({name.lower(): told for name, told in self.headers.items()}, body))
                 time.sleep(receiver.seconds)
+                receiver.open.wait(PATIENCE_SECONDS)
                 answer = receiver.answers[0] if len(receiver.answers) == 1 else receiver.answers.pop(0)
                 self.send_response(answer)
                 for name, told in receiver.headers.items():
@@ -96,9 +99,7 @@ class Letters:
     def __init__(self) -> None:
         self.came: list[Any] = []
         self.refusing = ""
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = free_port()
         self.controller = Controller(self, hostname="127.0.0.1", port=port)
         self.controller.start()
         self.server = MailServer("127.0.0.1", port, "none", "bss@carrier.example")
@@ -204,11 +205,3 @@ def notifying(isolation) -> Callable[..., Any]:
             yield made
 
     return opened
-
-
-async def until(found: Callable[[], Any], seconds: float = 10) -> Any:
-    """What is found, once there is something."""
-    async with asyncio.timeout(seconds):
-        while not (there := found()):  # noqa: ASYNC110  (nobody tells us)
-            await asyncio.sleep(0.02)
-    return there

@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from patience import PATIENCE_SECONDS
 
 from allotment.backend.deciding import Answer, Usage, UsageOutcome, command_key
 from allotment.backend.log import (
@@ -139,7 +140,7 @@ class Through:
         return self.log.head()
 
     def append(self, group: Group) -> None:
-        assert self.open.wait(20)
+        assert self.open.wait(PATIENCE_SECONDS)
         fate = self.fates.popleft() if self.fates else "kept"
         if fate == "lost":
             raise LogUnavailable("the connection was cut before the group was sent")
@@ -160,7 +161,7 @@ class Through:
         return self.log.find(command_keys)
 
 
-def in_time(work: Awaitable[Any], seconds: float = 15) -> Awaitable[Any]:
+def in_time(work: Awaitable[Any], seconds: float = PATIENCE_SECONDS) -> Awaitable[Any]:
     """Whoever waits longer waits for ever: a test that hangs says nothing."""
     return asyncio.wait_for(work, seconds)
 

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 
-from ...domain.backdating import CorrectNodeMove
+from ...domain.correcting import CorrectNodeMove
 from ...domain.hierarchy import AddNode
 from ...domain.life import MoveNode
 from ...domain.usage import UsageRecord

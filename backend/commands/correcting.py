@@ -8,19 +8,19 @@ from uuid import uuid4
 import rich_click as click
 from click.exceptions import Exit
 
-from ...domain.backdating import (
+from ...domain.correcting import (
     CorrectAdd,
     CorrectClose,
     CorrectEnd,
     Correction,
     CorrectJoin,
     CorrectMerge,
+    CorrectMove,
     CorrectNodeMove,
     CorrectRename,
     CorrectResumption,
     CorrectSuspension,
 )
-from ...domain.correcting import CorrectMove
 from ...domain.difference import Difference
 from ...domain.hierarchy import NODE_KINDS
 from ...domain.inventory_dated import AnyCorrection

@@ -10,7 +10,8 @@ from allotment.backend.deciding import Order
 from allotment.backend.log import recorded
 from allotment.backend.rerated_chain import held_in
 from allotment.backend.rerating import begun, preview, start_key
-from allotment.domain.backdating import (
+from allotment.domain.bucket import Allocate
+from allotment.domain.correcting import (
     CorrectEnd,
     CorrectJoin,
     CorrectMerge,
@@ -18,7 +19,6 @@ from allotment.domain.backdating import (
     CorrectResumption,
     CorrectSuspension,
 )
-from allotment.domain.bucket import Allocate
 from allotment.domain.hierarchy import AddNode, EndResource
 from allotment.domain.rating.plan import PricePlan, Tier
 from allotment.domain.rating_job import Scope

@@ -22,6 +22,7 @@ from uuid import uuid4
 import msgspec
 import pytest
 import rich_click as click
+from patience import free_port
 
 from allotment.backend import cli
 from allotment.backend.command_lines import listed
@@ -616,7 +617,7 @@ def test_doctor_looks_at_everything(allotment):
 
 
 def test_serve_answers_who_has_a_token_and_stops_when_told(allotment, acme):
-    port = str(_free_port())
+    port = str(free_port())
     program = Program(**allotment.environment | {"ALLOTMENT_PORT": port})
     token = Within(**program.environment)(
         "token", "--tenant", acme, "--role", "telecoms_manager", "--node", "london"
@@ -635,7 +636,7 @@ def test_serve_answers_who_has_a_token_and_stops_when_told(allotment, acme):
 
 def test_serve_ends_and_says_so_when_its_own_postgresql_is_killed(servers, home):
     """Whoever runs it starts it again; beside a dead server it would only look alive."""
-    port = str(_free_port())
+    port = str(free_port())
     program = Program(ALLOTMENT_HOME=str(home), ALLOTMENT_PORT=port, NATS_URL=servers.nats_url)
     serving = program.start("serve")
     try:
@@ -659,14 +660,6 @@ def _until_ready(address: str) -> None:
         except OSError:
             assert time.monotonic() < deadline
             time.sleep(0.1)
-
-
-def _free_port() -> int:
-    import socket
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _asked(address: str, token: str, query: str) -> Any:

@@ -6,7 +6,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -20,6 +19,7 @@ import psycopg
 import pytest
 from fixtures_workers import DEFINITION, charged_ids
 from fixtures_writer import ROOT, line
+from patience import free_port
 
 from allotment.backend.believing import development_issuer
 from allotment.backend.crew import PROGRAM
@@ -44,8 +44,7 @@ class Served:
     def __init__(self, servers, database, home, workers=2):
         self.isolation = Isolation(database)
         self.database = database
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         environment = {
             "DATABASE_URL": database,
             "NATS_URL": servers.nats_url,

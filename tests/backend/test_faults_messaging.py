@@ -4,7 +4,6 @@ import asyncio
 import json
 import random
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,7 @@ import pytest
 from backend.faults.scene import charged_ids, verified
 from fixtures_writer import NOON, ROOT, Store, call, furnish, statuses
 from nats.js.api import RetentionPolicy, StorageType, StreamConfig
+from patience import free_port
 
 from allotment.backend import messaging
 from allotment.backend.embedded import _nats_program
@@ -37,9 +37,7 @@ class Exchange:
 
     def __init__(self):
         self._home = Path(tempfile.mkdtemp(prefix="allotment-nats-", dir="/tmp"))
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self._port = probe.getsockname()[1]
+        self._port = free_port()
         self.url = f"nats://127.0.0.1:{self._port}"
         self._process = None
 

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 import pytest
 from msgspec.structs import replace
+from patience import PATIENCE_SECONDS
 
 from allotment.backend import following, keeping_up, looking_back
 from allotment.backend.deciding import command_key
@@ -257,7 +258,7 @@ def test_a_follower_shows_what_a_writer_has_committed(written, isolation):
             await writer.submit(OpenTenant("Acme", "UTC", "EUR", "c"), command_key("1"), "carrier:x")
             node = AddNode("acme", "", "Acme", "enterprise")
             answer = await writer.submit(node, command_key("2"), "carrier:x")
-            await follower.wait_for(answer.last_seq, 10)
+            await follower.wait_for(answer.last_seq, PATIENCE_SECONDS)
             with isolation.transaction(writer.tenant_id) as db:
                 assert members.member(db, "acme").name == "Acme"
             assert (follower.position, follower.lag) == (answer.last_seq, 0)
@@ -273,7 +274,7 @@ def test_a_follower_finds_what_nobody_told_it_of(made, isolation):
         follower = Follower(isolation, made.tenant, poll_seconds=0.05)
         await follower.start()
         made.use("r1", "voice", 60)
-        await follower.wait_for(made.commit(), 10)
+        await follower.wait_for(made.commit(), PATIENCE_SECONDS)
         await follower.close()
 
     asyncio.run(story())
@@ -294,8 +295,8 @@ def test_a_follower_outlives_an_outage(made, isolation, monkeypatch):
         follower = Follower(isolation, made.tenant, poll_seconds=0.05)
         await follower.start()
         with pytest.raises(LookupError):
-            await follower.wait_for(1, 10)
-        await follower.wait_for(made.log.head().seq, 10)
+            await follower.wait_for(1, PATIENCE_SECONDS)
+        await follower.wait_for(made.log.head().seq, PATIENCE_SECONDS)
         assert (follower.error, outages) == (None, [])
         await follower.close()
 

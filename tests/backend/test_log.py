@@ -10,6 +10,7 @@ import psycopg
 import pytest
 from eventsourcing.persistence import StoredEvent
 from fixtures_writer import NOON, Store
+from patience import until
 
 from allotment.backend import appending
 from allotment.backend.log import (
@@ -386,17 +387,10 @@ def test_a_group_that_races_a_claim_is_stored_before_it_or_not_at_all(postgres, 
     group = group_of(postgres, head, key(1), key(2))
     thread = threading.Thread(target=postgres.log.append, args=(group,))
     thread.start()
-    _until(lambda: group.sent)
+    until(lambda: group.sent)
     taken_over = postgres.log.claim()
     thread.join()
     assert taken_over[:2] == (2, head.epoch + 1)
-
-
-def _until(holds):
-    until = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < until
-        time.sleep(0.005)
 
 
 @pytest.mark.parametrize(("connections", "tenants"), [(1, 1), (2, 2)])

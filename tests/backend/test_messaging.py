@@ -10,14 +10,16 @@ from uuid import uuid4
 import nats
 import psycopg
 import pytest
+from fellow_workers import STEADY, stand_still
 from fixtures_loop import in_a_loop
 from fixtures_writer import NOON, ROOT, Store, furnish, in_time
+from patience import PATIENCE_SECONDS, until_there
 
 from allotment.backend import messaging
 from allotment.backend.engine import Engine
 from allotment.backend.messaging import DEAD_LETTERS, DEAD_SUBJECT, STREAM, Messenger, usage_subject
 from allotment.backend.peers import Peers
-from allotment.backend.placement import Placement, Timing
+from allotment.backend.placement import Placement
 from allotment.backend.sharing import Sharing
 from allotment.tenants.isolation import Isolation
 from allotment.tenants.onboarding import TenantEntry, register
@@ -68,7 +70,7 @@ class Opened:
             usage_subject(self.store.tenant if to is None else to), body, headers=given or None
         )
 
-    async def charged(self, count, seconds=8, store=None):
+    async def charged(self, count, seconds=PATIENCE_SECONDS, store=None):
         """The ids charged, once there are so many, and after a moment in which more could come."""
         store = store or self.store
         deadline = time.monotonic() + seconds
@@ -77,7 +79,7 @@ class Opened:
         await asyncio.sleep(0.2)
         return sorted(store.charged_ids())
 
-    async def dead_letters(self, count=1, seconds=4):
+    async def dead_letters(self, count=1, seconds=PATIENCE_SECONDS):
         """Body and reason of what was buried."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
@@ -87,6 +89,11 @@ class Opened:
             await asyncio.sleep(0.05)
         letters = [await self.stream.get_msg(DEAD_LETTERS, seq) for seq in range(1, info.state.messages + 1)]
         return [(letter.data, (letter.headers or {}).get("Allotment-Reason", "")) for letter in letters]
+
+    async def until_nothing_is_left(self):
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while await self.left():  # noqa: ASYNC110  (nobody tells us)
+                await asyncio.sleep(0.05)
 
     async def left(self):
         return (await self.stream.stream_info(STREAM)).state.messages
@@ -126,7 +133,7 @@ async def test_a_message_is_charged_and_then_gone(opened):
     async with opened:
         await opened.send(1, 2, 3)
         assert await opened.charged(3) == ids(1, 2, 3)
-        assert await opened.left() == 0
+        await opened.until_nothing_is_left()
 
 
 @in_a_loop
@@ -146,7 +153,7 @@ async def test_the_same_message_again_is_charged_once_also_outside_the_window(op
             await opened.send(1, 2, Nats_Msg_Id=str(uuid4()))
         await opened.send(2, 3)
         assert await opened.charged(3) == ids(1, 2, 3)
-        assert await opened.left() == 0
+        await opened.until_nothing_is_left()
 
 
 @in_a_loop
@@ -164,8 +171,7 @@ async def test_a_message_that_comes_again_unacknowledged_is_charged_once(opened,
     async with opened:
         await opened.send(1, 2)
         assert await opened.charged(2) == ids(1, 2)
-        await asyncio.sleep(0.5)
-        assert await opened.left() == 0
+        await opened.until_nothing_is_left()
         assert lost
     assert opened.store.charged_ids() == ids(1, 2)
 
@@ -179,7 +185,7 @@ async def test_a_poison_message_is_buried_with_its_reason_and_stops_nobody(opene
         [(body, reason)] = await opened.dead_letters()
         assert body.startswith(b"this is")
         assert "is this the right format" in reason
-        assert await opened.left() == 0
+        await opened.until_nothing_is_left()
 
 
 @pytest.mark.parametrize(
@@ -250,8 +256,8 @@ async def test_many_messages_are_charged_each_once(opened):
     async with opened:
         for number in range(0, 900, 10):
             await opened.send(*range(number, number + 15))
-        assert await opened.charged(905, seconds=15) == ids(*range(905))
-        assert await opened.left() == 0
+        assert await opened.charged(905) == ids(*range(905))
+        await opened.until_nothing_is_left()
 
 
 @in_a_loop
@@ -261,8 +267,8 @@ async def test_two_engines_without_leases_fight_over_a_tenant_and_charge_each_me
     async with opened, other, Messenger(other, opened.url):
         for number in range(0, 200, 5):
             await opened.send(*range(number, number + 5))
-        assert await opened.charged(200, seconds=20) == ids(*range(200))
-        assert await opened.left() == 0
+        assert await opened.charged(200) == ids(*range(200))
+        await opened.until_nothing_is_left()
     other_isolation.close()
 
 
@@ -271,7 +277,7 @@ async def test_a_tenants_usage_goes_where_the_tenant_goes(opened, servers):
     """Sent without pause, while workers come, go, and are lost."""
 
     def made():
-        placement = Placement(opened.isolation, takes_tenants=True, timing=Timing(1.2, 0.15, 0.4, 0.3))
+        placement = Placement(opened.isolation, takes_tenants=True, timing=STEADY)
         sharing = Sharing(placement, Peers(placement.me, lambda: servers.nats_url, listens=True))
         return Engine(opened.isolation, ROOT, clock=lambda: NOON, following=False, sharing=sharing)
 
@@ -282,20 +288,19 @@ async def test_a_tenants_usage_goes_where_the_tenant_goes(opened, servers):
         async with made() as one, Messenger(one, opened.url):
             await opened.charged(10)
             async with made() as two, Messenger(two, opened.url):
-                await asyncio.sleep(1)
+                await until_there(one.sharing.placement.others)
                 await in_time(one.sharing.placement.retire())
                 seen = len(opened.store.charges())
                 await opened.charged(seen + 10)
                 assert two.sharing.holds(opened.store.tenant)
-                two.sharing.placement._beating.cancel()
+                await stand_still(two)
                 two.sharing.placement.takes_tenants = False
                 async with made() as three, Messenger(three, opened.url):
-                    while not three.sharing.holds(opened.store.tenant):  # noqa: ASYNC110
-                        await asyncio.sleep(0.05)
+                    await until_there(lambda: three.sharing.holds(opened.store.tenant))
                     sending.cancel()
                     count = next(numbers)
-                    assert await opened.charged(count, seconds=15) == ids(*range(count))
-                    assert await opened.left() == 0
+                    assert await opened.charged(count) == ids(*range(count))
+                    await opened.until_nothing_is_left()
         await opened.listen()
 
 
@@ -343,7 +348,7 @@ async def test_a_database_that_is_away_for_a_moment_ends_nothing(opened, databas
             await asyncio.sleep(1.5)
             connection.execute(f"ALTER DATABASE {name} WITH ALLOW_CONNECTIONS true")
         await opened.send(2)
-        assert await opened.charged(2, seconds=10) == ids(1, 2)
+        assert await opened.charged(2) == ids(1, 2)
 
 
 @in_a_loop

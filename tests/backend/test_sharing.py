@@ -7,15 +7,17 @@ from contextlib import asynccontextmanager
 from uuid import uuid4
 
 import pytest
-from fellow_workers import QUICK, Workers
+from fellow_workers import QUICK, Workers, go_on, stand_still
 from fixtures_loop import in_a_loop
 from fixtures_workers import DEFINITION, charged_ids
 from fixtures_writer import NOON, call, in_time, statuses, unreadable
 from msgspec.structs import replace
+from patience import until_there
 
 from allotment.backend.following import catch_up
 from allotment.backend.placement import Placement
 from allotment.backend.recycling import Recycling, Selection
+from allotment.backend.sharing import ROUTE_SECONDS_MAX
 from allotment.backend.verifying import verify
 from allotment.backend.wire import pack
 from allotment.backend.writer import Busy, Halted, Moved, Unavailable
@@ -213,8 +215,7 @@ class Load:
     async def more(self, count=100):
         """Until so many more were charged."""
         wanted = sum(self.told.values()) + count
-        while sum(self.told.values()) < wanted:  # noqa: ASYNC110
-            await asyncio.sleep(0.01)
+        await until_there(lambda: sum(self.told.values()) >= wanted)
 
 
 def judge(isolation, load, *, lost_answers=False):
@@ -230,12 +231,6 @@ def judge(isolation, load, *, lost_answers=False):
         assert {status for _, _, status in load.told} == {"charged"}
 
 
-async def until(condition, seconds=15):
-    async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
-
-
 @in_a_loop
 async def test_one_worker_more_gets_its_share_and_callers_notice_nothing(workers):
     async with workers.stack:
@@ -249,7 +244,7 @@ async def test_one_worker_more_gets_its_share_and_callers_notice_nothing(workers
             load.engines.append(other)
             places = [engine.sharing.placement.me for engine in (one, other)]
             share = [t for t in tenants if one.sharing.placement.preferred(t, places) == places[1]]
-            await until(lambda: all(serving(other, tenant) for tenant in share))
+            await until_there(lambda: all(serving(other, tenant) for tenant in share))
             await load.more(200)
             assert all(serving(one, tenant) for tenant in set(tenants) - set(share))
             assert one.sharing.handed_over == len(share)
@@ -276,8 +271,22 @@ async def test_a_worker_that_retires_hands_over_and_callers_notice_nothing(worke
     judge(workers.isolation, load)
 
 
+def noted_takes(placement, monkeypatch):
+    """The tenants whose leases it takes from now on."""
+    taken, take = set(), placement.take
+
+    async def noted(tenant):
+        held, holder = tenant in placement.held, await take(tenant)
+        if holder == placement.me and not held:
+            taken.add(tenant)
+        return holder
+
+    monkeypatch.setattr(placement, "take", noted)
+    return taken
+
+
 @in_a_loop
-async def test_who_misses_its_heartbeats_decides_nothing_more_and_is_followed(workers):
+async def test_who_misses_its_heartbeats_decides_nothing_more_and_is_followed(workers, monkeypatch):
     """As a worker does that stands still, and wakes up later."""
     async with workers.stack:
         one, other = await workers.worker(), await workers.worker()
@@ -290,11 +299,14 @@ async def test_who_misses_its_heartbeats_decides_nothing_more_and_is_followed(wo
         load.engines = [other]
         async with load.flowing():
             await load.more()
-            one.sharing.placement._beating.cancel()
-            await until(lambda: all(serving(other, tenant) for tenant in tenants))
+            taken = noted_takes(other.sharing.placement, monkeypatch)
+            await stand_still(one)
+            await until_there(lambda: all(serving(other, tenant) for tenant in tenants))
             await load.more(200)
-            assert other.sharing.placement.takeovers == len(left)
-            assert load.slowest < 5
+            # Whether it looked by itself or a caller was quicker.
+            assert taken == set(left)
+            assert other.sharing.placement.takeovers <= len(left)
+            assert load.slowest < ROUTE_SECONDS_MAX
             # It has not noticed: its writers are open, and a caller asks one of them.
             stale = next(iter(left))
             before = verify(workers.isolation, stale).seq
@@ -308,10 +320,10 @@ async def test_who_misses_its_heartbeats_decides_nothing_more_and_is_followed(wo
             assert before <= verify(workers.isolation, stale).seq
             assert "call-stale" not in charged_ids(workers.isolation, stale)
             # It wakes up, finds them gone, and leads its callers to where they are.
-            one.sharing.placement._beating = asyncio.create_task(one.sharing.placement._keep_beating())
+            go_on(one)
             load.engines.append(one)
             await load.more(200)
-            await until(lambda: all(one.open_writers().get(t) is not writers[t] for t in left))
+            await until_there(lambda: all(one.open_writers().get(t) is not writers[t] for t in left))
             assert one.sharing.placement.lost
         assert load.errors == []
     judge(workers.isolation, load)
@@ -323,12 +335,12 @@ async def test_who_comes_back_before_it_was_missed_goes_on(workers):
         one = await workers.worker()
         tenant = await workers.tenant(one)
         writer = one.open_writers()[tenant]
-        one.sharing.placement._beating.cancel()
+        await stand_still(one)
         await asyncio.sleep(QUICK.lease + 0.2)
         asked = asyncio.create_task(one.charge(tenant, [call(1)], "m"))
         await asyncio.sleep(0.2)
         assert not asked.done()
-        one.sharing.placement._beating = asyncio.create_task(one.sharing.placement._keep_beating())
+        go_on(one)
         assert statuses(await in_time(asked)) == ["charged"]
         assert one.open_writers()[tenant] is writer
 
@@ -362,7 +374,7 @@ async def test_a_command_serves_a_tenant_itself_while_nobody_else_does_and_then_
             await load.more()
             worker = await workers.worker()
             load.engines.append(worker)
-            await until(lambda: serving(worker, tenant))
+            await until_there(lambda: serving(worker, tenant))
             await load.more()
             assert not visitor.sharing.placement.held
         assert load.errors == []

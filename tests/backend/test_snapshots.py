@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from backend.faults.proxy import Proxy
 from fixtures_writer import NOON, ROOT, Store, call, charge, furnish, in_time, statuses, submit
+from patience import until_there
 
 from allotment.backend import folding, snapshots
 from allotment.backend.deciding import Decider
@@ -96,10 +97,8 @@ async def busy(writer: Writer, seed: int, steps: int = 60) -> list[str]:
 
 async def settle(store, seq: int = 0) -> None:
     """Until the snapshots taken so far are written."""
-    for _ in range(200):
-        if not store.log.snapshots._writing.locked() and (not seq or store.log.snapshots.last >= seq):
-            return
-        await asyncio.sleep(0.01)
+    taken = store.log.snapshots
+    await until_there(lambda: not taken._writing.locked() and (not seq or taken.last >= seq))
 
 
 def full_fold(store) -> Decider:

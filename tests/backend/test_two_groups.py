@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 
@@ -11,6 +10,7 @@ import pytest
 from backend.faults.proxy import Proxy
 from fixtures_loop import in_a_loop
 from fixtures_writer import NOON, ROOT, Through, call, charge, furnish, statuses
+from patience import PATIENCE_SECONDS, until, until_there
 
 from allotment.backend import taking_over
 from allotment.backend import writer as writing
@@ -38,13 +38,6 @@ def two_groups(store):
     second = group_after(store, Head(first.last, first.epoch, first.peaks), *map(key, range(3, 6)))
     second.follows = Future()
     return first, second
-
-
-def until(holds):
-    latest = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < latest
-        time.sleep(0.005)
 
 
 def copying(database):
@@ -182,13 +175,11 @@ class Held(Through):
             super().append(group)
         finally:
             self.first = None
-            assert self.told.wait(20)
+            assert self.told.wait(PATIENCE_SECONDS)
             self.under_way -= 1
 
     async def both_under_way(self):
-        async with asyncio.timeout(20):
-            while self.under_way < 2:  # noqa: ASYNC110  (threads count)
-                await asyncio.sleep(0.005)
+        await until_there(lambda: self.under_way == 2)
 
     def clock(self):
         """Noon; asked before each slice, it waits until a second group may be sent."""

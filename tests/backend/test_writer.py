@@ -24,7 +24,9 @@ from fixtures_writer import (
     submit,
     unreadable,
 )
+from patience import PATIENCE_SECONDS, until_there
 
+from allotment.backend import taking_over
 from allotment.backend import writer as writers
 from allotment.backend import writer as writing
 from allotment.backend.deciding import command_key
@@ -42,12 +44,21 @@ from allotment.domain.usage import USAGE_TYPES
 from allotment.tenants.isolation import Isolation
 from allotment.tenants.sealing import load_sealer
 
+TURNS = 50
+
 
 async def waits(work):
-    """A task that is under way, and had time to be taken."""
+    """A task that is under way, and was taken: whatever the writer can do about it is done."""
     task = asyncio.ensure_future(work)
-    await asyncio.sleep(0.05)
+    await all_that_can_be_done()
     return task
+
+
+async def all_that_can_be_done():
+    """On a busy machine a moment may be too short for the loop to turn even once."""
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
 
 
 # --- groups --------------------------------------------------------------------------------------
@@ -373,14 +384,14 @@ async def test_the_largest_record_that_passes_the_gate_does_not_stop_the_tenant(
         dear = tuple(msgspec.structs.replace(rate, price="999999999.123456789") for rate in RATES)
         await submit(writer, PublishTariff("dear", 1, "EUR", dear), "dear")
         largest = call(1, seconds=2**53, usage_type=usage_type)
-        assert statuses(await in_time(charge(writer, largest), 1)) != []
+        assert statuses(await charge(writer, largest)) != []
 
 
 @in_a_loop
 async def test_a_counter_that_ran_over_does_not_stop_the_tenant_at_an_everyday_price(memory):
     async with memory.opened() as writer:
         await furnish(writer)
-        assert statuses(await in_time(charge(writer, call(1, seconds=2**53)), 1))
+        assert statuses(await charge(writer, call(1, seconds=2**53)))
         assert statuses(await charge(writer, call(2))) == ["charged"]
 
 
@@ -389,7 +400,7 @@ async def test_the_oldest_record_that_passes_the_gate_does_not_stop_a_tenant_wes
     async with memory.opened() as writer:
         await furnish(writer, zone="America/New_York")
         oldest = call(1, started_at=31_536_000_000_000 + SECOND)
-        assert statuses(await in_time(charge(writer, oldest), 1)) == ["suspended"]
+        assert statuses(await charge(writer, oldest)) == ["suspended"]
 
 
 # --- lost answers and lost connections -------------------------------------------------------------
@@ -498,7 +509,7 @@ async def test_a_group_decided_on_top_of_a_failed_one_is_decided_again_in_order(
         log.open.clear()
         first = await waits(charge(writer, call(1)))
         later = [asyncio.ensure_future(charge(writer, call(i))) for i in range(2, 40)]
-        await asyncio.sleep(0.05)
+        await all_that_can_be_done()
         log.open.set()
         outcomes = [await first] + [await task for task in later]
         assert {outcome[0].status for outcome in outcomes} == {"charged"}
@@ -604,21 +615,22 @@ async def test_slow_attempts_to_reach_the_log_count_as_waiting(memory, monkeypat
         gone = False
 
         def claim(self):
+            given = super().claim()
             if self.gone:
                 time.sleep(0.3)
                 raise LogUnavailable("nobody there")
-            return super().claim()
+            return given
 
     log = Slow(memory.log)
     async with memory.opened(log) as writer:
         await furnish(writer)
         log.gone = True
         log.fates.append("lost")
-        started = time.monotonic()
+        before = log.claims
         with pytest.raises(Unavailable):
             await charge(writer, call(1))
+        assert log.claims - before <= 2, "one attempt took as long as anybody waits"
         log.gone = False
-        assert time.monotonic() - started < 0.9
 
 
 @in_a_loop
@@ -631,7 +643,7 @@ async def test_who_waits_for_a_log_that_takes_nothing_is_told(memory, monkeypatc
     log.fates += ["lost"] * 100_000
     try:
         with pytest.raises(Unavailable):
-            await in_time(writer.submit_usage([call(1)], "mediation"), 2)
+            await in_time(writer.submit_usage([call(1)], "mediation"))
         assert log.claims < 100
     finally:
         writer._task.cancel()
@@ -672,7 +684,7 @@ async def test_a_failed_look_up_is_tried_again(store, short_memory):
         for first in range(0, 1_500, 300):
             await charge(writer, *(call(i, i % 10) for i in range(first, first + 300)))
         log.find_fails = 1
-        assert statuses(await in_time(charge(writer, call(0)), 3)) == ["duplicate"]
+        assert statuses(await charge(writer, call(0))) == ["duplicate"]
 
 
 @in_a_loop
@@ -680,19 +692,27 @@ async def test_what_was_decided_before_a_look_up_failed_for_good_is_not_taken_fo
     store, short_memory, monkeypatch
 ):
     monkeypatch.setattr(writers, "RECOVERY_SECONDS_MAX", 0.3)
-    log = Through(store.log)
-    async with store.opened(log) as writer:
+    log, slices_to_come = Through(store.log), [0]
+
+    def clock():
+        """Noon; once two more slices have been looked up, the log answers nothing."""
+        slices_to_come[0] -= 1
+        if not slices_to_come[0]:
+            log.find_fails = 1_000
+        return NOON
+
+    async with store.opened(log, clock=clock) as writer:
         await furnish(writer)
         for first in range(0, 1_500, 300):
             await charge(writer, *(call(i, i % 10) for i in range(first, first + 300)))
         log.open.clear()
-        flying = asyncio.create_task(charge(writer, call("flying")))
-        await asyncio.sleep(0.05)
-        waiting = asyncio.create_task(charge(writer, call("waiting")))
-        await asyncio.sleep(0.05)
-        log.find_fails = 1_000
-        asking = asyncio.create_task(charge(writer, call(0)))
-        await asyncio.sleep(0.05)
+        slices_to_come[0] = 2
+        monkeypatch.setattr(writers, "SLICE_MAX", 1)
+        asked = [asyncio.create_task(charge(writer, call(one))) for one in ("flying", "waiting", 0)]
+        flying, waiting, asking = asked
+        await until_there(lambda: writer._flying and writer._open and 0 < log.find_fails < 1_000)
+        # Those two are decided again in one slice.
+        monkeypatch.setattr(writers, "SLICE_MAX", 500)
         log.open.set()
         assert statuses(await in_time(flying)) == ["charged"]
         for lost in (waiting, asking):
@@ -716,7 +736,7 @@ async def test_what_was_decided_before_a_lease_ran_out_for_long_is_not_taken_for
         log.open.clear()
         asked = [asyncio.create_task(charge(writer, call(at), call(at + 1))) for at in (0, 2)]
         flying, decided = asked
-        await asyncio.sleep(0.05)
+        await until_there(lambda: writer._flying and writer._open)
         held[0] = False
         log.open.set()
         assert statuses(await flying) == ["charged"] * 2
@@ -852,7 +872,7 @@ async def test_a_broken_invariant_is_told_to_whoever_it_concerns(memory, monkeyp
         await furnish(writer)
         monkeypatch.setattr(writer.state, "apply", broken)
         with pytest.raises(Halted):
-            await in_time(writer.submit_usage([call(1)], "mediation"), 2)
+            await in_time(writer.submit_usage([call(1)], "mediation"))
 
 
 @in_a_loop
@@ -872,11 +892,11 @@ async def test_a_mistake_while_an_event_is_applied_stops_the_tenant(memory, monk
         monkeypatch.setattr(writer.state.plain, "charge", lambda *_: None)
     monkeypatch.setattr(getattr(writer.state, kind), name, halfway)
     asked = asyncio.ensure_future(writer.submit_usage([call(1)], "mediation"))
-    await asyncio.wait([asked], timeout=1)
+    await asyncio.wait([asked], timeout=PATIENCE_SECONDS)
     monkeypatch.undo()
     try:
         with pytest.raises(Halted):
-            await in_time(writer.submit_usage([call(2)], "mediation"), 1)
+            await in_time(writer.submit_usage([call(2)], "mediation"))
     finally:
         asked.cancel()
         writer._task.cancel()
@@ -913,10 +933,10 @@ async def test_a_broken_invariant_stops_the_tenant_and_stores_nothing(store, mon
         earlier = await waits(charge(writer, call(1)))
         monkeypatch.setattr(writer.state.plain, "charge", broken)
         asked = [asyncio.ensure_future(writer.submit_usage([call(i)], "mediation")) for i in range(2, 1_000)]
-        await asyncio.sleep(0.05)
+        await all_that_can_be_done()
         log.open.set()
-        with pytest.raises((Halted, asyncio.TimeoutError)):
-            await asyncio.wait_for(asyncio.gather(*asked), 1)
+        with pytest.raises(Halted):
+            await in_time(asyncio.gather(*asked))
         with pytest.raises(Halted, match="two and two"):
             await writer.submit_usage([call(5)], "mediation")
         for task in (earlier, *asked):
@@ -992,7 +1012,7 @@ async def test_a_closed_writer_takes_nothing(memory):
     await furnish(writer)
     await in_time(writer.close())
     with pytest.raises(Unavailable):
-        await in_time(writer.submit_usage([call(1)], "mediation"), 1)
+        await in_time(writer.submit_usage([call(1)], "mediation"))
 
 
 @in_a_loop
@@ -1014,8 +1034,8 @@ async def test_a_writer_closes_although_more_keeps_coming(memory):
 
     coming = asyncio.ensure_future(keep_coming())
     try:
-        await asyncio.sleep(0.05)
-        await in_time(writer.close(), 1)
+        await until_there(lambda: len(callers) > 5)
+        await in_time(writer.close())
     finally:
         coming.cancel()
         writer._task.cancel()
@@ -1032,7 +1052,7 @@ async def test_an_observer_that_fails_costs_nobody_his_answer(memory):
     writer = memory.writer(on_commit=failing)
     await writer.start()
     try:
-        await in_time(writer.submit(*_open_tenant()), 1)
+        await in_time(writer.submit(*_open_tenant()))
     finally:
         await writer.close()
 
@@ -1100,8 +1120,12 @@ async def test_both_logs_are_led_to_the_same_state(memory, postgres):
 
 
 @in_a_loop
-async def test_a_writer_that_is_stopped_in_a_transaction_leaves_other_tenants_alone(isolation, database):
+async def test_a_writer_that_is_stopped_in_a_transaction_leaves_other_tenants_alone(
+    isolation, database, monkeypatch
+):
     """As a stopped process would: a transaction that holds the head row and says nothing."""
+    # It is ended after a while: here not before the others were asked.
+    monkeypatch.setattr(taking_over, "HELD_MS_MAX", 60_000)
     held, free = Store(isolation), Store(isolation)
     async with held.opened() as slow, free.opened() as quick:
         await asyncio.gather(furnish(slow), furnish(quick))
@@ -1110,11 +1134,9 @@ async def test_a_writer_that_is_stopped_in_a_transaction_leaves_other_tenants_al
                 "SELECT FROM allotment.log_heads WHERE tenant_id = %s FOR UPDATE", (held.tenant,)
             )
             waiting = await waits(charge(slow, call(1)))
-            started = time.monotonic()
             for i in range(10):
                 assert statuses(await charge(quick, call(i))) == ["charged"]
-            assert time.monotonic() - started < 3
-            assert not waiting.done()
+                assert not waiting.done()
             connection.rollback()
         assert statuses(await waiting) == ["charged"]
 

@@ -11,19 +11,19 @@ import pytest
 from all_acts import DAY, HOUR
 from domain.test_all_acts_always_hold import Count, World
 
-from allotment.domain.backdating import (
+from allotment.domain.charging import CORPORATE, ChargeUsage, UsageCharged, UsageRejected, UsageSuspended
+from allotment.domain.correcting import (
     CorrectAdd,
     CorrectClose,
     CorrectEnd,
     CorrectJoin,
     CorrectMerge,
+    CorrectMove,
     CorrectNodeMove,
     CorrectRename,
     CorrectResumption,
     CorrectSuspension,
 )
-from allotment.domain.charging import CORPORATE, ChargeUsage, UsageCharged, UsageRejected, UsageSuspended
-from allotment.domain.correcting import CorrectMove
 from allotment.domain.emergency import is_emergency
 from allotment.domain.inventory import CorrectInventory, Line
 from allotment.domain.rating_job import FinishRating, RatingJob

@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 from backdated import held, settle, use
 
-from allotment.domain.backdating import (
+from allotment.domain.bucket import Allocate, Transferred
+from allotment.domain.charging import UsageCharged, UsageRejected
+from allotment.domain.correcting import (
     CorrectAdd,
     CorrectClose,
     CorrectEnd,
@@ -19,8 +21,6 @@ from allotment.domain.backdating import (
     CorrectResumption,
     CorrectSuspension,
 )
-from allotment.domain.bucket import Allocate, Transferred
-from allotment.domain.charging import UsageCharged, UsageRejected
 from allotment.domain.hierarchy import (
     AddNode,
     AddResource,

@@ -10,17 +10,17 @@ from backdated import held, settle, use
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from allotment.domain.backdating import (
+from allotment.domain.bucket import Allocate
+from allotment.domain.charging import CORPORATE
+from allotment.domain.correcting import (
     CorrectEnd,
     CorrectJoin,
     CorrectMerge,
+    CorrectMove,
     CorrectNodeMove,
     CorrectResumption,
     CorrectSuspension,
 )
-from allotment.domain.bucket import Allocate
-from allotment.domain.charging import CORPORATE
-from allotment.domain.correcting import CorrectMove
 from allotment.domain.granting import TopUp
 from allotment.domain.hierarchy import (
     AddNode,

@@ -3,8 +3,8 @@
 import pytest
 from backdated import settle, use
 
-from allotment.domain.backdating import CorrectNodeMove
 from allotment.domain.canonical import lines
+from allotment.domain.correcting import CorrectNodeMove
 from allotment.domain.hierarchy import Identity, ResourceAdded, ResourceEnded, ResourceMoved
 from allotment.domain.inventory import CorrectInventory, Line
 from allotment.domain.inventory_dated import LINES_MAX

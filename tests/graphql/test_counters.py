@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
+from patience import PATIENCE_SECONDS
 
 from allotment.backend.web.request_context import RequestContext, Turns
 from allotment.graphql.counters import counters
@@ -36,7 +37,7 @@ class Subscriber:
                 if for_each is not None:
                     asyncio.get_running_loop().run_in_executor(None, for_each)
 
-        self.portal.run(lambda: asyncio.wait_for(listening(), 20))
+        self.portal.run(lambda: asyncio.wait_for(listening(), PATIENCE_SECONDS))
         return [
             {(one.node, one.usage_type): (one.used, one.remaining) for one in told.counters}
             for _, told in self.told

@@ -9,7 +9,6 @@ together have what was granted.
 import asyncio
 import json
 import random
-import socket
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,7 @@ import httpx
 import pytest
 from fixtures_counting import Count
 from fixtures_writer import NOON, ROOT
+from patience import PATIENCE_SECONDS, free_port
 
 from allotment.backend.app import create_app
 from allotment.backend.deciding import usage_key
@@ -158,9 +158,7 @@ class Outside:
 
 
 async def drained(isolation: Any, seed: int) -> tuple[Any, dict[bytes, Any], Counter[str]]:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        port = listening.getsockname()[1]
+    port = free_port()
     issuer = DevelopmentIssuer("http://issuer.test", environment="development")
     verifier = TokenVerifier(issuer.issuer, issuer.audience, IssuerKeys(issuer.jwks))
     tenant = uuid4()
@@ -182,13 +180,13 @@ async def drained(isolation: Any, seed: int) -> tuple[Any, dict[bytes, Any], Cou
 
 
 async def until_open(http: httpx.AsyncClient) -> None:
-    for _ in range(200):
-        try:
-            await http.get("/")
-            return
-        except httpx.ConnectError:
-            await asyncio.sleep(0.02)
-    raise AssertionError("the API did not open its port")
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                await http.get("/")
+                return
+            except httpx.ConnectError:
+                await asyncio.sleep(0.02)
 
 
 # --- afterwards ----------------------------------------------------------------------------------

@@ -3,12 +3,15 @@
 import asyncio
 import json
 import time
+from types import SimpleNamespace
 
 import pytest
 from litestar.exceptions import WebSocketDisconnect
+from patience import PATIENCE_SECONDS, until, until_there
 
 from allotment.backend import feeding
 from allotment.backend.feeding import Feeds
+from allotment.backend.web import live_door
 from allotment.domain.events import TOPICS
 from allotment.domain.limit import SetLimit
 from allotment.graphql.context import TooSlow
@@ -28,17 +31,24 @@ class Line:
     def __init__(self, company, socket):
         self.company, self.socket = company, socket
 
-    def init(self, *roles, nodes=(), token=None):
-        token = token or self.company.token(*roles, nodes=nodes)
-        self.socket.send_json({"type": "connection_init", "payload": {"Authorization": f"Bearer {token}"}})
-        return self.socket.receive_json(timeout=10)
+    def init(self, *roles, nodes=()):
+        self.begin(self.company.token(*roles, nodes=nodes))
+        return self.socket.receive_json(timeout=PATIENCE_SECONDS)
 
     def subscribe(self, query, ident="1", **variables):
         payload = {"query": query, "variables": variables}
         self.socket.send_json({"id": ident, "type": "subscribe", "payload": payload})
 
+    def begin(self, token):
+        self.socket.send_json({"type": "connection_init", "payload": {"Authorization": f"Bearer {token}"}})
+
+    def until_heard(self):
+        """Until the one who listens is told of all that happens from now on."""
+        feeds = self.company.portal.client.app.state.around.feeds
+        until(lambda: are_heard(feeds, self.company.id))
+
     def next(self):
-        return self.socket.receive_json(timeout=10)
+        return self.socket.receive_json(timeout=PATIENCE_SECONDS)
 
     def data(self):
         message = self.next()
@@ -53,6 +63,12 @@ class Line:
                 self.next()
         except WebSocketDisconnect as closing:
             return closing.code
+
+
+def are_heard(feeds, tenant):
+    """Whether somebody listens, and is told of all that happens from now on."""
+    feed = feeds._feeds.get(tenant)
+    return feed is not None and feed.seats and all(seat.admitted.done() for seat in feed.seats)
 
 
 @pytest.fixture
@@ -80,7 +96,7 @@ def test_a_crossing_is_noticed_over_a_websocket_as_it_happens(company, call, lin
     with line() as opened:
         assert opened.init()["type"] == "connection_ack"
         opened.subscribe(NOTICED, node="acme")
-        time.sleep(0.3)
+        opened.until_heard()
         cross(company, call, 1)
         told = opened.data()
     assert told["kind"] == "limit.threshold_crossed"
@@ -103,7 +119,12 @@ def test_counters_of_nodes_are_told_as_they_change(company, call, line):
     assert int(told["seq"]) > int(first["seq"])
 
 
-def test_a_crossing_is_noticed_over_server_sent_events(company, call):
+def clock_of(ahead):
+    """So many seconds ahead of what tokens are made and believed by."""
+    return SimpleNamespace(time=lambda: time.time() + ahead())
+
+
+def test_a_crossing_is_noticed_over_server_sent_events(company, call, monkeypatch):
     company.ask(LIMIT)
     cross(company, call, 1, 2)
     token = company.token()
@@ -111,8 +132,9 @@ def test_a_crossing_is_noticed_over_server_sent_events(company, call):
     headers = {"Authorization": f"Bearer {token}", "Accept": "text/event-stream"}
     events = []
     # The client of these tests hands over what was streamed when it ends: here, with the token.
-    short = company.portal.issuer.mint("u-1", company.id, ["telecoms_manager"], (), lifetime_seconds=3)
-    headers["Authorization"] = f"Bearer {short}"
+    told_of, event_of = [], live_door._event
+    monkeypatch.setattr(live_door, "_event", lambda *event: told_of.append(event) or event_of(*event))
+    monkeypatch.setattr(live_door, "time", clock_of(lambda: 86_400 if len(told_of) >= 2 else 0))
     with company.portal.client.stream("POST", "/graphql", json=body, headers=headers) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         events = [part for part in "".join(answer.iter_text()).split("\n\n") if part]
@@ -158,7 +180,7 @@ def test_what_changes_at_once_is_told_together(company, call, line):
     with line() as opened:
         opened.init()
         opened.subscribe(CHANGED, node="emea")
-        time.sleep(0.3)
+        opened.until_heard()
         cross(company, call, *range(5))
         count = 0
         while count < 5:
@@ -205,10 +227,11 @@ def test_a_query_may_be_asked_over_a_websocket_as_well(company, line):
         assert opened.next() == {"type": "pong"}
 
 
-def test_the_line_is_closed_when_the_token_expires(company, line):
-    token = company.portal.issuer.mint("u-1", company.id, ["telecoms_manager"], (), lifetime_seconds=1)
+def test_the_line_is_closed_when_the_token_expires(company, line, monkeypatch):
+    token = company.portal.issuer.mint("u-1", company.id, ["telecoms_manager"], (), lifetime_seconds=600)
+    monkeypatch.setattr(live_door, "time", clock_of(lambda: 599.5))
     with line() as opened:
-        opened.init(token=token)
+        opened.begin(token)
         opened.subscribe(CHANGED, node="acme")
         assert opened.closed() == 4401
 
@@ -263,7 +286,7 @@ def in_loop(company, work):
     async def run():
         feeds = Feeds(company.portal.engine)
         try:
-            return await asyncio.wait_for(work(feeds), 20)
+            return await asyncio.wait_for(work(feeds), PATIENCE_SECONDS)
         finally:
             await feeds.close()
 
@@ -296,12 +319,15 @@ def test_who_is_too_slow_is_cut_off_and_misses_nothing_when_it_comes_back(compan
     async def cut(feeds):
         slow = feeds.follow(company.id, TOPICS, end)
         first = asyncio.ensure_future(anext(slow))
-        await asyncio.sleep(0.3)
+        await until_there(lambda: are_heard(feeds, company.id))
         for number in range(3):
             for level in range(3):
                 limit = SetLimit("sales", "voice", 1_000 + 10 * number + level)
                 await company.portal.engine.submit(company.id, limit, f"{number}.{level}", "test")
-            await asyncio.sleep(0.2)
+            # The first batch is there, and nobody fetches the next.
+            await until_there(first.done)
+        (seat,) = feeds._feeds[company.id].seats
+        await until_there(lambda: seat.cut)
         seen = [told.seq for told in await first]
         with pytest.raises(TooSlow):
             await _rest_of(slow, seen)

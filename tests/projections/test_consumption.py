@@ -13,11 +13,10 @@ from hypothesis import strategies as st
 from allotment.backend.following import catch_up
 from allotment.backend.log import recorded
 from allotment.backend.looking_back import past, rebuild_and_compare
-from allotment.domain.backdating import CorrectMerge, CorrectNodeMove
 from allotment.domain.bucket import Allocate, Granted, Return, Trade
 from allotment.domain.charging import UsageCharged
 from allotment.domain.contract import PeriodOpened, bounds_of
-from allotment.domain.correcting import CorrectMove
+from allotment.domain.correcting import CorrectMerge, CorrectMove, CorrectNodeMove
 from allotment.domain.events import encode
 from allotment.domain.hierarchy import AddNode, AddResource, MoveResource
 from allotment.domain.life import CloseNode, MoveNode

@@ -19,7 +19,6 @@ BACKDATE = f"""mutation($input: BackdateInput!) {{ backdate(input: $input) {{
   ... on ChangedSinceShown {{ difference {{ {SHOWN} }} }}
   ... on CorrectionRuns {{ job changed sessions retryAfterMs }} ... on Problem {{ code message path }}
 }} }}"""
-JOBS = "{ ratingJobs { nodes { job status cause note changed left } } }"
 NODES = "{ invoicePreview { nodes { nodeId records amount } } }"
 COUNTERS = """query($id: ID!) { node(id: $id) { balances { usageType subtree { used } } } }"""
 USAGES = """{ usages { nodes { recordId status amount currentAmount reratings { cause amount nodeId } } } }"""
@@ -42,15 +41,8 @@ def confirmed(company, act, ident, at, key="k", **given):
 
 
 def ended(company, job):
-    for _ in range(200):
-        company.settle()
-        told = company.ask(JOBS, "carrier")["ratingJobs"]["nodes"]
-        found = next((one for one in told if one["job"] == job), None)
-        if found is not None and found["status"] != "RUNNING":
-            assert (found["status"], found["left"]) == ("FINISHED", "0")
-            return found
-        time.sleep(0.05)
-    raise AssertionError("the job does not end")
+    found = company.until_ended(job)
+    assert (found["status"], found["left"]) == ("FINISHED", "0")
 
 
 def is_whole(company):
@@ -215,7 +207,7 @@ def test_what_was_not_shown_is_not_done(charged, call):
     charged.use(call("more", 60, start="2026-11-14T12:00:00Z"))
     again = backdate(charged, "END", "anna", at, shown=told["difference"]["digest"])
     assert again["difference"]["total"]["records"] == "4"
-    assert not charged.ask(JOBS, "carrier")["ratingJobs"]["nodes"]
+    assert not charged.jobs()
 
 
 def test_who_is_bound_to_a_node_dates_back_only_what_it_sees(company):
@@ -260,7 +252,7 @@ def test_a_call_that_still_runs_is_waited_for_and_follows(company):
     digest = shown["difference"]["digest"]
     assert backdate(company, "MOVE", "sales", **given, key="job", shown=digest)["job"] == "job"
     time.sleep(1)
-    (job,) = company.ask(JOBS, "carrier")["ratingJobs"]["nodes"]
+    (job,) = company.jobs()
     assert job["status"] == "RUNNING"
     other = backdate(company, "END", "anna", "2026-11-14T00:00:00Z", dryRun=True)
     assert (other["code"], other["job"], other["sessions"]) == ("correction_runs", "job", 1)

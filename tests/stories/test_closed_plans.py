@@ -5,7 +5,6 @@ for two, far below the minimum of Sales.
 """
 
 import json
-import time
 from copy import deepcopy
 from zoneinfo import ZoneInfo
 
@@ -45,7 +44,6 @@ PREVIEW = """query($scope: RatingScopeInput!) { previewRerating(scope: $scope) {
   digest left { reason records } total { records wasAmount amount difference corrected }
   kinds { nodeId usageType zone plan change { wasAmount amount corrected } } } }"""
 RERATE = """mutation($input: RerateInput!) { rerate(input: $input) { __typename ... on Problem { code } } }"""
-JOBS = "{ ratingJobs { nodes { job status changed difference corrected left } } }"
 HISTORY = '{ nodeHistory(node: "sales") { nodes { topic actor sentence event } } }'
 DAY = 24 * 3600 * 1_000_000
 RIGHT = {"us": {"tiers": [{"price": "0.20", "per": 60}]}, "france": {"minimum": "9.00"}}
@@ -92,13 +90,9 @@ def rerate(acme, name, **scope):
     digest = shown(acme, **scope)["digest"]
     asked = {"idempotencyKey": name, "scope": scope, "shown": digest, "note": "ticket 4711"}
     assert acme.ask(RERATE, "carrier", input=asked)["rerate"]["__typename"] == "RerateDone"
-    for _ in range(400):
-        acme.settle()
-        job = acme.ask(JOBS, "carrier")["ratingJobs"]["nodes"][0]
-        if job["status"] == "FINISHED":
-            return job
-        time.sleep(0.05)
-    raise AssertionError(job)
+    job = acme.until_ended(name)
+    assert job["status"] == "FINISHED"
+    return job
 
 
 def break_off_once(monkeypatch):

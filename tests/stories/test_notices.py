@@ -8,7 +8,8 @@ import asyncio
 
 import msgspec
 import pytest
-from fixtures_notices import ROOT, settings, until
+from fixtures_notices import ROOT, settings
+from patience import until_there
 
 from allotment.backend.notifying.notifying import Notifying
 from allotment.backend.verifying import verify
@@ -50,15 +51,15 @@ def test_a_crossing_is_told_to_the_manager_and_to_the_program(company, call, rec
             await asyncio.sleep(0.3)
             assert not receiver.came
             await asyncio.to_thread(company.use, call("c-2", 60))
-            await until(lambda: receiver.came and letters.came)
+            await until_there(lambda: receiver.came and letters.came)
             await asyncio.to_thread(company.use, call("c-3", 300))
-            await until(lambda: len(receiver.came) == 2 and len(letters.came) == 2)
-            await until(lambda: _settled(company, ident))
+            await until_there(lambda: len(receiver.came) == 2 and len(letters.came) == 2)
+            await until_there(lambda: _settled(company, ident))
 
             # The program lost what it was told, and gets it again, signed with its new secret.
             rotated = await asyncio.to_thread(company.ask, ROTATE, id=ident)
             await asyncio.to_thread(company.ask, REPLAY, id=ident)
-            await until(lambda: len(receiver.came) == 4)
+            await until_there(lambda: len(receiver.came) == 4)
             return rotated["rotateWebhookSecret"]["secret"]
 
     secret = asyncio.run(asyncio.wait_for(story(), 60))

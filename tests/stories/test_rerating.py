@@ -3,9 +3,8 @@
 Acme has 600 seconds of voice, 60 of them Anna's cost centre's. Calls to "+44" cost 0.05 a minute.
 """
 
-import time
-
 import pytest
+from fixtures_app import JOBS
 
 from allotment.backend.looking_back import rebuild_and_compare
 from allotment.backend.verifying import verify
@@ -26,9 +25,6 @@ RERATE = f"""mutation($input: RerateInput!) {{ rerate(input: $input) {{
 STOP = """mutation($input: StopRatingInput!) { stopRating(input: $input) {
   __typename ... on StopRatingDone { job } ... on Problem { code }
 } }"""
-JOBS = """{ ratingJobs { nodes {
-  job status cause note actor changed difference corrected lookedAt left
-} pageInfo { hasNextPage } } }"""
 USAGES = """query($asOf: AsOf) { usages(asOf: $asOf) { nodes {
   recordId status amount currentAmount reratings { job cause wasAmount amount tariffVersion nodeId }
 } } }"""
@@ -58,17 +54,6 @@ def rerate(company, key="fix", *roles, **given):
     return company.ask(RERATE, *(roles or ("carrier",)), input={"idempotencyKey": key, **given})["rerate"]
 
 
-def ended(company, job="fix"):
-    for _ in range(200):
-        company.settle()
-        told = company.ask(JOBS, "carrier")["ratingJobs"]["nodes"]
-        found = next((one for one in told if one["job"] == job), None)
-        if found is not None and found["status"] != "RUNNING":
-            return found
-        time.sleep(0.05)
-    raise AssertionError("the job does not end")
-
-
 @pytest.fixture
 def charged(company, call):
     company.use(*(call(f"c-{i}", 115) for i in range(10)), call("us", 30, "+12125550100"))
@@ -83,7 +68,7 @@ def test_a_tariff_is_corrected_for_what_was_charged_by_it(charged):
     assert (shown["lookedAt"], shown["total"]["records"]) == ("11", "5")
     assert shown["total"]["difference"] == "0.300000"
     assert [(kind["nodeId"], kind["zone"]) for kind in shown["kinds"]] == [("sales", "uk")]
-    assert not charged.ask(JOBS, "carrier")["ratingJobs"]["nodes"]
+    assert not charged.jobs()
 
     done = rerate(
         charged,
@@ -93,7 +78,7 @@ def test_a_tariff_is_corrected_for_what_was_charged_by_it(charged):
         shown=shown["digest"],
     )
     assert done == {"__typename": "RerateDone", "job": "fix", "repeated": False}
-    job = ended(charged)
+    job = charged.until_ended("fix")
     assert (job["status"], job["changed"], job["difference"]) == ("FINISHED", "5", "0.300000")
     assert (job["cause"], job["note"], job["actor"]) == ("TARIFF_CORRECTED", "ticket 4711", "carrier:u-1")
 
@@ -122,7 +107,7 @@ def test_a_tariff_is_corrected_for_what_was_charged_by_it(charged):
 def test_one_record_shows_its_chain(charged):
     publish(charged, "0.08", "dearer")
     rerate(charged, scope={"source": "switch-1", "recordId": "c-9"})
-    ended(charged)
+    charged.until_ended("fix")
     page = charged.ask("{ usages { nodes { id recordId reratings { seq } } } }")["usages"]["nodes"]
     (record,) = (one for one in page if one["reratings"])
     assert record["recordId"] == "c-9"
@@ -144,9 +129,9 @@ def test_what_changed_since_it_was_shown_is_shown_again(charged, call):
     told = rerate(charged, shown=digest)
     assert (told["__typename"], told["code"]) == ("ChangedSinceShown", "changed_since_shown")
     assert told["difference"]["digest"] != digest
-    assert not charged.ask(JOBS, "carrier")["ratingJobs"]["nodes"]
+    assert not charged.jobs()
     assert rerate(charged, shown=told["difference"]["digest"])["__typename"] == "RerateDone"
-    ended(charged)
+    charged.until_ended("fix")
     assert rerate(charged, shown=told["difference"]["digest"])["repeated"]
 
 
@@ -197,7 +182,7 @@ def test_a_phone_was_handed_over_last_week_and_its_calls_follow(charged):
 
     told = charged.ask(MOVE, input={**given, "idempotencyKey": "move", "shown": shown["digest"]})
     assert told["correctMove"] == {"__typename": "RerateDone", "job": "move"}
-    assert ended(charged, "move")["changed"] == shown["total"]["records"]
+    assert charged.until_ended("move")["changed"] == shown["total"]["records"]
     nodes = charged.ask(INVOICE)["invoicePreview"]["nodes"]
     assert [node["nodeId"] for node in nodes] == ["apac"]
     assert verify(charged.portal.engine.isolation, charged.id).ok

@@ -7,6 +7,7 @@ import msgspec
 import pytest
 from cryptography.exceptions import InvalidTag
 from fixtures_writer import ROOT, Store, Through, call, charge, furnish, statuses, tenant_with_key, unreadable
+from patience import until_there
 
 from allotment.backend.deciding import usage_key
 from allotment.backend.log import Fenced, Group, recorded
@@ -242,7 +243,7 @@ def test_two_writers_that_make_keys_for_the_same_line_store_one_and_use_it(postg
             await furnish(first)
             slow.open.clear()
             held = asyncio.ensure_future(charge(first, call(1, 30)))
-            await asyncio.sleep(0.05)
+            await until_there(lambda: first._flying)
             async with postgres.opened() as second:
                 assert statuses(await charge(second, call(2, 30))) == ["suspended"]
                 slow.open.set()

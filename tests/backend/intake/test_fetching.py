@@ -9,6 +9,7 @@ from typing import Any
 import asyncssh
 import pytest
 from fixtures_loop import in_a_loop
+from patience import PATIENCE_SECONDS
 
 from allotment.backend.intake import fetching
 from allotment.backend.intake.fetching import Remote, TransferError, fetch, remote_of
@@ -41,7 +42,7 @@ class Served:
             afterwards=afterwards,
             told=self.told.append,
         )
-        return await asyncio.wait_for(fetched, 20)
+        return await asyncio.wait_for(fetched, PATIENCE_SECONDS)
 
     @property
     def here(self) -> list[str]:

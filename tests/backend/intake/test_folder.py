@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from fixtures_loop import in_a_loop
+from patience import PATIENCE_SECONDS
 
 from allotment.backend.intake.door import IntakeReport
 from allotment.backend.intake.folder import Folder, FolderInUse
@@ -116,7 +117,7 @@ async def watched_once(path: Path, charge: Any) -> int:
     watching = watch(
         folder(path, settle_seconds=0.0), charge, lambda *_: None, about={"tenant": "acme"}, once=True
     )
-    return await asyncio.wait_for(watching, 20)
+    return await asyncio.wait_for(watching, PATIENCE_SECONDS)
 
 
 def report(path: Path) -> Any:
@@ -173,7 +174,7 @@ async def test_what_cannot_be_reached_is_tried_again_and_keeps_its_place(
     watching = asyncio.create_task(
         watch(folder(tmp_path, settle_seconds=0.0), charge, told, about={}, once=False)
     )
-    await asyncio.wait_for(done.wait(), 20)
+    await asyncio.wait_for(done.wait(), PATIENCE_SECONDS)
     watching.cancel()
     await asyncio.gather(watching, return_exceptions=True)
     assert charge.names == ["a", "b"]

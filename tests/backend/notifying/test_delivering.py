@@ -5,7 +5,8 @@ import time
 
 import pytest
 from fixtures_loop import in_a_loop
-from fixtures_notices import Receiver, until
+from fixtures_notices import Receiver
+from patience import until_there
 
 from allotment.backend.notifying import matching, queue
 from allotment.backend.notifying.queue import Place, notice_id
@@ -32,9 +33,9 @@ async def test_a_crossing_reaches_a_webhook_signed_as_a_cloud_event(told, receiv
     secret = told.webhook(receiver.url)
     async with notifying():
         told.cross()
-        await until(lambda: receiver.came)
+        await until_there(lambda: receiver.came)
         # The receiver has it a moment before its answer stands in the log.
-        await until(lambda: log_of(told)[0].status == "delivered")
+        await until_there(lambda: log_of(told)[0].status == "delivered")
     assert receiver.verified(secret) == 1
     headers, _ = receiver.came[0]
     (event,) = receiver.events()
@@ -59,7 +60,7 @@ async def test_a_webhook_bound_to_a_node_is_not_told_of_what_is_beyond(told, rec
     told.webhook(receiver.url, "emea", "emea")
     async with notifying():
         told.cross(3)
-        await until(lambda: len(receiver.came) == 3)
+        await until_there(lambda: len(receiver.came) == 3)
         await asyncio.sleep(0.3)
     assert len(receiver.came) == 3
     assert log_of(told, endpoint="apac") == []
@@ -71,8 +72,8 @@ async def test_what_fails_is_tried_again_under_the_same_id_later_each_time(told,
     receiver.answers = [500, 503, 302, 200]
     async with notifying(backoff_seconds=(0, 0, 1)):
         told.cross()
-        await until(lambda: len(receiver.came) == 4)
-        await until(lambda: log_of(told)[0].status == "delivered")
+        await until_there(lambda: len(receiver.came) == 4)
+        await until_there(lambda: log_of(told)[0].status == "delivered")
     assert len(set(receiver.ids)) == 1
     assert receiver.at[3] - receiver.at[2] >= 1
     assert log_of(told)[0].attempts == 4
@@ -84,7 +85,7 @@ async def test_who_asks_us_to_wait_is_not_asked_sooner(told, receiver, notifying
     receiver.answers, receiver.headers = [429, 200], {"retry-after": "1"}
     async with notifying(backoff_seconds=(0, 0)):
         told.cross()
-        await until(lambda: len(receiver.came) == 2)
+        await until_there(lambda: len(receiver.came) == 2)
     assert receiver.at[1] - receiver.at[0] >= 1
 
 
@@ -94,7 +95,7 @@ async def test_after_the_last_attempt_the_webhook_is_disabled(told, receiver, no
     receiver.answers = [500]
     async with notifying(backoff_seconds=(0, 0)) as notices:
         told.cross()
-        (command,) = await until(lambda: notices.disabled)
+        (command,) = await until_there(lambda: notices.disabled)
     assert (command.webhook, command.reason) == ("w", "failing")
     assert command.note == "the last answer: 500"
     assert len(receiver.came) == 3
@@ -106,7 +107,7 @@ async def test_one_that_says_it_is_gone_is_disabled_at_once(told, receiver, noti
     receiver.answers = [410]
     async with notifying() as notices:
         told.cross()
-        (command,) = await until(lambda: notices.disabled)
+        (command,) = await until_there(lambda: notices.disabled)
     assert command.reason == "gone"
 
 
@@ -130,24 +131,24 @@ async def test_both_secrets_sign_while_they_overlap(told, receiver, notifying):
     told.commit()
     async with notifying():
         told.cross()
-        await until(lambda: receiver.came)
+        await until_there(lambda: receiver.came)
     assert receiver.verified(old) == receiver.verified(told.book.secret(b"another")) == 1
 
 
 @in_a_loop
 async def test_one_slow_webhook_holds_nobody_up(told, receiver, notifying):
     slow = Receiver()
-    slow.seconds = 1.5
+    slow.open.clear()
     try:
         told.webhook(slow.url, "slow")
         told.webhook(receiver.url)
         async with notifying():
-            began = time.time()
             told.cross(8)
-            await until(lambda: len(receiver.came) == 8)
-            assert time.time() - began < 1.5
-            assert len(slow.came) <= 4
+            await until_there(lambda: len(receiver.came) == 8)
+            assert len(slow.came) <= 4, "those that it has not answered"
+            slow.open.set()
     finally:
+        slow.open.set()
         slow.close()
 
 
@@ -158,17 +159,19 @@ async def test_what_was_claimed_by_who_died_is_delivered_by_another_under_the_sa
     told.webhook(receiver.url)
     end = told.cross(2)
     known = matching.Known(isolation, told.tenant, None)
-    now = time.time_ns() // 1_000
+    clock = [time.time_ns() // 1_000]
+    (now,) = clock
     matching.step(isolation, known, now)
     place = Place(told.tenant, "webhook", "w")
     with isolation.transaction(told.tenant) as db:
         _, mine = queue.claim(db, place, now, limit=10, seconds=1)
         assert len(mine) == 2
         assert queue.claim(db, place, now, limit=10) == (0, [])
-    async with notifying():
+    async with notifying(clock=lambda: clock[0]):
         await asyncio.sleep(0.3)
         assert not receiver.came
-        await until(lambda: len(receiver.came) == 2)
+        clock[0] += 1_000_000
+        await until_there(lambda: len(receiver.came) == 2)
     assert set(receiver.ids) == {notice_id(told.tenant, seq) for seq in crossings(told)}
     assert end == told.log.head().seq
 
@@ -184,7 +187,7 @@ async def test_two_that_send_at_once_send_each_notice_once(told, receiver, notif
             for _ in range(10):
                 told.cross()
                 await asyncio.sleep(0.02)
-            await until(lambda: len(receiver.came) >= 10)
+            await until_there(lambda: len(receiver.came) >= 10)
             await asyncio.sleep(0.3)
     finally:
         other.close()
@@ -196,12 +199,12 @@ async def test_what_was_told_can_be_told_again_from_any_point(told, receiver, no
     told.webhook(receiver.url)
     async with notifying():
         told.cross(4)
-        await until(lambda: len(receiver.came) == 4)
-        await until(lambda: {line.status for line in log_of(told)} == {"delivered"})
+        await until_there(lambda: len(receiver.came) == 4)
+        await until_there(lambda: {line.status for line in log_of(told)} == {"delivered"})
         second = sorted(crossings(told))[1]
         told.do(ReplayWebhook("w", second))
         told.commit()
-        await until(lambda: len(receiver.came) == 6)
+        await until_there(lambda: len(receiver.came) == 6)
         await asyncio.sleep(0.3)
     assert sorted(receiver.ids[4:]) == sorted(notice_id(told.tenant, seq) for seq in crossings(told)[2:])
     assert [line.replays for line in log_of(told)] == [1, 1, 0, 0]
@@ -216,7 +219,7 @@ async def test_a_replay_tells_what_happened_before_the_webhook_was_there(told, r
         assert not receiver.came
         told.do(ReplayWebhook("w"))
         told.commit()
-        await until(lambda: len(receiver.came) == 3)
+        await until_there(lambda: len(receiver.came) == 3)
 
 
 @in_a_loop
@@ -226,7 +229,7 @@ async def test_an_erased_address_is_told_nothing(told, receiver, notifying):
         erase_addresses(db, [told.book.ref(receiver.url)])
     async with notifying():
         told.cross()
-        (line,) = await until(lambda: [one for one in log_of(told) if one.status == "failed"])
+        (line,) = await until_there(lambda: [one for one in log_of(told) if one.status == "failed"])
     assert line.detail == "its address was erased"
 
 
@@ -235,7 +238,7 @@ async def test_a_private_address_is_not_reached_whoever_asked(told, receiver, no
     told.webhook(receiver.url.replace("http://127.0.0.1", "https://localhost"))
     async with notifying(private_webhooks=False, backoff_seconds=(60,)):
         told.cross()
-        (line,) = await until(lambda: [one for one in log_of(told) if one.attempts])
+        (line,) = await until_there(lambda: [one for one in log_of(told) if one.attempts])
     assert line.detail.startswith("private_address")
     assert not receiver.came
 
@@ -261,7 +264,7 @@ async def test_a_crossing_reaches_a_person_by_mail(told, letters, notifying):
     told.recipient("anna@example.com")
     async with notifying(smtp=letters.server):
         told.cross()
-        ((to, message),) = await until(lambda: letters.came)
+        ((to, message),) = await until_there(lambda: letters.came)
     assert to == ["anna@example.com"]
     assert message["Subject"] == "Acme: Sales at 10 % of its limit on voice"
     assert "Sales reached 10 %" in message.get_content()
@@ -275,11 +278,11 @@ async def test_what_is_held_for_the_night_comes_in_one_letter(told, letters, not
     clock = [told.now]
     async with notifying(smtp=letters.server, clock=lambda: clock[0]):
         told.cross(3)
-        await until(lambda: len(log_of(told, "email", "r")) == 3)
+        await until_there(lambda: len(log_of(told, "email", "r")) == 3)
         await asyncio.sleep(0.3)
         assert not letters.came
         clock[0] += 24 * 3_600_000_000
-        ((_, message),) = await until(lambda: letters.came)
+        ((_, message),) = await until_there(lambda: letters.came)
     assert message["Subject"] == "Acme: 3 notices"
     assert message.get_content().count("Sales reached") == 3
 
@@ -291,7 +294,7 @@ async def test_what_stops_usage_waits_for_no_morning_if_so_asked(told, letters, 
     told.recipient("bert@example.com", "later", quiet=night, urgent_at_once=False)
     async with notifying(smtp=letters.server, clock=lambda: told.now):
         told.cross(10)
-        await until(lambda: letters.came)
+        await until_there(lambda: letters.came)
         await asyncio.sleep(0.3)
     ((to, message),) = letters.came
     assert to == ["anna@example.com"]
@@ -304,7 +307,9 @@ async def test_an_address_that_the_mail_server_refuses_is_given_up(told, letters
     letters.refusing = "550 no such user"
     async with notifying(smtp=letters.server):
         told.cross()
-        (line,) = await until(lambda: [one for one in log_of(told, "email", "r") if one.status == "failed"])
+        (line,) = await until_there(
+            lambda: [one for one in log_of(told, "email", "r") if one.status == "failed"]
+        )
     assert "nobody" not in line.detail
 
 
@@ -314,9 +319,9 @@ async def test_a_mail_server_that_is_busy_is_asked_again(told, letters, notifyin
     letters.refusing = "451 try later"
     async with notifying(smtp=letters.server, backoff_seconds=(0, 0, 0, 0, 0)):
         told.cross()
-        await until(lambda: [one for one in log_of(told, "email", "r") if one.attempts])
+        await until_there(lambda: [one for one in log_of(told, "email", "r") if one.attempts])
         letters.refusing = ""
-        await until(lambda: letters.came)
+        await until_there(lambda: letters.came)
 
 
 @in_a_loop
@@ -324,11 +329,11 @@ async def test_without_a_mail_server_letters_wait(told, letters, notifying):
     told.recipient("anna@example.com")
     told.cross()
     async with notifying():
-        await until(lambda: log_of(told, "email", "r"))
+        await until_there(lambda: log_of(told, "email", "r"))
         await asyncio.sleep(0.3)
     assert log_of(told, "email", "r")[0].status == "waiting"
     async with notifying(smtp=letters.server):
-        await until(lambda: letters.came)
+        await until_there(lambda: letters.came)
 
 
 # --- what nobody may see -----------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,8 @@ import time
 
 import nats
 import pytest
-from fixtures_notices import settings, until
+from fixtures_notices import settings
+from patience import PATIENCE_SECONDS, until, until_there
 
 from allotment.backend.crew import PROGRAM
 from allotment.backend.log import recorded
@@ -60,13 +62,6 @@ class Projector:
         self.process.wait(20)
 
 
-def wait_for(found, seconds):
-    ends = time.monotonic() + seconds
-    while not found():
-        assert time.monotonic() < ends, "it took too long"
-        time.sleep(0.05)
-
-
 def killed_and_started(told, receiver, projector, kills):
     secret = told.webhook(receiver.url)
     receiver.seconds = 0.05
@@ -75,12 +70,12 @@ def killed_and_started(told, receiver, projector, kills):
         before = len(receiver.came)
         told.cross(max(1, 10 // kills))
         # Killed while requests are under way, and while some were answered and not yet settled.
-        wait_for(lambda before=before: len(receiver.came) > before, 60)
+        until(lambda before=before: len(receiver.came) > before, 60)
         time.sleep(0.03 * number)
         projector.end(signal.SIGKILL)
     projector.start()
     try:
-        wait_for(lambda: set(receiver.ids) == expected(told), queue.CLAIM_SECONDS["webhook"] + 60)
+        until(lambda: set(receiver.ids) == expected(told), queue.CLAIM_SECONDS["webhook"] + 60)
     finally:
         projector.end(signal.SIGINT)
     assert receiver.verified(secret) >= 10
@@ -117,9 +112,7 @@ def test_a_crossing_is_stored_once_on_the_tenants_nats_subject(told, servers):
             end = told.cross()
             rows = [row for row in told.log.read() if row.topic == "limit.threshold_crossed"]
             word = b'{"recordedAt":0,"seqs":[%d]}' % rows[0].seq
-            await asyncio.sleep(0.5)
-            await client.publish(f"evt.{told.tenant}.limit.threshold_crossed", word)
-            message = await heard.next_msg(timeout=15)
+            message = await _heard_of(client, f"evt.{told.tenant}.limit.threshold_crossed", word, heard)
             assert message.subject == f"evt.notice.{told.tenant}.limit.threshold_crossed"
             assert message.headers["Nats-Msg-Id"] == notice_id(told.tenant, rows[0].seq)
             again = await stream.publish(message.subject, message.data, headers=dict(message.headers))
@@ -129,6 +122,15 @@ def test_a_crossing_is_stored_once_on_the_tenants_nats_subject(told, servers):
         await client.close()
 
     asyncio.run(asyncio.wait_for(run(), 60))
+
+
+async def _heard_of(client, subject, word, heard):
+    """What follows from a word that is given until somebody listens to it."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            await client.publish(subject, word)
+            with contextlib.suppress(nats.errors.TimeoutError):
+                return await heard.next_msg(timeout=0.5)
 
 
 def test_a_webhook_that_goes_on_failing_is_disabled_by_an_event(told, receiver, servers):
@@ -141,7 +143,7 @@ def test_a_webhook_that_goes_on_failing_is_disabled_by_an_event(told, receiver, 
     async def run():
         async with notifying(product_of(told, servers)):
             told.cross()
-            (event,) = await until(disabled, 40)
+            (event,) = await until_there(disabled)
             assert (event.webhook, event.reason) == ("w", "failing")
             await asyncio.sleep(0.5)
             assert len(disabled()) == 1

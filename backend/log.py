@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID
 
+import msgspec
 import psycopg
 from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
@@ -22,6 +23,7 @@ from psycopg.rows import DictRow, dict_row
 from ..domain import proof
 from ..domain.charging import UsageCharged, UsageSuspended
 from ..domain.events import Recorded, decode
+from ..domain.refusals import InvariantBroken
 from ..domain.session import PART, SessionEvent
 from ..tenants.isolation import Isolation, Role
 from . import appending, taking_over
@@ -358,10 +360,18 @@ def _fenced(group: Group) -> Fenced:
 
 def recorded(row: Row) -> Recorded:
     """A stored row as the event it tells of."""
-    envelope = decode(row.topic, row.state)
+    try:
+        envelope = decode(row.topic, row.state)
+    except msgspec.DecodeError as error:
+        raise unreadable(row.seq, row.topic, error) from error
     return Recorded(
         row.seq, row.recorded_at, row.topic, envelope.actor, envelope.digest, row.command_key, envelope.event
     )
+
+
+def unreadable(seq: int, topic: str, error: Exception) -> InvariantBroken:
+    """What a stored event is that has not the form of its topic."""
+    return InvariantBroken("a stored event can be read", seq=seq, topic=topic, error=str(error))
 
 
 def recorded_at(db: Connection[Any], seq: int) -> int | None:

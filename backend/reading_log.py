@@ -6,6 +6,7 @@ when another version wrote them, they are.
 
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from sys import byteorder
 from typing import Any, NamedTuple, TypeVar, cast
 from zoneinfo import ZoneInfo
@@ -14,14 +15,15 @@ import msgspec
 
 from ..domain.brief import Charge, Charged, ChargeInBrief, ChargeOfAnyType
 from ..domain.charging import UsageCharged
-from ..domain.events import SCHEMA, Envelope, Recorded
+from ..domain.events import SCHEMA, Envelope, Recorded, decode
+from ..domain.refusals import InvariantBroken
 from ..projections.chunk import NO_CHARGES, Charges
 from ..projections.counted import Counted
 from ..projections.tally import Tally
 from ..tenants.isolation import Connection
 from .copying import SINCE_2000
 from .learned_texts import LearnedTexts
-from .log import MICROSECONDS, Log, PostgresLog, Row, ahead, reachable, recorded
+from .log import MICROSECONDS, Log, PostgresLog, Row, ahead, reachable, recorded, unreadable
 from .seen import KEY_BYTES
 from .tallied import Stored, counted
 
@@ -179,7 +181,8 @@ def read_stretch(
     told = _others(others)
     seqs = _seqs(after + 1, after + count, told)
     stored = Stored(states or b"", array("q", seqs).tobytes(), keys or b"", times or b"")
-    added_up = counted(stored, zone, _readable) if zone is not None and charged else None
+    readable = partial(_readable, states or b"", seqs)
+    added_up = counted(stored, zone, readable) if zone is not None and charged else None
     charges = _decoded((stored.states,), charged) if added_up is None else None
     if added_up is None and charges is None:
         return _stretch_of_rows(db, after, last)
@@ -187,7 +190,7 @@ def read_stretch(
     if added_up is None:
         assert charges is not None
         return Stretch(after + 1, after + count, Charges(*beside, charges), told)
-    all_of_them = Charges(*beside, Later(charged, lambda: _readable((stored.states,), charged)))
+    all_of_them = Charges(*beside, Later(charged, lambda: readable((stored.states,), charged)))
     return Stretch(after + 1, after + count, all_of_them, told, None, added_up[1], added_up[0])
 
 
@@ -227,10 +230,27 @@ def _decoded(states: Sequence[bytes], count: int = 0) -> list[ChargeInBrief] | N
     return None if envelopes is None else [envelope.event for envelope in envelopes]
 
 
-def _readable(states: Sequence[bytes], count: int = 0) -> Sequence[Charge]:
+def _readable(
+    stored: bytes, seqs: Sequence[int], states: Sequence[bytes], count: int = 0
+) -> Sequence[Charge]:
+    """Some of the stored charges of these seqs, which were counted without looking at all that they hold."""
     charges = _decoded(states, count)
-    assert charges is not None, "what was read natively is of this form"
+    if charges is None:
+        _check_readable(stored, seqs)
+        raise InvariantBroken("a stored charge can be read", after=seqs[0] - 1, upto=seqs[-1])
     return charges
+
+
+def _check_readable(stored: bytes, seqs: Sequence[int]) -> None:
+    for seq, state in zip(seqs, _apart(len(seqs), stored), strict=True):
+        try:
+            decode(CHARGED, bytes(state))
+        except msgspec.DecodeError as error:
+            raise unreadable(seq, CHARGED, error) from error
+
+
+def _apart(count: int, states: bytes) -> list[msgspec.Raw]:
+    return msgspec.msgpack.decode(b"\xdd" + count.to_bytes(4, "big") + states, type=list[msgspec.Raw])
 
 
 def decode_charges(count: int, states: bytes) -> list[Envelope[ChargeInBrief]] | None:

@@ -41,7 +41,9 @@ SETTINGS = (
     Setting(
         "DATABASE_URL",
         "embedded PostgreSQL",
-        "PostgreSQL 16 or later, `postgresql://user:password@host:5432/allotment`. Required in production.",
+        "PostgreSQL 16 or later, `postgresql://user:password@host:5432/allotment`. Required in production. "
+        "Limits of the network that it names (`connect_timeout`, `keepalives_idle`, `keepalives_interval`, "
+        "`keepalives_count`, `tcp_user_timeout`) count more than ours (5 s, 5 s, 2 s, 3, 10 s).",
     ),
     Setting(
         "NATS_URL",

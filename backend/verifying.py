@@ -165,7 +165,7 @@ def _check_row(tenant: UUID, row: Row, seen: int, recorded_at: int) -> None:
 def _decoded(row: Row) -> Recorded:
     try:
         return recorded(row)
-    except ValueError as error:
+    except (InvariantBroken, ValueError) as error:
         raise Broken(row.seq, f"it cannot be read: {error}") from error
 
 

@@ -64,6 +64,8 @@ FIRST_MAX = 10_000
 """The same for those that go first, counted apart: a full inbox of records turns nobody away here."""
 RECOVERY_SECONDS_MAX = 30.0
 PAUSE_SECONDS, PAUSE_SECONDS_MAX = 0.02, 2.0
+LOUD_PAUSE_SECONDS = 0.25
+"""A log that is not reached for so long is told of; what passes sooner is not worth a line."""
 RETRY_AFTER_MS = 200
 KEYS_STORED_IN_A_ROW_MAX = 3
 LEASE_PAUSE_SECONDS = 0.05
@@ -490,6 +492,8 @@ class Writer:
                     began = time.monotonic()
                     if self._task is None:
                         raise Unavailable(str(error)) from error
+                if pause > LOUD_PAUSE_SECONDS:
+                    log.warning("the log is not reached", tenant=str(self.tenant_id), error=str(error))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)
 

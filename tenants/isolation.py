@@ -2,17 +2,33 @@
 
 The binding lasts as long as the transaction (`set_config(.., true)`), never longer: a pooled
 connection carries nothing to its next user. Without it every isolated table raises.
+
+Every wait has a bound: PostgreSQL's own for statements, locks and transactions at rest, TCP's for machines
+that are gone, and ours for connections on which nobody answers (silence.py).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
-from typing import Any, Literal
+from time import monotonic
+from typing import Any, Literal, get_args
 from uuid import UUID
 
 import psycopg
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
 from psycopg_pool import ConnectionPool
+
+from .silence import (
+    APPEND_SECONDS_MAX,
+    ASK_SECONDS_MAX,
+    CONNECT_SECONDS_MAX,
+    LEASE_SILENT_SECONDS,
+    SILENT_SECONDS,
+    Asking,
+    BoundedConnection,
+    Patience,
+)
 
 Role = Literal["app", "projector", "auditor", "directory", "placement"]
 Pool = Role | Literal["appending"]
@@ -24,6 +40,22 @@ LOCK_TIMEOUT_MS = 10_000
 IDLE_IN_TRANSACTION_TIMEOUT_MS = 10_000
 POOL_MAX = 14
 """Per role. Readers take at most 10 of them (web/request_context.py), so that commits find one."""
+POOL_SECONDS_MAX = 15
+"""How long a connection is waited for; and how long opening one is tried before it is begun anew."""
+PATIENCE: dict[Pool, Patience] = {
+    **dict.fromkeys(get_args(Role), Patience()),
+    "appending": Patience(SILENT_SECONDS, APPEND_SECONDS_MAX),
+    "placement": Patience(LEASE_SILENT_SECONDS),
+}
+NETWORK: dict[str, Any] = {
+    "connect_timeout": CONNECT_SECONDS_MAX,
+    "keepalives": 1,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""How soon TCP tells us that the server's machine is gone; what the address itself says counts more."""
 SMALL_POOLS: dict[Pool, int] = {"placement": 4, "appending": 8}
 
 
@@ -33,8 +65,11 @@ class Isolation:
     def __init__(self, database_url: str, *, pool_max: int = POOL_MAX) -> None:
         self.database_url = database_url
         self._pool_max = pool_max
-        self._pools: dict[Pool, ConnectionPool[Connection]] = {}
+        self._pools: dict[Pool, ConnectionPool[BoundedConnection]] = {}
         self._opening = Lock()
+        self._distrusted_at = 0.0
+        """Connections opened before are not asked any more: one of them was silent."""
+        self._asking = Asking(database_url, _settings_to_ask(database_url))
         self._may_copy: bool | None = None
 
     @contextmanager
@@ -79,8 +114,8 @@ class Isolation:
             yield connection
 
     def drop_dead(self, role: Pool) -> None:
-        """Ask every connection at rest whether it still lives: they may have been cut all at once."""
-        self._pool(role).check()
+        """Open every connection at rest anew: one was dead, and they may have been cut all at once."""
+        self._pool(role).drain()
 
     def may_copy(self) -> bool:
         """Whether this server let the migration make the role that appends by COPY."""
@@ -93,25 +128,45 @@ class Isolation:
             self._may_copy = bool(found and found[0])
         return self._may_copy
 
-    def _pool(self, role: Pool) -> ConnectionPool[Connection]:
+    def _pool(self, role: Pool) -> ConnectionPool[BoundedConnection]:
         with self._opening:
             pool = self._pools.get(role)
             if pool is None:
                 pool = self._pools[role] = ConnectionPool(
                     self.database_url,
-                    connection_class=psycopg.Connection[TupleRow],
-                    kwargs=connection_settings(role),
+                    connection_class=BoundedConnection,
+                    kwargs=connection_settings(role) | network_settings(self.database_url),
+                    configure=self._prepare(role),
                     min_size=0,
                     max_size=min(SMALL_POOLS.get(role, self._pool_max), self._pool_max),
                     max_idle=60,
-                    timeout=15,
-                    reconnect_timeout=30,
+                    timeout=POOL_SECONDS_MAX,
+                    reconnect_timeout=POOL_SECONDS_MAX,
                     # An append asks nothing first: that would be one more round trip for each group.
                     check=None if role == "appending" else ConnectionPool.check_connection,
                     name=f"allotment-{role}",
                     open=True,
                 )
             return pool
+
+    def _prepare(self, role: Pool) -> Callable[[BoundedConnection], None]:
+        def prepare(connection: BoundedConnection) -> None:
+            connection.patience = PATIENCE[role]
+            connection.asking = self._asking
+            connection.on_silence = self._distrust
+            connection.opened_at = monotonic()
+
+        return prepare
+
+    def _distrust(self, silent: BoundedConnection) -> None:
+        """Open everything anew: what swallowed one connection has mostly swallowed all there were."""
+        if silent.opened_at <= self._distrusted_at:
+            return
+        self._distrusted_at = monotonic()
+        with self._opening:
+            pools = list(self._pools.values())
+        for pool in pools:
+            pool.drain()
 
     def close(self) -> None:
         for pool in self._pools.values():
@@ -127,6 +182,11 @@ def connection_settings(role: Pool) -> dict[str, Any]:
         "statement_timeout": str(STATEMENT_TIMEOUT_MS),
         "lock_timeout": str(LOCK_TIMEOUT_MS),
         "idle_in_transaction_session_timeout": str(IDLE_IN_TRANSACTION_TIMEOUT_MS),
+        # A client whose machine is gone: its session ends, and lets go of what it holds.
+        "tcp_keepalives_idle": "10",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "20000",
         "timezone": "UTC",
         # Whatever the database's default: what we acknowledge is on the disk.
         "synchronous_commit": "on",
@@ -138,6 +198,19 @@ def connection_settings(role: Pool) -> dict[str, Any]:
         "options": " ".join(f"-c {name}={value}" for name, value in options.items()),
         "application_name": f"allotment-{role}",
     }
+
+
+def network_settings(database_url: str) -> dict[str, Any]:
+    """What TCP is told, where the address does not say it."""
+    said = conninfo_to_dict(database_url)
+    return {name: value for name, value in NETWORK.items() if name not in said}
+
+
+def _settings_to_ask(database_url: str) -> dict[str, Any]:
+    """How the server is asked whom it works for: as who logs in, for only they see their own sessions."""
+    options = f"-c statement_timeout={ASK_SECONDS_MAX * 1_000}"
+    own = {"autocommit": True, "application_name": "allotment-asking", "options": options}
+    return network_settings(database_url) | own
 
 
 def bind(connection: Connection, tenant: UUID) -> None:

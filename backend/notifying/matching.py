@@ -37,10 +37,19 @@ class Known:
         self._snapshots = Snapshots(isolation, tenant, executor)
         self._seq = -1
 
+    @property
+    def begun(self) -> bool:
+        return self._seq >= 0
+
+    def begin(self) -> None:
+        """With the newest snapshot, once. It takes a connection: who has one in hand already might wait for
+        another that never comes free."""
+        if not self.begun:
+            self._seq, self.state = self._snapshots.structure() or (0, Tenant())
+
     def advance(self, db: Connection, upto: int) -> None:
         """To at least this seq, which is committed."""
-        if self._seq < 0:
-            self._seq, self.state = self._snapshots.structure() or (0, Tenant())
+        assert self.begun, "begin first"
         if upto <= self._seq:
             return
         for row in db.execute(_STRUCTURE, (self._seq, upto, STRUCTURE), binary=True).fetchall():
@@ -54,8 +63,10 @@ class Known:
 
 def state_now(isolation: Isolation, tenant: UUID) -> Tenant:
     """Who exists and who is told, as committed now; without balances."""
-    with ThreadPoolExecutor(1) as executor, isolation.transaction(tenant) as db:
+    with ThreadPoolExecutor(1) as executor:
         known = Known(isolation, tenant, executor)
+    known.begin()
+    with isolation.transaction(tenant) as db:
         head = db.execute("SELECT seq FROM log_heads").fetchone()
         known.advance(db, head[0] if head else 0)
         return known.state
@@ -80,8 +91,17 @@ def behind(isolation: Isolation, limit: int) -> list[UUID]:
         return [row[0] for row in found.fetchall()]
 
 
+def _is_followed(isolation: Isolation, tenant: UUID) -> bool:
+    with isolation.transaction(tenant) as db:
+        return db.execute("SELECT FROM notice_positions").fetchone() is not None
+
+
 def step(isolation: Isolation, known: Known, now: int) -> tuple[set[Place], bool]:
     """Look at one chunk, and at one of each replay; which places are to be told, and whether to go on."""
+    if not known.begun:
+        if not _is_followed(isolation, known.tenant):
+            return set(), False
+        known.begin()
     with isolation.transaction(known.tenant) as db:
         # Lost in a crash it is done again: nobody needs to wait for the disk.
         db.execute("SET LOCAL synchronous_commit = off")

@@ -196,6 +196,8 @@ class Sender:
 
     def _claimed(self, place: Place, known: Known) -> Errand:
         """In a thread. What is told is put together here, under the claim."""
+        known.begin()
+        self._tenants.book(place.tenant)
         with self._tenants.isolation.transaction(place.tenant) as db:
             db.execute("SET LOCAL synchronous_commit = off")
             failures, mine = queue.claim(

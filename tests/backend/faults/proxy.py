@@ -1,16 +1,34 @@
-"""A proxy between a client and PostgreSQL that can swallow the answer to a COMMIT.
+"""A proxy between a client and PostgreSQL that can swallow the answer to a COMMIT, or fall silent.
 
-What the server did is done; the client never hears of it, and its connection is cut.
+What the server did is done; the client never hears of it, and its connection is cut. Where it falls
+silent the connection is not cut: what either end says is taken, and the other never hears it.
 """
 
 import contextlib
 import socket
 import threading
 from pathlib import Path
+from typing import NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
 COMMITTED = b"C\x00\x00\x00\x0bCOMMIT\x00"
 """The server's CommandComplete message for a COMMIT."""
+
+
+class Silence(NamedTuple):
+    """Where a connection falls silent: at what a client says, of which so much still gets through."""
+
+    at: bytes
+    share: float = 0.0
+
+
+class Carried:
+    """A client's connection to the server."""
+
+    def __init__(self, client: socket.socket, server: socket.socket) -> None:
+        self.client = client
+        self.server = server
+        self.silent = False
 
 
 class Proxy:
@@ -24,9 +42,12 @@ class Proxy:
         self._user = parts.username
         self._to_swallow = 0
         self._lock = threading.Lock()
-        self._sockets: list[socket.socket] = []
+        self._carried: list[Carried] = []
         self._threads: list[threading.Thread] = []
+        self._silences: list[Silence] = []
         self.swallowed = 0
+        self.silenced = 0
+        """How many connections fell silent at what was said."""
         self.refusing = False
         """While set, new connections are closed at once."""
 
@@ -54,8 +75,19 @@ class Proxy:
 
     def cut(self) -> None:
         """Cut every connection there is."""
-        for end in list(self._sockets):
-            _cut(end)
+        for pair in list(self._carried):
+            _cut(pair.client)
+            _cut(pair.server)
+
+    def silence_at(self, at: bytes, share: float = 0.0, times: int = 1) -> None:
+        """Let the next connections on which a client says this fall silent, for as long as they last."""
+        with self._lock:
+            self._silences += [Silence(at, share)] * times
+
+    def silence_all(self) -> None:
+        """Let every connection there is fall silent; new ones are carried as before."""
+        for pair in list(self._carried):
+            pair.silent = True
 
     def _start(self, work, *args) -> None:
         thread = threading.Thread(target=work, args=args, daemon=True)
@@ -73,18 +105,43 @@ class Proxy:
                 continue
             server = socket.socket(socket.AF_UNIX)
             server.connect(self._server)
-            self._sockets += [client, server]
-            self._start(self._carry, client, server, False)
-            self._start(self._carry, server, client, True)
+            pair = Carried(client, server)
+            self._carried.append(pair)
+            self._start(self._carry_questions, pair)
+            self._start(self._carry_answers, pair)
 
-    def _carry(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+    def _carry_questions(self, pair: Carried) -> None:
         with contextlib.suppress(OSError):
-            while piece := source.recv(65_536):
-                if answers and COMMITTED in piece and self._is_to_be_swallowed():
+            while piece := pair.client.recv(65_536):
+                if not pair.silent:
+                    pair.server.sendall(self._let_through(pair, piece))
+        self._end(pair)
+
+    def _carry_answers(self, pair: Carried) -> None:
+        with contextlib.suppress(OSError):
+            while piece := pair.server.recv(65_536):
+                if COMMITTED in piece and self._is_to_be_swallowed():
                     break
-                target.sendall(piece)
-        _cut(source)
-        _cut(target)
+                if not pair.silent:
+                    pair.client.sendall(piece)
+        self._end(pair)
+
+    def _end(self, pair: Carried) -> None:
+        """An end has gone. The other hears of it, unless the connection is silent."""
+        if not pair.silent:
+            _cut(pair.client)
+            _cut(pair.server)
+
+    def _let_through(self, pair: Carried, piece: bytes) -> bytes:
+        """Of what a client says: all of it, unless the connection falls silent with it."""
+        with self._lock:
+            for silence in self._silences:
+                if silence.at in piece:
+                    self._silences.remove(silence)
+                    pair.silent = True
+                    self.silenced += 1
+                    return piece[: int(len(piece) * silence.share)]
+        return piece
 
     def _is_to_be_swallowed(self) -> bool:
         with self._lock:

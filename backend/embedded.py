@@ -37,7 +37,7 @@ POSTGRES_OPTIONS = {
     "timezone": "UTC",
     "log_timezone": "UTC",
     "max_connections": "200",  # some workers' pools
-    "shared_buffers": "256MB",
+    "shared_buffers": "1GB",  # taken as it is used; with less, who charges writes out others' pages
     "max_wal_size": "4GB",
     "wal_compression": "off",
     "idle_in_transaction_session_timeout": "60s",

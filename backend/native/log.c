@@ -170,64 +170,100 @@ PyObject *native_append_peaks(PyObject *self, PyObject *const *given, Py_ssize_t
     Py_RETURN_TRUE;
 }
 
-/* One row: six columns, each after its length. */
-static int put_row(Buffer *buffer, int64_t seq, PyObject *topic, PyObject *state, int64_t at, PyObject *key,
-                   PyObject *leaf) {
+/* What a row is made of, and how much room it takes; LEFT where it is not of the usual form. */
+typedef struct {
+    const char *name;
+    size_t name_size, state_size;
+    PyObject *state, *key, *leaf;
+} LogRow;
+
+enum { ROW_BYTES = 2 + 4 + 8 + 4 + 4 + 4 + 8 + 4 + 4 + HASH_BYTES };
+
+static int row_read(LogRow *row, PyObject *topic, PyObject *state, PyObject *key, PyObject *leaf) {
     Py_ssize_t name_size;
-    const char *name = utf8_of(topic, &name_size);
-    if (name == NULL || !PyBytes_CheckExact(state) || !is_hash(leaf))
+    row->name = utf8_of(topic, &name_size);
+    if (row->name == NULL || !PyBytes_CheckExact(state) || !is_hash(leaf))
         return LEFT;
     if (key != Py_None && !(PyBytes_CheckExact(key) && PyBytes_GET_SIZE(key) == KEY_BYTES))
         return LEFT;
-    size_t size = (size_t)PyBytes_GET_SIZE(state);
-    if (size > INT32_MAX || name_size > INT32_MAX)
-        return LEFT;
-    unsigned char *begin = buffer_grow(buffer, 14 + 4 + (size_t)name_size + 4 + size + 12 + 4 + KEY_BYTES + 4 + HASH_BYTES);
-    if (begin == NULL)
-        return FAILED;
-    unsigned char *row = big_endian(begin, 6, 2);
-    row = big_endian(row, 8, 4);
-    row = big_endian(row, (uint64_t)seq, 8);
-    row = big_endian(row, (uint64_t)name_size, 4);
-    memcpy(row, name, (size_t)name_size);
-    row = big_endian(row + name_size, size, 4);
-    memcpy(row, PyBytes_AS_STRING(state), size);
-    row = big_endian(row + size, 8, 4);
-    row = big_endian(row, (uint64_t)at, 8);
-    if (key == Py_None) {
-        row = big_endian(row, UINT32_MAX, 4); /* NULL */
+    row->name_size = (size_t)name_size, row->state_size = (size_t)PyBytes_GET_SIZE(state);
+    row->state = state, row->key = key, row->leaf = leaf;
+    return row->state_size > INT32_MAX || row->name_size > INT32_MAX ? LEFT : DONE;
+}
+
+static size_t row_room(const LogRow *row) {
+    return ROW_BYTES + row->name_size + row->state_size + (row->key == Py_None ? 0 : KEY_BYTES);
+}
+
+/* One row: six columns, each after its length. */
+static unsigned char *put_row(unsigned char *at, const LogRow *row, int64_t seq, int64_t recorded_at) {
+    at = big_endian(at, 6, 2);
+    at = big_endian(at, 8, 4);
+    at = big_endian(at, (uint64_t)seq, 8);
+    at = big_endian(at, row->name_size, 4);
+    memcpy(at, row->name, row->name_size);
+    at = big_endian(at + row->name_size, row->state_size, 4);
+    memcpy(at, PyBytes_AS_STRING(row->state), row->state_size);
+    at = big_endian(at + row->state_size, 8, 4);
+    at = big_endian(at, (uint64_t)recorded_at, 8);
+    if (row->key == Py_None) {
+        at = big_endian(at, UINT32_MAX, 4); /* NULL */
     } else {
-        row = big_endian(row, KEY_BYTES, 4);
-        memcpy(row, PyBytes_AS_STRING(key), KEY_BYTES);
-        row += KEY_BYTES;
+        at = big_endian(at, KEY_BYTES, 4);
+        memcpy(at, PyBytes_AS_STRING(row->key), KEY_BYTES);
+        at += KEY_BYTES;
     }
-    row = big_endian(row, HASH_BYTES, 4);
-    memcpy(row, PyBytes_AS_STRING(leaf), HASH_BYTES);
-    buffer->size += (size_t)(row + HASH_BYTES - begin);
-    return DONE;
+    at = big_endian(at, HASH_BYTES, 4);
+    memcpy(at, PyBytes_AS_STRING(row->leaf), HASH_BYTES);
+    return at + HASH_BYTES;
+}
+
+typedef struct {
+    PyObject *topics, *states, *keys, *leaves;
+} Columns;
+
+static int row_at(LogRow *row, const Columns *of, Py_ssize_t place) {
+    return row_read(row, PyList_GET_ITEM(of->topics, place), PyList_GET_ITEM(of->states, place),
+                    PyList_GET_ITEM(of->keys, place), PyList_GET_ITEM(of->leaves, place));
+}
+
+/* The room that all rows take together; nothing of Python's own runs between this and writing them. */
+static int rows_room(const Columns *of, Py_ssize_t size, size_t *room) {
+    LogRow row;
+    int done = DONE;
+    for (Py_ssize_t place = 0; done == DONE && place < size; place++) {
+        done = row_at(&row, of, place);
+        if (done == DONE)
+            *room += row_room(&row);
+    }
+    return *room > (size_t)PY_SSIZE_T_MAX / 2 ? LEFT : done;
 }
 
 /* copy_rows(header, trailer, seen, at, topics, states, keys, leaves) -> bytes | None */
 PyObject *native_copy_rows(PyObject *self, PyObject *const *given, Py_ssize_t count) {
     (void)self;
-    int64_t seen, at;
+    int64_t seen, recorded_at;
     if (check_arguments("bbiillll", given, count) != DONE)
         return NULL;
-    PyObject *topics = given[4], *states = given[5], *keys = given[6], *leaves = given[7];
-    Py_ssize_t size = PyList_GET_SIZE(states);
-    if (!int_of(given[2], &seen) || !int_of(given[3], &at) || PyList_GET_SIZE(topics) != size ||
-        PyList_GET_SIZE(keys) != size || PyList_GET_SIZE(leaves) != size || seen > INT64_MAX - size)
+    Columns of = {given[4], given[5], given[6], given[7]};
+    Py_ssize_t size = PyList_GET_SIZE(of.states);
+    if (!int_of(given[2], &seen) || !int_of(given[3], &recorded_at) || PyList_GET_SIZE(of.topics) != size ||
+        PyList_GET_SIZE(of.keys) != size || PyList_GET_SIZE(of.leaves) != size || seen > INT64_MAX - size)
         Py_RETURN_NONE;
-    Buffer buffer = {0};
-    int done = buffer_put(&buffer, PyBytes_AS_STRING(given[0]), (size_t)PyBytes_GET_SIZE(given[0]));
-    for (Py_ssize_t place = 0; done == DONE && place < size; place++)
-        done = put_row(&buffer, seen + place + 1, PyList_GET_ITEM(topics, place), PyList_GET_ITEM(states, place),
-                       at, PyList_GET_ITEM(keys, place), PyList_GET_ITEM(leaves, place));
-    if (done == DONE)
-        done = buffer_put(&buffer, PyBytes_AS_STRING(given[1]), (size_t)PyBytes_GET_SIZE(given[1]));
-    PyObject *rows = done == DONE ? PyBytes_FromStringAndSize((char *)buffer.data, (Py_ssize_t)buffer.size) : NULL;
-    buffer_free(&buffer);
-    if (done == LEFT)
+    size_t head = (size_t)PyBytes_GET_SIZE(given[0]), tail = (size_t)PyBytes_GET_SIZE(given[1]), room = head + tail;
+    if (rows_room(&of, size, &room) != DONE)
         Py_RETURN_NONE;
+    PyObject *rows = PyBytes_FromStringAndSize(NULL, (Py_ssize_t)room);
+    if (rows == NULL)
+        return NULL;
+    unsigned char *at = (unsigned char *)PyBytes_AS_STRING(rows);
+    memcpy(at, PyBytes_AS_STRING(given[0]), head);
+    at += head;
+    LogRow row;
+    for (Py_ssize_t place = 0; place < size; place++) {
+        row_at(&row, &of, place);
+        at = put_row(at, &row, seen + place + 1, recorded_at);
+    }
+    memcpy(at, PyBytes_AS_STRING(given[1]), tail);
     return rows;
 }

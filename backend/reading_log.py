@@ -5,7 +5,7 @@ when another version wrote them, they are.
 """
 
 from array import array
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from sys import byteorder
 from typing import Any, NamedTuple, TypeVar, cast
@@ -23,7 +23,7 @@ from ..projections.tally import Tally
 from ..tenants.isolation import Connection
 from .copying import SINCE_2000
 from .learned_texts import LearnedTexts
-from .log import MICROSECONDS, Log, PostgresLog, Row, ahead, reachable, recorded, unreadable
+from .log import MICROSECONDS, PostgresLog, Row, reachable, recorded, unreadable
 from .seen import KEY_BYTES
 from .tallied import Stored, counted
 
@@ -84,21 +84,6 @@ class Later(Sequence[One]):
 
 
 # --- to fold ---------------------------------------------------------------------------------------
-
-
-def chunks(log: Log, after: int, upto: int, *, leaves: bool = True) -> Iterator[Chunk]:
-    """The events after a seq up to another, in chunks; the next is fetched while one is folded."""
-
-    def read(seen: int) -> Chunk | None:
-        if isinstance(log, PostgresLog):
-            return read_chunk(log, seen, upto, leaves=leaves)
-        return chunk_of(log.read(seen, CHUNK_MAX, upto))
-
-    yield from ahead(read, lambda chunk: chunk.last, after, upto)
-
-
-def read_chunk(log: PostgresLog, after: int, upto: int, *, leaves: bool = True) -> Chunk | None:
-    return unfold(log, fetch(log, after, upto, leaves=leaves))
 
 
 class Fetched(NamedTuple):

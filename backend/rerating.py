@@ -34,8 +34,8 @@ from .charges import READ_MAX, TOPICS, Charges
 from .correcting import RecycleRecord
 from .counted_charges import CountedCharges, Run
 from .deciding import Answer, command_key
+from .folding import pieces
 from .log import PostgresLog, recorded
-from .reading_log import chunks
 from .rerated_chain import events_at
 from .stopping import cancelled
 from .waiting_usage import WaitingUsage
@@ -254,8 +254,8 @@ class Plan:
     def _tracks(self, period: str) -> Tracks:
         ordinals = {member.id: member.ordinal for member in self._state.hierarchy.members}
         tracks = Tracks(period)
-        for chunk in chunks(self._log, 0, self._end, leaves=False):
-            for told in chunk.others:
+        for piece in pieces(self._log, 0, self._end, leaves=False):
+            for told in piece.others:
                 tracks.tell(told, ordinals)
         return tracks
 

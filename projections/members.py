@@ -116,29 +116,6 @@ def ancestors(db: Connection, ident: str) -> list[Member]:
     return _members(db, f"WHERE m.ordinal = ANY(({above})::int[])", {"id": ident})
 
 
-def is_under(db: Connection, ident: str, root: str) -> bool:
-    """Whether a member is this root, or somewhere below it."""
-    found = db.execute(
-        "SELECT m.path[cardinality(r.path)] = r.ordinal FROM members m, members r "
-        "WHERE m.id = %s AND r.id = %s",
-        (ident, root),
-    ).fetchone()
-    return bool(found and found[0])
-
-
-def members_under(
-    db: Connection, root: str | None = None, depth: int | None = None, *, resources: bool = False
-) -> list[Member]:
-    """A root and what is below it, to a depth, in pre-order; no root means the enterprise."""
-    found = db.execute(
-        f"WITH RECURSIVE {under(root, resources=resources)} "
-        f"SELECT {_COLUMNS}, u.depth FROM under u CROSS JOIN {each('members', 'ordinal = u.ordinal')} AS m "
-        "ORDER BY m.path",
-        {"root": root, "depth": DEPTH_MAX + 1 if depth is None else depth},
-    )
-    return [_member(row[:-1], row[-1]) for row in found]
-
-
 def tree(
     db: Connection, root: str | None = None, depth: int | None = None, *, resources: bool = False
 ) -> list[Listed]:

@@ -86,7 +86,7 @@ def dated(command: Callable[..., Correction]) -> Callable[..., None]:
 @click.argument("node")
 @click.option("--to", "parent", required=True, help="The node that it was below.")
 @click.option("--name", default="", help="Else its id.")
-@click.option("--kind", type=click.Choice(NODE_KINDS[1:]), required=True)
+@click.option("--kind", type=click.Choice(NODE_KINDS[1:]), required=True, help="What it is.")
 @dated
 def add(node: str, parent: str, name: str, kind: str, **given: Any) -> Correction:
     """Let a node be there that existed before it was told, so that others can be moved below it."""

@@ -48,7 +48,12 @@ def inventory() -> None:
 @TENANT
 @click.option("--period", default="", help='Whose usage is told, such as "2026-11"; else this month.')
 @click.option("--under", default="", help="Only at or below this node.")
-@click.option("--status", type=click.Choice(["active", "suspended", "ended", "planned"]), default=None)
+@click.option(
+    "--status",
+    type=click.Choice(["active", "suspended", "ended", "planned"]),
+    default=None,
+    help="Only those that stand so.",
+)
 @click.option("--unused-days", type=click.IntRange(1, 3_660), help="Only without usage for so many days.")
 @click.option("--unassigned", is_flag=True, help="Only on the enterprise itself, or on a closed node.")
 @click.option("--over-percent", type=click.IntRange(1), help="Only with so much of a limit used.")

@@ -38,7 +38,9 @@ ROWS_MAX = 50
 @click.option("--from", "since", default="", help="Used at this moment or later.")
 @click.option("--to", "until", default="", help="Used before this moment.")
 @click.option("--in-order", is_flag=True, help="Give the allowance of a period to whoever used it first.")
-@click.option("--cause", type=click.Choice(CAUSES), default="requested", show_default=True)
+@click.option(
+    "--cause", type=click.Choice(CAUSES), default="requested", show_default=True, help="What led to it."
+)
 @click.option("--note", "why", default="", help="Why; it stands in the log.")
 @click.option("--job", default="", help="The job's name, for ever: the same again goes on with it.")
 @click.option("--dry-run", is_flag=True, help="Show what would change; store nothing.")

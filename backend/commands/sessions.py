@@ -26,8 +26,15 @@ def session() -> None:
 @session.command(name="list")
 @TENANT
 @click.option("--node", default="", help="Of this node or resource; else of all.")
-@click.option("--status", type=click.Choice(STATUSES), default=None)
-@click.option("--limit", "first", type=click.IntRange(1, LISTED_MAX), default=50, show_default=True)
+@click.option("--status", type=click.Choice(STATUSES), default=None, help="Only those that stand so.")
+@click.option(
+    "--limit",
+    "first",
+    type=click.IntRange(1, LISTED_MAX),
+    default=50,
+    show_default=True,
+    help="So many at most.",
+)
 @JSON
 def session_list(slug: str, node: str, status: str | None, first: int, as_json: bool) -> None:
     """Show sessions, those that changed last first.
@@ -70,7 +77,14 @@ def session_terms() -> None:
 @TENANT
 @click.argument("node")
 @click.option("--type", "usage_type", default="", help="Of one usage type; else of all.")
-@click.option("--final", "action", type=click.Choice(ACTIONS), default=ACTIONS[0], show_default=True)
+@click.option(
+    "--final",
+    "action",
+    type=click.Choice(ACTIONS),
+    default=ACTIONS[0],
+    show_default=True,
+    help="What the network does once nothing is left.",
+)
 @click.option("--address", default="", help="Where REDIRECT sends the user: a web or SIP address.")
 @click.option("--filter", "filter_id", default="", help="What RESTRICT_ACCESS lets through, by name.")
 @click.option("--slice", "usual", type=int, default=0, help="Granted at a time; 0 is as usual.")

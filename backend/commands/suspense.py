@@ -126,12 +126,12 @@ def reread(format_name: str, **given: Any) -> None:
 @click.command()
 @click.argument("usage_id")
 @TENANT
-@click.option("--line")
-@click.option("--counterpart")
-@click.option("--type", "usage_type")
-@click.option("--quantity", type=click.IntRange(0))
+@click.option("--line", help="Whose usage it is: the number, in clear; it is sealed.")
+@click.option("--counterpart", help="The other end of it; sealed as well.")
+@click.option("--type", "usage_type", help="The usage type: voice, data ...")
+@click.option("--quantity", type=click.IntRange(0), help="In the unit of its type.")
 @click.option("--started-at", help="With its offset from UTC: 2026-11-02T09:00:00+01:00.")
-@click.option("--direction", type=click.Choice(["outbound", "inbound"]))
+@click.option("--direction", type=click.Choice(["outbound", "inbound"]), help="As the line sees it.")
 @click.option("--record-id", help="Where its own id is not known yet, or another record's.")
 @_WHY
 @click.option("--key", default="", help="Sent again with the same key it changes nothing.")

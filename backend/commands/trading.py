@@ -145,7 +145,9 @@ def withdraw(offer: str, **given: Any) -> None:
 
 @trade.command()
 @TENANT
-@click.option("--state", type=click.Choice(PROPOSAL_STATES), default="waiting", show_default=True)
+@click.option(
+    "--state", type=click.Choice(PROPOSAL_STATES), default="waiting", show_default=True, help="Those in it."
+)
 @JSON
 def waiting(slug: str, state: str, as_json: bool) -> None:
     """Show the transfers that wait for approval, newest first."""

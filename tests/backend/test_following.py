@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
+from members_listed import members_under
 from msgspec.structs import replace
 from patience import PATIENCE_SECONDS
 
@@ -213,11 +214,11 @@ def test_looking_back_does_not_fall_for_statements_prepared_on_the_live_tables(m
     catch_up(made.isolation, made.tenant)
     for _ in range(8):  # the driver prepares what it has seen five times
         with made.isolation.transaction(made.tenant) as db:
-            assert len(members.members_under(db, resources=True)) == 7
+            assert len(members_under(db, resources=True)) == 7
     with past(made.isolation, made.tenant, 4, ["members"]) as db:
-        assert [member.id for member in members.members_under(db)] == ["acme", "emea", "sales"]
+        assert [member.id for member in members_under(db)] == ["acme", "emea", "sales"]
     with made.isolation.transaction(made.tenant) as db:
-        assert len(members.members_under(db, resources=True)) == 7
+        assert len(members_under(db, resources=True)) == 7
 
 
 def test_looking_back_refuses_what_it_was_not_asked_for(made):

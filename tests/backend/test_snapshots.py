@@ -15,7 +15,7 @@ from allotment.backend import folding, snapshots
 from allotment.backend.deciding import Decider
 from allotment.backend.engine import Engine
 from allotment.backend.log import Head
-from allotment.backend.reading_log import Chunk, chunk_of, chunks
+from allotment.backend.reading_log import Chunk, chunk_of, fetch, unfold
 from allotment.backend.seen import SeenKeys
 from allotment.backend.snapshots import Folded, SnapshottedLog, fold
 from allotment.backend.writer import Writer
@@ -301,13 +301,13 @@ def test_chunks_put_together_by_the_server_are_the_rows(snapshotted):
             await furnish(writer)
             await busy(writer, 3, 20)
         end = store.log.head().seq
-        (chunk,) = chunks(store.log, 0, end)
+        chunk = unfold(store.log, fetch(store.log, 0, end, leaves=True))
         rows = chunk_of(store.log.read(0, end, end))
         assert rows is not None
         assert told_in_brief(chunk) == told_in_brief(rows)
-        (without_leaves,) = chunks(store.log, 0, end, leaves=False)
+        without_leaves = unfold(store.log, fetch(store.log, 0, end, leaves=False))
         assert told_in_brief(without_leaves) == told_in_brief(chunk._replace(leaves=b""))
-        assert [*chunks(store.log, end, end)] == []
+        assert [*folding.pieces(store.log, end, end)] == []
 
     asyncio.run(run())
 

@@ -108,6 +108,24 @@ def play(company: Any, history: Any, now: int) -> list[Any]:
     return told
 
 
+def two_companies(company: Any, now: int) -> tuple[Any, Any]:
+    """Alike, with enough of everything."""
+    late, in_time = company(), company()
+    for one in (late, in_time):
+        furnish(one, now, scarce=False)
+    return late, in_time
+
+
+def told_late_and_in_time(company: Any, history: Any, now: int) -> tuple[Any, Any]:
+    """One that was told of its history late, and one that was told before it was used."""
+    late, in_time = two_companies(company, now)
+    in_time.tell(*play(late, history, now))
+    for act in history:
+        if act[0] == "use":
+            use(in_time, act[1].replace("r-4", "r-2"), act[2], now - act[3] * HOUR, now)
+    return late, in_time
+
+
 def counters(company: Any) -> dict[str, list[int]]:
     return {kind: list(company.family(kind).used) for kind in ("voice", MONEY)}
 
@@ -115,13 +133,7 @@ def counters(company: Any) -> dict[str, list[int]]:
 @settings(max_examples=120, deadline=None, suppress_health_check=SLOW)
 @given(HISTORIES)
 def test_it_is_as_if_it_had_been_told_in_time(company, now, history):
-    late, in_time = company(), company()
-    furnish(late, now, scarce=False)
-    furnish(in_time, now, scarce=False)
-    in_time.tell(*play(late, history, now))
-    for act in history:
-        if act[0] == "use":
-            use(in_time, act[1].replace("r-4", "r-2"), act[2], now - act[3] * HOUR, now)
+    late, in_time = told_late_and_in_time(company, history, now)
     assert counters(late) == counters(in_time)
     for part in ("remaining", "consumed"):
         assert getattr(late.family(), part) == getattr(in_time.family(), part)
@@ -130,9 +142,7 @@ def test_it_is_as_if_it_had_been_told_in_time(company, now, history):
 @settings(max_examples=120, deadline=None, suppress_health_check=SLOW)
 @given(HISTORIES, st.lists(INTO_HOLDERS, min_size=1, max_size=3))
 def test_what_was_merged_earlier_has_left_what_it_would_have_left_in_time(company, now, history, merges):
-    late, in_time = company(), company()
-    furnish(late, now, scarce=False)
-    furnish(in_time, now, scarce=False)
+    late, in_time = two_companies(company, now)
     told = play(late, [*history, *merges], now)
     happen(in_time, told, history, now)
     assert counters(late) == counters(in_time)
@@ -156,13 +166,7 @@ def happen(company: Any, told: list[Any], history: Any, now: int) -> None:
 @settings(max_examples=80, deadline=None, suppress_health_check=SLOW)
 @given(st.lists(st.one_of(USES, USES, CHANGES, MERGES), min_size=4, max_size=24))
 def test_merged_in_whatever_order_all_is_counted_and_nothing_is_left_behind(company, now, history):
-    late, in_time = company(), company()
-    furnish(late, now, scarce=False)
-    furnish(in_time, now, scarce=False)
-    in_time.tell(*play(late, history, now))
-    for act in history:
-        if act[0] == "use":
-            use(in_time, act[1].replace("r-4", "r-2"), act[2], now - act[3] * HOUR, now)
+    late, in_time = told_late_and_in_time(company, history, now)
     assert counters(late) == counters(in_time)
     assert sum(late.family().consumed) == sum(in_time.family().consumed)
     assert not any(late.family().remaining[ordinal] for ordinal in late.tenant.hierarchy.closed)

@@ -58,6 +58,15 @@ def reviewed(made, member="acme", usage_type="voice", period=PERIOD, now=None, *
         return review_of(db, asked)
 
 
+BRIEFLY = settings(
+    deadline=None,
+    database=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+"""What fails is not made smaller: each example is a tenant of its own, in PostgreSQL."""
+
+
 def happenings():
     member, kind = st.sampled_from(MEMBERS), st.sampled_from(["voice", "data"])
     quantity, ago = st.integers(1, 60_000), st.integers(0, 40)
@@ -78,13 +87,7 @@ def happenings():
     )
 
 
-@settings(
-    max_examples=12,
-    deadline=None,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(BRIEFLY, max_examples=12)
 @given(history=happenings(), chunk=st.sampled_from([5, 5_000]))
 def test_after_any_history_days_are_what_the_log_tells_and_end_where_the_balances_stand(
     enterprise, history, chunk
@@ -148,13 +151,7 @@ def corrected_happenings():
     return st.lists(st.one_of(used, allocated, *corrections, st.integers(1, DAY)), max_size=24)
 
 
-@settings(
-    max_examples=6,
-    deadline=None,
-    database=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(BRIEFLY, max_examples=6)
 @given(history=corrected_happenings(), chunk=st.sampled_from([5, 5_000]))
 @example(history=[*HANDED, ("r1", 60, 1), (CorrectNodeMove, "sales", "apac", 20), ("r2", 60, 25)], chunk=5)
 @example(history=[*HANDED, ("r1", 60, 1), (CorrectMerge, "sales", "apac", 20), ("r2", 60, 25)], chunk=5_000)

@@ -3,29 +3,13 @@
 import io
 
 import pytest
+from sheet_format import SHEET
 
 from allotment.backend.intake.formats import parse_format
 from allotment.backend.intake.reading import HEADER_MAX, read_records
 from allotment.backend.intake.rereading import cut, kept, read_alone
 from allotment.domain.usage import UnreadableRecord, UsageRecord
 
-CSV = """
-kind = "csv"
-source = "pbx"
-[csv]
-{csv}
-[fields]
-id = "Id"
-usage_type = {{ constant = "voice" }}
-line = "From"
-counterpart = "To"
-[times]
-at = {{ start = "Began" }}
-started_at = ["start"]
-format = "iso8601"
-[quantity]
-at = "{seconds}"
-"""
 JSON = """
 kind = "json"
 source = "page"
@@ -76,7 +60,7 @@ def reread(record, format):
     ],
 )
 def test_a_row_of_a_csv_file_is_read_by_the_header_that_was_kept_with_it(csv, before, header):
-    wrong, right = (format_of(CSV, csv=csv, seconds=seconds) for seconds in ("Seconds", "Billed"))
+    wrong, right = (format_of(SHEET, csv=csv, seconds=seconds) for seconds in ("Seconds", "Billed"))
     other = "" if len(header.split(",")) < 7 else ",x"
     types = "VARCHAR,VARCHAR,VARCHAR,VARCHAR,INTEGER,INTEGER\n" if "type_row" in csv else ""
     text = f"{before}{header}\n{types}{ROW}{other}\n".lstrip()
@@ -98,17 +82,17 @@ def test_a_member_of_a_json_page_is_read_alone():
 
 
 def test_what_was_kept_without_a_header_says_so_where_one_is_needed():
-    right = format_of(CSV, csv='header = "yes"', seconds="Billed")
+    right = format_of(SHEET, csv='header = "yes"', seconds="Billed")
     old = UnreadableRecord("pbx", "c-1", "bad_value", "quantity", "", ROW)
     assert kept(old) == ROW.encode()
     assert reread(old, right) == "the header of its file was not kept with it: give the record by hand"
 
 
 def test_a_format_that_is_another_says_why_it_cannot_be():
-    wrong = format_of(CSV, csv='header = "yes"', seconds="Seconds")
+    wrong = format_of(SHEET, csv='header = "yes"', seconds="Seconds")
     record = unreadable(f"{HEADER}\n{ROW}\n", wrong)
     assert "the header lacks Minutes" in reread(
-        record, format_of(CSV, csv='header = "yes"', seconds="Minutes")
+        record, format_of(SHEET, csv='header = "yes"', seconds="Minutes")
     )
     again = reread(record, wrong)
     assert isinstance(again, UnreadableRecord)
@@ -116,7 +100,7 @@ def test_a_format_that_is_another_says_why_it_cannot_be():
 
 
 def test_a_header_beyond_measure_is_not_kept():
-    wrong = format_of(CSV, csv='header = "yes"', seconds="Seconds")
+    wrong = format_of(SHEET, csv='header = "yes"', seconds="Seconds")
     wide = HEADER + "," + "x" * HEADER_MAX
     assert unreadable(f"{wide}\n{ROW},\n", wrong).header == ""
 

@@ -75,6 +75,27 @@ class Gathered(NamedTuple):
     status: bytes
 
 
+class Entered(NamedTuple):
+    """Keys that came to be held at once, of one status."""
+
+    generation: int
+    keys: Sequence[bytes] | bytes
+    """One after the other, or each for itself, as their digests."""
+    digests: Sequence[bytes] | bytes
+    status: bytes
+
+    def gathered(self) -> Gathered:
+        return Gathered(_together(self.keys), _together(self.digests), self.status)
+
+
+class Account(NamedTuple):
+    """What came since the last account, for whoever keeps what is held."""
+
+    entered: list[Entered]
+    whole: bool
+    """Whether nothing is missing: what was forgotten again before anybody asked is in the filters alone."""
+
+
 class SeenKeys:
     """Every key of a log: the young ones exactly, all of them approximately.
 
@@ -98,6 +119,10 @@ class SeenKeys:
         """Of the young."""
         self.forgotten = False
         """Whether there are keys that are not held any more."""
+        self.generation = 0
+        """Of the young; the old are of the one before."""
+        self._entered: list[Entered] = []
+        self._accounted = True
 
     def recall(self, hashed: bytes) -> bytes | None:
         """Day, digest and status byte of a key, if it is among the newest."""
@@ -153,6 +178,7 @@ class SeenKeys:
                 keys[first * KEY_BYTES : last * KEY_BYTES], digests[first * width : last * width], status
             )
             self._gathered.append(part)
+            self._entered.append(Entered(self.generation, *part))
             self._gathered_count += last - first
             self.settle()
 
@@ -170,6 +196,8 @@ class SeenKeys:
         if native is not None and len(keys) <= self._recent_max:
             held = native.hold(self._young, self._days, list(keys), list(digests), status)
             if held is not None:
+                if held:
+                    self._entered.append(Entered(self.generation, keys, digests, status))
                 self._enter(held, ())
                 self.settle()
                 return
@@ -178,8 +206,10 @@ class SeenKeys:
         values = (day + digest + status for day, digest in zip(days, digests, strict=True))
         pairs = zip(hashes, values, strict=True)
         self._enter(hashes, days)
-        for _ in range(0, len(keys), self._recent_max):
+        for first in range(0, len(keys), self._recent_max):
+            some = slice(first, first + self._recent_max)
             self._young.update(islice(pairs, self._recent_max))
+            self._entered.append(Entered(self.generation, keys[some], digests[some], status))
             self.settle()
 
     def _enter(self, hashes: Sequence[bytes], days: Iterable[bytes]) -> None:
@@ -197,6 +227,18 @@ class SeenKeys:
             last = min(count, first + level.left)
             yield first, last
             first = last
+
+    @property
+    def days(self) -> list[bytes]:
+        """Every day that any key speaks of."""
+        return list(self._days)
+
+    def account(self) -> Account:
+        """What came to be held since this was asked last; to keep it costs no copy of all that is held."""
+        self.settle()
+        told = Account(self._entered, self._accounted)
+        self._entered, self._accounted = [], True
+        return told
 
     def copy(self) -> KeptKeys:
         """What is known now. Nothing may be added meanwhile."""
@@ -216,12 +258,33 @@ class SeenKeys:
         self._levels = [_Filter(size_bits, left, bits) for size_bits, left, bits in kept.levels]
         self._levels[-1].hold([*self._old, *self._young])
 
+    def restore_account(self, kept: KeptKeys, generation: int, entered: Iterable[Entered]) -> None:
+        """Know what was known, from all that came since the bits of the last level were kept.
+
+        What is of the last two generations is held; all of it is entered.
+        """
+        self.restore(kept)
+        self.generation = generation
+        for one in entered:
+            part = one.gathered()
+            self._levels[-1].hold_gathered(part.keys)
+            if one.generation == generation:
+                self._gathered.append(part)
+                self._gathered_count += len(part.keys) // KEY_BYTES
+            elif one.generation == generation - 1:
+                self._gathered_old.append(part)
+
     def remember(self, key: bytes, digest: bytes, status: bytes) -> None:
         """Hold a key that the log was asked for."""
         self._young[key[DAY_BYTES:]] = key[:DAY_BYTES] + digest + status
+        self._entered.append(Entered(self.generation, key, digest, status))
 
     def _turn(self) -> None:
         """A new generation: the oldest of the keys held are forgotten."""
+        self.generation += 1
+        entered = [one for one in self._entered if one.generation >= self.generation - 1]
+        self._accounted = self._accounted and len(entered) == len(self._entered)
+        self._entered = entered
         self.forgotten = self.forgotten or bool(self._old or self._gathered_old)
         self._old, self._young = self._young, {}
         self._gathered_old, self._gathered, self._gathered_count = self._gathered, [], 0
@@ -241,10 +304,11 @@ class _Filter:
     def __init__(
         self, size_bits: int, left: int | None = None, bits: bytes | bytearray | None = None
     ) -> None:
+        """Without bits: an empty one."""
         self.size_bits = size_bits
-        self.left = (1 << size_bits) // BITS_PER_KEY if left is None else left
+        self.left = capacity(size_bits) if left is None else left
         self._mask = (1 << size_bits) - 1
-        self._bits = bytearray(1 << (size_bits - 3)) if bits is None else bytearray(bits)
+        self._bits = bytearray(bits) if bits else bytearray(1 << (size_bits - 3))
 
     def add_all(self, hashes: Sequence[bytes]) -> None:
         native = using.native()
@@ -274,6 +338,12 @@ class _Filter:
         self.add_all(hashes)
         self.left = left
 
+    def hold_gathered(self, keys: bytes) -> None:
+        """The same of keys that stand one after the other."""
+        left = self.left
+        self.add_gathered(keys, 0, len(keys) // KEY_BYTES)
+        self.left = left
+
     def may_hold(self, hashes: Sequence[bytes]) -> list[bytes]:
         """Those that may have been added."""
         native = using.native()
@@ -288,6 +358,48 @@ class _Filter:
         bits, mask = self._bits, self._mask
         probes = (first + number * step for number in range(PROBES))
         return all(bits[(at & mask) >> 3] >> (at & 7) & 1 for at in probes)
+
+
+def together(entered: Iterable[Entered]) -> list[Entered]:
+    """The same in as few as can be: one of each generation, status, and size of digests."""
+    alike: dict[tuple[int, bytes, int], list[Gathered]] = {}
+    for one in entered:
+        part = one.gathered()
+        count = len(part.keys) // KEY_BYTES
+        width = len(part.digests) // count if count else 0
+        alike.setdefault((one.generation, one.status, width), []).append(part)
+    return [
+        Entered(
+            generation,
+            b"".join(part.keys for part in parts),
+            b"".join(part.digests for part in parts),
+            status,
+        )
+        for (generation, status, _), parts in alike.items()
+    ]
+
+
+def entered_of(kept: KeptKeys, generation: int) -> list[Entered]:
+    """All that is held, as if it came now."""
+    return [
+        Entered(at, value[:DAY_BYTES] + hashed, value[DAY_BYTES:-1], value[-1:])
+        for at, held in ((generation - 1, kept.old), (generation, kept.young))
+        for hashed, value in held.items()
+    ]
+
+
+def capacity(size_bits: int) -> int:
+    """For how many keys a filter of that size is."""
+    return (1 << size_bits) // BITS_PER_KEY
+
+
+def count_of(entered: Iterable[Entered]) -> int:
+    """How many keys, of those that stand one after the other."""
+    return sum(len(one.keys) // KEY_BYTES for one in entered)
+
+
+def _together(each: Sequence[bytes] | bytes) -> bytes:
+    return each if isinstance(each, bytes) else b"".join(each)
 
 
 def _hashes(keys: bytes) -> list[bytes]:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 from contextlib import contextmanager
 from hashlib import sha256
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Protocol
 from uuid import UUID
@@ -27,6 +28,7 @@ from ..domain.refusals import InvariantBroken
 from ..domain.snapshot import (
     COUNTED,
     CountersCopy,
+    Moved,
     copy_counters,
     encode_counters,
     encode_structure,
@@ -37,7 +39,7 @@ from ..tenants.isolation import Connection, Isolation
 from .folding import apply_piece, pieces
 from .leaves import append_peaks
 from .log import Head, Log, PostgresLog, reachable
-from .seen import KeptKeys, SeenKeys
+from .seen import Account, Entered, KeptKeys, SeenKeys, capacity, count_of, entered_of, together
 
 SNAPSHOT_EVERY = 50_000
 """Events between two snapshots: read and applied in a quarter of a second."""
@@ -48,6 +50,17 @@ CLOSING_MIN = 1_000
 SEQ_MAX = 2**62
 KEPT = 2
 """Snapshots kept: the newest, and one more."""
+FILTER_AFTER = 400_000
+"""Keys that are told one by one before the bits of the last filter are stored anew, or ..."""
+FILTER_SHARE = 4
+"""... a quarter of what the filter has, if that is more: else its bits would be most of a snapshot."""
+PIECES_MAX = 128
+"""Pieces of keys told; then they are put together."""
+ROW_BYTES = 4_000_000
+"""Of a part that are written at once: a large one must not stand in the way of commits."""
+ROW_PAUSE_SECONDS = 0.02
+WAITS_MAX = 8
+"""Quarters of the usual distance that a snapshot is put off while the structure changes."""
 COMMIT_SECONDS_MAX = 10.0
 COMMIT_PAUSE_SECONDS = 0.05
 
@@ -71,7 +84,8 @@ def _reducer() -> bytes:
 REDUCER = _reducer()
 MAIN = "main"
 STRUCTURE = "structure"
-OLD_KEYS = "old-keys"
+COUNTERS = "counters"
+HELD = "keys-held"
 LOADED = object()
 """Stands for the structure as it was loaded, until somebody goes on from there."""
 
@@ -104,23 +118,40 @@ class Standing(Protocol):
 
 
 class Part(Struct, frozen=True, array_like=True):
-    """What changes seldom, stored once for many snapshots."""
+    """What is stored apart: what changes seldom once for many snapshots, and whatever is large."""
 
     name: str
     seq: int
     digest: bytes
+    rows: int = 1
+
+    @property
+    def row_names(self) -> list[str]:
+        return [self.name, *(f"{self.name}~{number}" for number in range(1, self.rows))]
+
+
+class Piece(Struct, frozen=True, array_like=True):
+    """Keys that came between two snapshots, stored once."""
+
+    part: Part
+    newest: int
+    """Generation."""
+    count: int
 
 
 class Main(Struct, frozen=True, array_like=True):
     recorded_at: int
     peaks: bytes
-    counters: bytes
     forgotten: bool
     days: list[bytes]
-    young: dict[bytes, bytes]
+    generation: int
     levels: list[tuple[int, int]]
     """(size_bits, left) of the filters; their bits are parts, compressed while there is room left."""
     parts: list[Part]
+    pieces: list[Piece]
+    """Of all keys that are held, and of those that the bits of the last filter may lack; oldest first."""
+    filtered: int
+    """The seq up to which they lack none."""
 
 
 class Taken(NamedTuple):
@@ -131,7 +162,14 @@ class Taken(NamedTuple):
     recorded_at: int
     restructured: int
     counters: CountersCopy
-    keys: KeptKeys
+    forgotten: bool
+    days: list[bytes]
+    generation: int
+    levels: list[tuple[int, int, bytes | bytearray]]
+    came: Account
+    """What came since the last snapshot that was stored; and ..."""
+    held: KeptKeys | None
+    """... all that is held, where it is not known what is stored."""
 
 
 class Snapshots:
@@ -146,9 +184,19 @@ class Snapshots:
         self._every = every
         self._parts: dict[str, tuple[object, Part]] = {}
         """What is stored already, and of what: while that is the same, it is not stored again."""
+        self._pieces: list[Piece] = []
+        self._filtered = 0
+        self._came: list[Entered] = []
+        """Keys that no stored snapshot tells of."""
+        self._whole = True
+        """Whether all keys that the stored bits lack are among those, or in the pieces."""
+        self._lost = False
+        """Whether what is stored is not known, for a snapshot has failed."""
         self._writing = threading.Lock()
         self._of: Standing | None = None
         self._next = every
+        self._looked_at = self._moved_at = self._waited = 0
+        """What `restructured` was last, since when, and how often a snapshot was put off for it."""
         self.last = 0
         """The seq of the newest snapshot stored or loaded."""
         self.bytes_last = 0
@@ -158,22 +206,42 @@ class Snapshots:
     def serve(self, standing: Standing, snapshot: int) -> None:
         """From now on snapshots are taken of this state, which began with that snapshot."""
         self._of, self.last = standing, snapshot
+        self._looked_at, self._moved_at = standing.restructured, 0
         token, part = self._parts.pop(STRUCTURE, (None, None))
         if not snapshot:
-            self._parts = {}
+            self._forget()
         elif token is LOADED and part is not None:
             self._parts[STRUCTURE] = ((standing, standing.restructured), part)
         self._next = max(snapshot + self._every, standing.standing.seq)
 
     def is_due(self, seq: int) -> bool:
+        if self._of is not None and self._of.restructured != self._looked_at:
+            self._looked_at, self._moved_at = self._of.restructured, seq
         return seq >= self._next and not self._writing.locked()
 
     def take(self) -> None:
         """Copy the state, which must stand still meanwhile; the rest goes on beside. Blocks a little."""
+        if self._waits_for_structure():
+            return
         try:
             self._executor.submit(self._write, self._copy())
         except RuntimeError as error:
             log.warning("no snapshot", tenant=str(self._tenant), error=str(error))
+
+    def _waits_for_structure(self) -> bool:
+        """Whether it has just changed: while a fleet is taken on each snapshot of it would be for nothing.
+
+        Only so often, for somebody may change a little all the time.
+        """
+        of, patience = self._of, self._every // 4
+        assert of is not None
+        stands = of.standing.seq >= self._moved_at + patience
+        if stands or self._waited == WAITS_MAX or self._is_stored(STRUCTURE, (of, of.restructured)):
+            self._waited = 0
+            return False
+        self._waited += 1
+        self._next = of.standing.seq + patience
+        return True
 
     def close(self) -> None:
         """A last snapshot, if it is worth it. Blocks; nothing may be decided any more."""
@@ -181,20 +249,29 @@ class Snapshots:
         if of is not None and of.at_rest and of.standing.seq - self.last >= worth:
             self._write(self._copy(), patience_seconds=0)
         # Nothing of the tenant is held any more, and no circle of references keeps it.
-        self._of, self._parts = None, {}
+        self._of = None
+        self._forget()
 
     def _copy(self) -> Taken:
         of = self._of
         assert of is not None
         at = of.standing
         self._next = at.seq + max(self._every, int(self.bytes_last * EVENTS_PER_BYTE))
+        entered, whole = of.seen.account()
+        self._came += entered
+        self._whole = self._whole and whole
         return Taken(
             of,
             Head(at.seq, at.epoch, list(at.peaks)),
             of.recorded_at,
             of.restructured,
             copy_counters(of.state),
-            of.seen.copy(),
+            of.seen.forgotten,
+            of.seen.days,
+            of.seen.generation,
+            of.seen.levels(),
+            Account(self._came.copy(), self._whole),
+            of.seen.copy() if self._lost else None,
         )
 
     # --- writing ----------------------------------------------------------------------------
@@ -205,12 +282,13 @@ class Snapshots:
             try:
                 self._store(taken, patience_seconds)
             except Exception as error:  # noqa: BLE001  (nothing rests on a snapshot)
-                self._parts.clear()
+                self._forget()
+                self._lost = True
                 log.warning("no snapshot", tenant=str(self._tenant), seq=taken.at.seq, error=str(error))
 
     def _store(self, taken: Taken, patience_seconds: float) -> None:
-        tokens: dict[str, object] = {STRUCTURE: (taken.of, taken.restructured), OLD_KEYS: taken.keys.old}
-        fresh: dict[str, bytes] = {}
+        tokens: dict[str, object] = {STRUCTURE: (taken.of, taken.restructured), COUNTERS: object()}
+        fresh: dict[str, bytes] = {COUNTERS: encode_counters(taken.counters)}
         if not self._is_stored(STRUCTURE, tokens[STRUCTURE]):
             structure = _structure_of(taken)
             if structure is None:
@@ -218,32 +296,77 @@ class Snapshots:
                 self._next = taken.at.seq + self._every // 4
                 return
             fresh[STRUCTURE] = structure
-        if not self._is_stored(OLD_KEYS, taken.keys.old):
-            fresh[OLD_KEYS] = _encode(taken.keys.old)
-        levels: list[tuple[int, int]] = []
-        for number, (size_bits, left, bits) in enumerate(taken.keys.levels):
-            levels.append((size_bits, left))
-            name = _level(number)
-            # The one that still fills is stored once for each generation of keys: those since are held.
-            tokens[name] = bits if left <= 0 else taken.keys.old
-            if not self._is_stored(name, tokens[name]):
-                fresh[name] = bytes(bits) if left <= 0 else zlib.compress(bits, 1)
+        came = together(
+            taken.came.entered if taken.held is None else entered_of(taken.held, taken.generation)
+        )
+        filtered = self._filter_of(taken, count_of(came), tokens, fresh)
+        pieces = self._pieces_of(taken, came, filtered, fresh)
         parts = [self._part(name, fresh, taken.at.seq) for name in tokens]
         main = Main(
             taken.recorded_at,
             proof.pack(taken.at.peaks),
-            encode_counters(taken.counters),
-            taken.keys.forgotten,
-            taken.keys.days,
-            taken.keys.young,
-            levels,
+            taken.forgotten,
+            taken.days,
+            taken.generation,
+            [(size_bits, left) for size_bits, left, _ in taken.levels],
             parts,
+            pieces,
+            filtered,
         )
         encoded = _encode(main)
-        if self._insert(taken.at, encoded, fresh, parts, patience_seconds):
+        used = [*parts, *(piece.part for piece in pieces)]
+        if self._insert(taken.at, encoded, fresh, used, patience_seconds):
             self._parts = {part.name: (tokens[part.name], part) for part in parts}
+            self._pieces, self._filtered = pieces, filtered
+            self._whole, self._lost = True, False
+            del self._came[: len(taken.came.entered)]
             self.last = taken.at.seq
             self.bytes_last = len(encoded) + sum(map(len, fresh.values()))
+
+    def _filter_of(self, taken: Taken, came: int, tokens: dict[str, object], fresh: dict[str, bytes]) -> int:
+        """The bits of the filters that are to be stored now; the seq up to which what is stored lacks no key.
+
+        Those of a full one never change again. Those of the last do with every key, and are stored
+        when so many keys have come since that to tell these would be more than the bits.
+        """
+        *full, (size_bits, left, bits) = taken.levels
+        for number, level in enumerate(full):
+            tokens[_level(number)] = level[2]
+            if not self._is_stored(_level(number), level[2]):
+                fresh[_level(number)] = bytes(level[2])
+        name, had = _level(len(full)), capacity(size_bits) - left
+        since = came + sum(piece.count for piece in self._pieces if piece.part.seq > self._filtered)
+        if taken.came.whole and taken.held is None and since <= max(FILTER_AFTER, had // FILTER_SHARE):
+            if name in self._parts:
+                tokens[name] = self._parts[name][0]
+            return self._filtered
+        tokens[name] = object()
+        fresh[name] = zlib.compress(bits, 1)
+        return taken.at.seq
+
+    def _pieces_of(
+        self, taken: Taken, came: list[Entered], filtered: int, fresh: dict[str, bytes]
+    ) -> list[Piece]:
+        """Of which pieces this snapshot is; what came is a new one."""
+        needed = [
+            piece
+            for piece in self._pieces
+            if piece.newest >= taken.generation - 1 or piece.part.seq > filtered
+        ]
+        if len(needed) >= PIECES_MAX:
+            read = self._read_parts([piece.part for piece in needed])
+            came = together([*chain.from_iterable(map(_decode_entered, read)), *came])
+            needed = []
+        if came:
+            fresh[HELD] = _encode(came)
+            newest = max(one.generation for one in came)
+            needed.append(Piece(self._part(HELD, fresh, taken.at.seq), newest, count_of(came)))
+        return needed
+
+    def _forget(self) -> None:
+        """Nothing is known to be stored."""
+        self._parts, self._pieces, self._came = {}, [], []
+        self._filtered, self._whole, self._lost = 0, True, False
 
     def _is_stored(self, name: str, token: object) -> bool:
         """Of the same object, or of the same state of the structure."""
@@ -252,31 +375,46 @@ class Snapshots:
 
     def _part(self, name: str, fresh: dict[str, bytes], seq: int) -> Part:
         if name in fresh:
-            return Part(name, seq, sha256(fresh[name]).digest())
+            rows = max(1, -(-len(fresh[name]) // ROW_BYTES))
+            return Part(name, seq, sha256(fresh[name]).digest(), rows)
         return self._parts[name][1]
 
     def _insert(
-        self, at: Head, main: bytes, fresh: dict[str, bytes], parts: Sequence[Part], patience_seconds: float
+        self, at: Head, main: bytes, fresh: dict[str, bytes], used: Sequence[Part], patience_seconds: float
     ) -> bool:
-        """Store it once its last event is committed; not at all if that never will be."""
+        """Store it once its last event is committed; not at all if that never will be.
+
+        The parts come first, row by row: until the last row tells of them nobody looks for them.
+        """
+        if not self._is_committed(at, patience_seconds):
+            return False
+        for part in used:
+            if part.seq == at.seq and part.name in fresh:
+                self._insert_part(part, fresh[part.name])
+        with self._isolation.transaction(self._tenant) as db:
+            if _reached(db, at) is not True:
+                return False
+            _add(db, at.seq, MAIN, main, [place for part in used for place in _places(part)])
+            _drop_old(db)
+        return True
+
+    def _is_committed(self, at: Head, patience_seconds: float) -> bool:
         deadline = time.monotonic() + patience_seconds
         while True:
             with self._isolation.transaction(self._tenant) as db:
-                found = db.execute("SELECT seq, epoch FROM log_heads").fetchone()
-                if found is None or found[1] != at.epoch:
-                    return False
-                if found[0] >= at.seq:
-                    # What another version stored at this very seq is of no use to us.
-                    names = [MAIN, *fresh]
-                    db.execute("DELETE FROM snapshots WHERE seq = %s AND part = ANY(%s)", (at.seq, names))
-                    for name, state in fresh.items():
-                        _add(db, at.seq, name, state, [])
-                    _add(db, at.seq, MAIN, main, [_place(part) for part in parts])
-                    _drop_old(db)
-                    return True
+                reached = _reached(db, at)
+            if reached is not None:
+                return reached
             if time.monotonic() >= deadline:
                 return False
             time.sleep(COMMIT_PAUSE_SECONDS)
+
+    def _insert_part(self, part: Part, state: bytes) -> None:
+        for number, name in enumerate(part.row_names):
+            if number:
+                time.sleep(ROW_PAUSE_SECONDS)
+            with self._isolation.transaction(self._tenant) as db:
+                _add(db, part.seq, name, state[number * ROW_BYTES : (number + 1) * ROW_BYTES], [])
 
     # --- loading ----------------------------------------------------------------------------
 
@@ -285,39 +423,53 @@ class Snapshots:
         for seq, encoded in self._newest(head.seq):
             try:
                 main = _decode_main(encoded)
-                parts = self._read_parts(main.parts)
-                state = restore(main.counters, parts[STRUCTURE])
-                seen = keys()
-                old = _decode_keys(parts[OLD_KEYS])
-                seen.restore(KeptKeys(main.forgotten, main.days, main.young, old, _levels(main, parts)))
+                parts = self._read_named(main)
+                state = restore(parts[COUNTERS], parts[STRUCTURE])
+                seen = self._restore_keys(keys(), main, parts)
                 peaks = proof.unpack(main.peaks)
                 folded = fold(store, head, Folded(state, seen, main.recorded_at, seq), peaks)
             except UNFIT as error:
                 log.warning("snapshot passed over", tenant=str(self._tenant), seq=seq, error=str(error))
                 continue
-            self._remember(main, old, folded)
+            self._remember(main, folded)
             self.bytes_last = len(encoded)
             return folded
         return None
+
+    def _restore_keys(self, seen: SeenKeys, main: Main, parts: dict[str, bytes]) -> SeenKeys:
+        levels: list[tuple[int, int, bytes | bytearray]] = [
+            (size_bits, left, zlib.decompress(bits) if bits and left > 0 else bits)
+            for number, (size_bits, left) in enumerate(main.levels)
+            for bits in (parts.get(_level(number), b""),)
+        ]
+        told = chain.from_iterable(map(_decode_entered, self._read_parts([one.part for one in main.pieces])))
+        seen.restore_account(KeptKeys(main.forgotten, main.days, {}, {}, levels), main.generation, told)
+        return seen
 
     def structure(self) -> tuple[int, Tenant] | None:
         """The newest snapshot by itself, for whoever only reads: its seq, and the state as of then."""
         for seq, encoded in self._newest(SEQ_MAX):
             try:
                 main = _decode_main(encoded)
-                return seq, restore(main.counters, self._read_parts(main.parts)[STRUCTURE])
+                named = {part.name: part for part in main.parts}
+                counters, structure = self._read_parts([named[COUNTERS], named[STRUCTURE]])
+                return seq, restore(counters, structure)
             except UNFIT as error:
                 log.warning("snapshot passed over", tenant=str(self._tenant), seq=seq, error=str(error))
         return None
 
-    def _remember(self, main: Main, old: dict[bytes, bytes], folded: Folded) -> None:
+    def _remember(self, main: Main, folded: Folded) -> None:
         """What this snapshot used is stored, and can be used by the next."""
-        tokens: dict[str, object] = {STRUCTURE: None if folded.restructured else LOADED, OLD_KEYS: old}
-        levels = zip(main.levels, folded.seen.levels(), strict=False)
-        for number, ((_, left), (_, _, bits)) in enumerate(levels):
+        tokens: dict[str, object] = {STRUCTURE: None if folded.restructured else LOADED, COUNTERS: object()}
+        for number, ((_, left), (_, _, bits)) in enumerate(
+            zip(main.levels, folded.seen.levels(), strict=False)
+        ):
             # One that had room then has its bits stored as of then, also where it is full by now.
-            tokens[_level(number)] = bits if left <= 0 else old
+            tokens[_level(number)] = bits if left <= 0 else object()
+        self._forget()
         self._parts = {part.name: (tokens[part.name], part) for part in main.parts}
+        self._pieces, self._filtered = main.pieces, main.filtered
+        folded.seen.newest  # noqa: B018  (put in order here, and not when the first is charged)
 
     def _newest(self, upto: int) -> list[tuple[int, bytes]]:
         with reachable(), self._isolation.transaction(self._tenant) as db:
@@ -331,18 +483,18 @@ class Snapshots:
                 )
             ]
 
-    def _read_parts(self, parts: Sequence[Part]) -> dict[str, bytes]:
-        read: dict[str, bytes] = {}
+    def _read_named(self, main: Main) -> dict[str, bytes]:
+        read = self._read_parts(main.parts)
+        return {part.name: state for part, state in zip(main.parts, read, strict=True)}
+
+    def _read_parts(self, parts: Sequence[Part]) -> list[bytes]:
+        read: list[bytes] = []
         with reachable(), self._isolation.transaction(self._tenant) as db:
             for part in parts:
-                found = db.execute(
-                    "SELECT state FROM snapshots WHERE seq = %s AND part = %s",
-                    (part.seq, part.name),
-                    binary=True,
-                ).fetchone()
-                if found is None or sha256(found[0]).digest() != part.digest:
-                    raise Unusable(f"its part {_place(part)} is not there, or another")
-                read[part.name] = found[0]
+                state = b"".join(_read_row(db, part.seq, name) for name in part.row_names)
+                if sha256(state).digest() != part.digest:
+                    raise Unusable(f"its part {part.seq}/{part.name} is not there, or another")
+                read.append(state)
         return read
 
 
@@ -421,7 +573,24 @@ def collector_paused() -> Iterator[None]:
                 gc.enable()
 
 
+def _reached(db: Connection, at: Head) -> bool | None:
+    """Whether the log has come to there, by the writer of then; None: not yet."""
+    found = db.execute("SELECT seq, epoch FROM log_heads").fetchone()
+    if found is None or found[1] != at.epoch:
+        return False
+    return True if found[0] >= at.seq else None
+
+
+def _read_row(db: Connection, seq: int, name: str) -> bytes:
+    found = db.execute(
+        "SELECT state FROM snapshots WHERE seq = %s AND part = %s", (seq, name), binary=True
+    ).fetchone()
+    return found[0] if found is not None else b""
+
+
 def _add(db: Connection, seq: int, part: str, state: bytes, uses: list[str]) -> None:
+    """In place of what another version stored at this very seq, which is of no use to us."""
+    db.execute("DELETE FROM snapshots WHERE seq = %s AND part = %s", (seq, part))
     db.execute(
         "INSERT INTO snapshots (seq, part, reducer, state, uses) VALUES (%s, %s, %b, %b, %s)",
         (seq, part, REDUCER, state, uses),
@@ -442,33 +611,30 @@ def _drop_old(db: Connection) -> None:
     )
 
 
-def _place(part: Part) -> str:
-    return f"{part.seq}/{part.name}"
+def _places(part: Part) -> list[str]:
+    return [f"{part.seq}/{name}" for name in part.row_names]
 
 
 def _structure_of(taken: Taken) -> bytes | None:
     """None where the structure moved while it was read."""
+
+    def moved() -> bool:
+        return taken.of.restructured != taken.restructured
+
     try:
-        encoded = encode_structure(taken.of.state)
-    except RuntimeError:
+        encoded = encode_structure(taken.of.state, moved)
+    except (RuntimeError, Moved):
         # A dictionary that grows under our hands says so; what moved is known all the same.
-        if taken.of.restructured == taken.restructured:
+        if not moved():
             raise
         return None
-    return encoded if taken.of.restructured == taken.restructured else None
+    return None if moved() else encoded
 
 
 def _level(number: int) -> str:
     return f"keys-{number}"
 
 
-def _levels(main: Main, parts: dict[str, bytes]) -> list[tuple[int, int, bytes | bytearray]]:
-    return [
-        (size_bits, left, zlib.decompress(parts[_level(number)]) if left > 0 else parts[_level(number)])
-        for number, (size_bits, left) in enumerate(main.levels)
-    ]
-
-
 _encode = msgspec.msgpack.Encoder().encode
 _decode_main = msgspec.msgpack.Decoder(Main).decode
-_decode_keys = msgspec.msgpack.Decoder(dict[bytes, bytes]).decode
+_decode_entered = msgspec.msgpack.Decoder(list[Entered]).decode

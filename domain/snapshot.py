@@ -6,16 +6,15 @@ compiled rates and the index of identities, is built again.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any, get_args
+from typing import TypeVar, get_args
 
 import msgspec
 from msgspec import Raw, Struct
-from msgspec.structs import force_setattr
 
 from .brief import Charged
-from .bucket import NEVER, Family, Granted, Transferred
+from .bucket import Family, Granted, Transferred
 from .cap import CapReached, CapSet, count_drawn
 from .channels import ChannelsSet
 from .charging import CORPORATE, UsageCharged, UsageRejected, UsageSuspended
@@ -23,7 +22,9 @@ from .contract import ContractSigned, Ending, PeriodOpened
 from .gauge import Gauge, Told
 from .granting import GrantChanged, ToppedUp
 from .hierarchy import Identity, Member, NodeFrozen, Path
+from .kept_counters import KeptCounters, keep_counters, restore_counters
 from .kept_life import KeptLife, keep_life, restore_life
+from .kept_limits import KeptLimits, KeptMany, keep_limits, restore_limits, restore_many
 from .lateness import LateRuleSet
 from .limit import LimitSet, ThresholdCrossed
 from .notice import RecipientSet, Webhook
@@ -59,6 +60,8 @@ from .usage_type import UsageTypeDefined
 from .window import window_of
 from .writing_off import DismissalRuleSet
 
+One = TypeVar("One")
+
 BLOCK = 2_000
 """Members, or limits, encoded in one call: others get their turn in between."""
 NOBODY = -1
@@ -80,19 +83,19 @@ COUNTED = {
 
 
 class FamilyCounters(Struct, array_like=True):
-    """As in `Family`; of `mark` and `ceiling` only what is not `NEVER` is told."""
+    """As in `Family`."""
 
     usage_type: str
     period: str
     granted_total: int
     remaining_total: int
     consumed_total: int
-    remaining: list[int]
-    consumed: list[int]
-    reserved: list[int]
-    used: list[int]
-    mark: dict[int, int]
-    ceiling: dict[int, int]
+    remaining: KeptCounters
+    consumed: KeptCounters
+    reserved: KeptCounters
+    used: KeptCounters
+    mark: KeptCounters
+    ceiling: KeptCounters
     expired_total: int = 0
     rolled_total: int = 0
     rolled_in_total: int = 0
@@ -174,10 +177,6 @@ class KeptMember(Struct, array_like=True, gc=False):
     identities: tuple[Identity, ...]
 
 
-KeptLimits = tuple[str, int, list[LimitSet]]
-"""Usage type, ordinal, and what was set there, in order."""
-
-
 class Structure(Struct, array_like=True):
     signed: list[ContractSigned]
     tariffs: list[TariffPublished]
@@ -185,7 +184,8 @@ class Structure(Struct, array_like=True):
     members: list[bytes]
     """Blocks of `KeptMember`."""
     limits: list[bytes]
-    """Blocks of `KeptLimits`."""
+    """`KeptLimits`, each by itself."""
+    limits_many: list[KeptMany]
     life: KeptLife
     ends: dict[str, Ending] = {}
     types: list[UsageTypeDefined] = []
@@ -214,8 +214,8 @@ class Structure(Struct, array_like=True):
 _encode = msgspec.msgpack.Encoder().encode
 _decode_counters = msgspec.msgpack.Decoder(Counters).decode
 _decode_structure = msgspec.msgpack.Decoder(Structure).decode
+_decode_limits = msgspec.msgpack.Decoder(KeptLimits).decode
 _decode_members = msgspec.msgpack.Decoder(list[KeptMember]).decode
-_decode_limits = msgspec.msgpack.Decoder(list[KeptLimits]).decode
 
 
 class CountersCopy(Struct):
@@ -279,20 +279,36 @@ def encode_counters(copied: CountersCopy) -> bytes:
     )
 
 
-def encode_structure(tenant: Tenant) -> bytes:
-    """Members, contracts, tariffs and limits: right only if none of these changed meanwhile."""
+class Moved(Exception):
+    """The structure changed while it was read."""
+
+
+def encode_structure(tenant: Tenant, moved: Callable[[], bool] = lambda: False) -> bytes:
+    """Members, contracts, tariffs and limits: right only if none of these changed meanwhile.
+
+    Whether they did is asked between two blocks: of a million members none is read in vain for long.
+    """
+
+    def between() -> None:
+        if moved():
+            raise Moved
+
+    def blocks(told: Sequence[One]) -> Iterator[Sequence[One]]:
+        for first in range(0, len(told), BLOCK):
+            between()
+            yield told[first : first + BLOCK]
+
     ways: dict[Path, int] = {}
-    members, limits = tenant.hierarchy.members, list(_limits(tenant))
+    members = tenant.hierarchy.members
+    limits, limits_many = keep_limits(tenant.limits.by_type, between)
     made = [tariff.made for tariff in tenant.tariffs.versions]
     return _encode(
         Structure(
             tenant.contracts.signed,
             [one for one in made if isinstance(one, TariffPublished)],
-            members=[
-                _encode([_keep(member, ways) for member in members[first : first + BLOCK]])
-                for first in range(0, len(members), BLOCK)
-            ],
-            limits=[_encode(limits[first : first + BLOCK]) for first in range(0, len(limits), BLOCK)],
+            members=[_encode([_keep(member, ways) for member in block]) for block in blocks(members)],
+            limits=[*map(_encode, limits)],
+            limits_many=limits_many,
             ways=list(ways),
             life=keep_life(tenant),
             ends=tenant.contracts.ends,
@@ -344,16 +360,14 @@ def restore(counters: bytes, structure: bytes) -> Tenant:
         tenant.tariffs.apply(tariff)
     for withdrawn in kept.withdrawn:
         tenant.tariffs.apply(withdrawn)
-    for block in kept.limits:
-        for usage_type, ordinal, limits in _decode_limits(block):
-            tenant.limits.by_type.setdefault(usage_type, {})[ordinal] = limits
     tenant.notices.recipients = {one.recipient: one for one in kept.recipients}
     tenant.notices.webhooks = {one.id: one for one in kept.webhooks}
     for usage_type, all_fired in counted.fired.items():
         for period_name, ordinal, percent in all_fired:
             tenant.limits.fired[usage_type, period_name, ordinal] = percent
     _restore_members(tenant, kept.ways, chain.from_iterable(map(_decode_members, kept.members)))
-    _share_texts(tenant)
+    restore_limits(tenant.limits.by_type, map(_decode_limits, kept.limits), tenant.hierarchy.members)
+    restore_many(tenant.limits.by_type, kept.limits_many)
     restore_life(tenant, kept.life)
     _restore_allocation(tenant, kept)
     _restore_rules(tenant, kept, counted)
@@ -522,18 +536,6 @@ def _restore_members(tenant: Tenant, ways: list[Path], kept: Iterable[KeptMember
             member.parent = members[parent]
 
 
-def _share_texts(tenant: Tenant) -> None:
-    """Millions of limits say the same in a few words: told once, they need half the memory."""
-    members, known = tenant.hierarchy.members, dict[Any, Any]()
-    for by_ordinal in tenant.limits.by_type.values():
-        for ordinal, limits in by_ordinal.items():
-            for limit in limits:
-                force_setattr(limit, "node", members[ordinal].id)
-                for name in ("usage_type", "thresholds", "from_period", "window", "kind"):
-                    value = getattr(limit, name)
-                    force_setattr(limit, name, known.setdefault(value, value))
-
-
 def _keep_version(
     version: PolicySet | PolicyWithdrawn,
 ) -> tuple[PolicySet | None, PolicyWithdrawn | None]:
@@ -586,12 +588,6 @@ def _restore_rules(tenant: Tenant, kept: Structure, counted: Counters) -> None:
         limits.gauges.setdefault(one.usage_type, {}).setdefault(one.ordinal, {})[one.window] = gauge
 
 
-def _limits(tenant: Tenant) -> Iterator[KeptLimits]:
-    for usage_type, by_ordinal in list(tenant.limits.by_type.items()):
-        for ordinal, limits in list(by_ordinal.items()):
-            yield usage_type, ordinal, limits
-
-
 def _restore_allocation(tenant: Tenant, kept: Structure) -> None:
     events: list[Event] = [*kept.caps, *kept.frozen, *kept.templates, *kept.schedules, *kept.session_terms]
     for event in events:
@@ -628,7 +624,7 @@ def _copy_family(family: Family) -> Family:
 
 
 def _encode_family(family: Family) -> bytes:
-    lists = (family.remaining, family.consumed, family.reserved, family.used)
+    lists = (family.remaining, family.consumed, family.reserved, family.used, family.mark, family.ceiling)
     return _encode(
         [
             family.usage_type,
@@ -636,9 +632,7 @@ def _encode_family(family: Family) -> bytes:
             family.granted_total,
             family.remaining_total,
             family.consumed_total,
-            *(Raw(_encode(counters)) for counters in lists),
-            {ordinal: mark for ordinal, mark in enumerate(family.mark) if mark != NEVER},
-            {ordinal: ceiling for ordinal, ceiling in enumerate(family.ceiling) if ceiling != NEVER},
+            *map(keep_counters, lists),
             *(family.expired_total, family.rolled_total, family.rolled_in_total),
             *(family.rolled, family.agreed),
             *((caps.drawn, caps.ceiling, sorted(caps.told)) if (caps := family.caps) else ({}, {}, [])),
@@ -654,12 +648,8 @@ def _restore_family(kept: FamilyCounters) -> Family:
     family.expired_total, family.rolled_total = kept.expired_total, kept.rolled_total
     family.rolled_in_total, family.agreed = kept.rolled_in_total, kept.agreed
     family.rolled = kept.rolled
-    family.remaining, family.consumed = kept.remaining, kept.consumed
-    family.reserved, family.used = kept.reserved, kept.used
-    family.holders = {ordinal for ordinal, remaining in enumerate(kept.remaining) if remaining}
-    family.mark = [NEVER] * len(kept.used)
-    family.ceiling = [NEVER] * len(kept.used)
-    for counters, told in ((family.mark, kept.mark), (family.ceiling, kept.ceiling)):
-        for ordinal, value in told.items():
-            counters[ordinal] = value
+    family.remaining, family.consumed = restore_counters(kept.remaining), restore_counters(kept.consumed)
+    family.reserved, family.used = restore_counters(kept.reserved), restore_counters(kept.used)
+    family.mark, family.ceiling = restore_counters(kept.mark), restore_counters(kept.ceiling)
+    family.holders = {ordinal for ordinal, remaining in enumerate(family.remaining) if remaining}
     return family

@@ -58,6 +58,7 @@ class Sealer:
     def __init__(self, tenant: UUID, tenant_key: bytes, wrapped: dict[bytes, bytes] | None = None) -> None:
         self.tenant = tenant
         self._tenant_bytes = tenant.bytes
+        self._tenant_key = tenant_key
         self._wrapping = AESGCM(tenant_key)
         self._token_key = hmac.digest(tenant_key, b"allotment.token.1", sha256)
         digest_key = hmac.digest(tenant_key, b"allotment.digest.1", sha256)
@@ -89,7 +90,8 @@ class Sealer:
     @property
     def parts(self) -> tuple[Any, ...]:
         """What `digest`, `token` and `seal_lines` work with: for native code, which does the same."""
-        return self._keyed, self._tenant_bytes, self.token, self._key_for
+        keys = self._token_key, self._tenant_key, self._wrapped
+        return self._keyed, self._tenant_bytes, self.token, self._key_for, *keys
 
     def nonces(self, count: int) -> bytes:
         """So many of them, one after the other."""

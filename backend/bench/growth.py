@@ -11,6 +11,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -20,9 +21,11 @@ from msgspec import Struct
 
 from ...migrations.run import migrate
 from ...tenants.isolation import Isolation
-from ...tenants.sealing import RootKey
+from ...tenants.sealing import RootKey, load_sealer
+from ..deciding import Decider
 from ..embedded import embedded_servers
 from ..engine import Engine, wall_clock
+from ..snapshots import SnapshottedLog
 from ..tuning import tuned
 from .charge import IN_FLIGHT, Progress, charge_all, embedded_home
 from .workload import Shape, onboard, records, rss_bytes
@@ -36,7 +39,8 @@ GOALS = {"depth": 1.5, "devices": 1.6, "history": 1.1, "duplicates": 1.2}
 class Plan(Struct, frozen=True):
     """What is measured: the first of each is what the others are compared with."""
 
-    rounds: int = 5
+    rounds: int = 12
+    """Many, for a turn is short, and its ratio moves by a third on a busy machine."""
     records: int = 10_000
     """Charged in each turn."""
     batch: int = 500
@@ -60,6 +64,8 @@ class Size(Struct):
     postgres_us: list[float] = []
     state_bytes: float = 0.0
     """Of a device, as the process grew when it was taken on."""
+    cold_start_s: float = 0.0
+    """Of our processor time, from the snapshot that was written when it was left."""
 
 
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
@@ -97,9 +103,20 @@ async def _dimension(
                 await take_on(turns)
                 progress(f"{what}: {', '.join(f'{size.name:,}' for size in turns.sizes)}")
                 await turns.take()
-                return turns.sizes
+        progress(f"{what}: cold start")
+        for size in turns.sizes:
+            size.cold_start_s = await asyncio.to_thread(_cold_start, isolation, size.tenant)
+        return turns.sizes
     finally:
         isolation.close()
+
+
+def _cold_start(isolation: Isolation, tenant: UUID) -> float:
+    root = RootKey(bytes(32))
+    with ThreadPoolExecutor(1) as threads:
+        began = time.process_time()
+        Decider.load(SnapshottedLog(isolation, tenant, threads), lambda: load_sealer(isolation, root, tenant))
+        return time.process_time() - began
 
 
 async def _depths(turns: "_Turns") -> None:
@@ -224,6 +241,7 @@ def _told(size: Size, least: Size) -> dict[str, Any]:
         "ratio_min": round(min(ratios), 3),
         "ratio_max": round(max(ratios), 3),
         "bytes_per_device": round(size.state_bytes),
+        "cold_start_s": round(size.cold_start_s, 3),
     }
 
 

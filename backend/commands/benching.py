@@ -191,14 +191,25 @@ def growth(*, as_json: bool, **wanted: Any) -> None:
     if as_json:
         tell_json(figures)
         return
-    columns = ("what", "size", "us", "ours", "postgres", "ratio", "goal")
+    columns = ("what", "size", "us", "ours", "postgres", "ratio", "goal", "cold start s")
     rows = [
-        (what, f"{one['size']:,}", one["cpu_us"], one["ours_us"], one["postgres_us"], one["ratio"], goal)
+        (
+            *(
+                what,
+                f"{one['size']:,}",
+                one["cpu_us"],
+                one["ours_us"],
+                one["postgres_us"],
+                one["ratio"],
+                goal,
+            ),
+            one["cold_start_s"],
+        )
         for what, goal in figures["goals"].items()
         for one in figures[what]
     ]
     told = [tuple(map(str, row)) for row in rows]
-    say(table(columns, told, right=(1, 2, 3, 4, 5, 6)))
+    say(table(columns, told, right=(1, 2, 3, 4, 5, 6, 7)))
 
 
 @bench.command()

@@ -6,11 +6,14 @@
  *
  * Token and key of a line are kept in a table: two neighbouring cache lines in place of two dictionaries, and they
  * can be sent for. What it was asked for stays as it is as long as its sealer does: a subject's key never changes.
+ * A line that is not in it has its token made and its key unwrapped here, as `Sealer.token` and `_key_for` do: of
+ * a million devices most are not. Only a subject without a key is left to Python, which makes one.
  */
 #include "native.h"
 #include <string.h>
 
-enum { KEY_BYTES = 32, TAG_BYTES = 16, LINE_BYTES = 31, LINES_FIRST = 1 << 10, LINES_LAST = 1 << 17, GET_TAG = 0x10 };
+enum { KEY_BYTES = 32, TAG_BYTES = 16, LINE_BYTES = 31, LINES_FIRST = 1 << 10, LINES_LAST = 1 << 17 };
+enum { GET_TAG = 0x10, SET_TAG = 0x11, TOKEN_BYTES = 16, PAD_BYTES = 64, WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + TAG_BYTES };
 
 /* --- AES-GCM ------------------------------------------------------------------------------- */
 
@@ -20,6 +23,11 @@ static struct {
     int (*update)(void *, void *, int *, const void *, int);
     int (*final)(void *, void *, int *);
     int (*control)(void *, int, int, void *);
+    /* The same, to unwrap. */
+    void *opening;
+    int (*open_init)(void *, const void *, void *, const void *, const void *);
+    int (*open_update)(void *, void *, int *, const void *, int);
+    int (*open_final)(void *, void *, int *);
 } gcm;
 
 void sealing_start(void) {
@@ -36,6 +44,12 @@ void sealing_start(void) {
     gcm.context = make(); /* for as long as the process lives */
     if (gcm.context != NULL && gcm.init(gcm.context, cipher(), NULL, NULL, NULL) != 1)
         gcm.context = NULL;
+    *(void **)&gcm.open_init = libcrypto_find("EVP_DecryptInit_ex");
+    *(void **)&gcm.open_update = libcrypto_find("EVP_DecryptUpdate");
+    *(void **)&gcm.open_final = libcrypto_find("EVP_DecryptFinal_ex");
+    gcm.opening = gcm.open_init && gcm.open_update && gcm.open_final ? make() : NULL;
+    if (gcm.opening != NULL && gcm.open_init(gcm.opening, cipher(), NULL, NULL, NULL) != 1)
+        gcm.opening = NULL;
 }
 
 const char *sealing_by(void) { return gcm.context != NULL ? "libcrypto" : "cryptography"; }
@@ -75,18 +89,23 @@ typedef struct {
 
 typedef struct {
     PyObject_HEAD
-    PyObject *keyed, *tenant, *token_of, *key_of;
+    PyObject *keyed, *tenant, *token_of, *key_of, *wrapped;
+    unsigned char tenant_key[KEY_BYTES], inner[PAD_BYTES], outer[PAD_BYTES]; /* of the HMAC that makes tokens */
     Line *lines;
     size_t room, held;
 } Sealing;
 
 /* Keys are not left lying about in memory that others are given. */
+static void wipe(void *what, size_t size) {
+    volatile unsigned char *bytes = (volatile unsigned char *)what;
+    for (size_t place = 0; place < size; place++)
+        bytes[place] = 0;
+}
+
 static void forget(Line *lines, size_t room) {
-    volatile unsigned char *bytes = (volatile unsigned char *)lines;
     for (size_t place = 0; place < room; place++)
         Py_CLEAR(lines[place].token);
-    for (size_t place = 0; place < room * sizeof *lines; place++)
-        bytes[place] = 0;
+    wipe(lines, room * sizeof *lines);
 }
 
 static void sealing_dealloc(PyObject *object) {
@@ -98,6 +117,10 @@ static void sealing_dealloc(PyObject *object) {
     Py_XDECREF(with->tenant);
     Py_XDECREF(with->token_of);
     Py_XDECREF(with->key_of);
+    Py_XDECREF(with->wrapped);
+    wipe(with->tenant_key, sizeof with->tenant_key);
+    wipe(with->inner, sizeof with->inner);
+    wipe(with->outer, sizeof with->outer);
     PyObject_Free(object);
 }
 
@@ -171,6 +194,54 @@ static PyObject *ask(const Sealing *with, PyObject *line, unsigned char *key) {
     return token;
 }
 
+/* HMAC-SHA256 under the tenant's token key, cut to a token. */
+static int make_token(const Sealing *with, const char *text, size_t size, unsigned char *token) {
+    unsigned char inner[PAD_BYTES + LINE_BYTES], outer[PAD_BYTES + HASH_BYTES], made[HASH_BYTES];
+    memcpy(inner, with->inner, PAD_BYTES);
+    memcpy(inner + PAD_BYTES, text, size);
+    memcpy(outer, with->outer, PAD_BYTES);
+    if (sha256(inner, PAD_BYTES + size, outer + PAD_BYTES) != DONE || sha256(outer, sizeof outer, made) != DONE)
+        return FAILED;
+    memcpy(token, made, TOKEN_BYTES);
+    return DONE;
+}
+
+/* A subject's key out of what it is wrapped in; LEFT where that does not open. */
+static int unwrap(const Sealing *with, const unsigned char *token, const unsigned char *wrapped, unsigned char *key) {
+    unsigned char bound[TENANT_BYTES + TOKEN_BYTES], tag[TAG_BYTES], none[TAG_BYTES];
+    const unsigned char *text = wrapped + NONCE_BYTES;
+    int size = 0, rest = 0;
+    memcpy(bound, PyBytes_AS_STRING(with->tenant), TENANT_BYTES);
+    memcpy(bound + TENANT_BYTES, token, TOKEN_BYTES);
+    memcpy(tag, text + KEY_BYTES, TAG_BYTES);
+    return gcm.opening != NULL && gcm.open_init(gcm.opening, NULL, NULL, with->tenant_key, wrapped) == 1 &&
+                   gcm.open_update(gcm.opening, NULL, &size, bound, sizeof bound) == 1 &&
+                   gcm.open_update(gcm.opening, key, &size, text, KEY_BYTES) == 1 && size == KEY_BYTES &&
+                   gcm.control(gcm.opening, SET_TAG, TAG_BYTES, tag) == 1 &&
+                   gcm.open_final(gcm.opening, none, &rest) == 1 && rest == 0
+               ? DONE
+               : LEFT;
+}
+
+/* Its token, a new reference, and its key, of a line whose subject has one; LEFT where Python is to be asked. */
+static int find_key(const Sealing *with, const char *text, size_t size, PyObject **token, unsigned char *key) {
+    unsigned char made[TOKEN_BYTES];
+    if (gcm.opening == NULL || PyDict_GET_SIZE(with->wrapped) == 0)
+        return LEFT;
+    if (make_token(with, text, size, made) != DONE)
+        return FAILED;
+    PyObject *known = PyBytes_FromStringAndSize((const char *)made, TOKEN_BYTES);
+    PyObject *wrapped = known != NULL ? PyDict_GetItemWithError(with->wrapped, known) : NULL;
+    int done = PyErr_Occurred() ? FAILED : LEFT;
+    if (wrapped != NULL && PyBytes_CheckExact(wrapped) && PyBytes_GET_SIZE(wrapped) == WRAPPED_BYTES)
+        done = unwrap(with, made, (const unsigned char *)PyBytes_AS_STRING(wrapped), key);
+    if (done == DONE)
+        *token = known;
+    else
+        Py_XDECREF(known);
+    return done;
+}
+
 /* The token of a line, a new reference, and its key. */
 static PyObject *token_of(Sealing *with, PyObject *line, unsigned char *key) {
     Py_ssize_t size;
@@ -183,7 +254,10 @@ static PyObject *token_of(Sealing *with, PyObject *line, unsigned char *key) {
         memcpy(key, known->key, KEY_BYTES);
         return Py_NewRef(known->token);
     }
-    PyObject *token = ask(with, line, key);
+    PyObject *token = NULL;
+    int done = find_key(with, text, (size_t)size, &token, key);
+    if (done == LEFT)
+        token = ask(with, line, key);
     /* Only now: whoever was asked may have asked for others. */
     if (token == NULL || (2 * with->held >= with->room && make_room(with) != DONE)) {
         Py_XDECREF(token);
@@ -240,13 +314,25 @@ int sealing_apply(PyObject *sealing, One *one, Buffer *sealed, const Buffer *con
     return done;
 }
 
-/* sealing(keyed, tenant, token_of, key_of) -> Sealing: for one tenant, for as long as its sealer lives. */
+/* What HMAC hashes before a message, and before what came of that. */
+static void pad(Sealing *with, const char *key) {
+    for (int place = 0; place < PAD_BYTES; place++) {
+        unsigned char byte = place < KEY_BYTES ? (unsigned char)key[place] : 0;
+        with->inner[place] = byte ^ 0x36;
+        with->outer[place] = byte ^ 0x5c;
+    }
+}
+
+/* sealing(keyed, tenant, token_of, key_of, token_key, tenant_key, wrapped) -> Sealing
+ *
+ * For one tenant, for as long as its sealer lives. */
 PyObject *native_sealing(PyObject *self, PyObject *const *given, Py_ssize_t count) {
     (void)self;
-    if (check_arguments("oboo", given, count) != DONE)
+    if (check_arguments("oboobbd", given, count) != DONE)
         return NULL;
-    if (PyBytes_GET_SIZE(given[1]) != TENANT_BYTES) {
-        PyErr_SetString(PyExc_ValueError, "a tenant's id has 16 bytes");
+    if (PyBytes_GET_SIZE(given[1]) != TENANT_BYTES || PyBytes_GET_SIZE(given[4]) != KEY_BYTES ||
+        PyBytes_GET_SIZE(given[5]) != KEY_BYTES) {
+        PyErr_SetString(PyExc_ValueError, "a tenant's id has 16 bytes, its keys have 32");
         return NULL;
     }
     Sealing *made = PyObject_New(Sealing, &sealing_type);
@@ -256,6 +342,9 @@ PyObject *native_sealing(PyObject *self, PyObject *const *given, Py_ssize_t coun
     made->tenant = Py_NewRef(given[1]);
     made->token_of = Py_NewRef(given[2]);
     made->key_of = Py_NewRef(given[3]);
+    made->wrapped = Py_NewRef(given[6]);
+    pad(made, PyBytes_AS_STRING(given[4]));
+    memcpy(made->tenant_key, PyBytes_AS_STRING(given[5]), KEY_BYTES);
     made->lines = NULL;
     made->room = made->held = 0;
     return (PyObject *)made;

@@ -8,9 +8,9 @@ what it was written for: another form of a record or a charge, and nothing nativ
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from importlib import import_module
 from typing import Any, Protocol, cast
+from uuid import UUID
 
 import msgspec
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -20,9 +20,10 @@ from ...domain.events import SCHEMA
 from ...domain.member import Member
 from ...domain.tariff import CompiledRate
 from ...domain.usage import USAGE_TYPES, UsageRecord, pack_personal
+from ...tenants.sealing import Sealer
 from ..intake.gate import DIRECTIONS, MOMENT_MAX, MOMENT_MIN, QUANTITY_MAX, TEXT_MAX
 
-INTERFACE = 6
+INTERFACE = 7
 """Of the build that this can use: an older one that was left lying about is not."""
 
 Prepared = tuple[UsageRecord, bytes, bytes, bytes, bytes]
@@ -63,6 +64,9 @@ class Slices(Protocol):
         tenant: bytes,
         token_of: Callable[[str], bytes],
         key_of: Callable[[bytes], bytes],
+        token_key: bytes,
+        tenant_key: bytes,
+        wrapped: dict[bytes, bytes],
     ) -> Any: ...
     def charge(
         self,
@@ -232,15 +236,23 @@ def frame_of_charges() -> tuple[bytes, bytes, bytes] | None:
 
 
 def _seals_as_python(slices: Slices) -> bool:
-    """Whether a record is sealed as `Sealer` seals it; also where sealing is left to that."""
+    """Whether a record is sealed as `Sealer` seals it; also where sealing is left to that.
+
+    First its subject's key is made by the sealer, then it is unwrapped natively.
+    """
     record = UsageRecord("source", "record", "line", "data", 1, 5, "outbound", "counterpart")
-    tenant, nonce, secret, identity = bytes(16), bytes(range(12)), bytes(range(32)), bytes(range(14))
-    sealing = slices.sealing(blake2b(digest_size=8), tenant, str.encode, lambda token: secret)
-    ready = slices.prepare([record], [identity], set(), {}, {}, sealing, nonce)
-    one = ready[0] if ready is not None else None
-    if one is None:
-        return slices.SEALING != "libcrypto"
-    return one[4] == nonce + AESGCM(secret).encrypt(nonce, pack_personal(record), tenant + one[1])
+    sealer, nonce, identity = Sealer(UUID(int=1), bytes(range(32))), bytes(range(12)), bytes(range(14))
+    _, tenant, token_of, key_of, *_ = sealer.parts
+    for _ in range(2):
+        ready = slices.prepare([record], [identity], set(), {}, {}, slices.sealing(*sealer.parts), nonce)
+        one = ready[0] if ready is not None else None
+        if one is None:
+            return slices.SEALING != "libcrypto"
+        token = token_of(record.line)
+        sealed = AESGCM(key_of(token)).encrypt(nonce, pack_personal(record), tenant + one[1])
+        if one[3:] != (token, nonce + sealed):
+            return False
+    return True
 
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -165,7 +165,7 @@ def snapshot_at(store, seq: int) -> None:
     [
         "DELETE FROM snapshots",
         "DELETE FROM snapshots WHERE part = 'structure'",
-        "DELETE FROM snapshots WHERE part = 'old-keys'",
+        "DELETE FROM snapshots WHERE part = 'keys-held'",
     ],
 )
 def test_whatever_is_missing_of_snapshots_changes_nothing(damage, snapshotted):
@@ -274,9 +274,9 @@ def test_a_structure_that_moves_while_it_is_read_gives_no_snapshot(snapshotted, 
     decider = store.loaded()
     real = snapshots.encode_structure
 
-    def moving(state):
+    def moving(state, moved):
         decider.restructured += 1
-        return real(state)
+        return real(state, moved)
 
     monkeypatch.setattr(snapshots, "encode_structure", moving)
     assert decider.snapshots is not None
@@ -338,9 +338,10 @@ def test_many_keys_at_once_are_known_as_one_by_one(snapshotted):
 def test_an_idle_tenant_leaves_memory_and_comes_back(isolation):
     async def run() -> None:
         store = Store(isolation)
-        async with Engine(isolation, ROOT, clock=lambda: NOON, idle_seconds=0.05) as engine:
-            writer = await engine.writer(store.tenant)
+        async with store.opened() as writer:
             await furnish(writer)
+        async with Engine(isolation, ROOT, clock=lambda: NOON, idle_seconds=0.05) as engine:
+            await engine.writer(store.tenant)
             await in_time(gone(engine, store.tenant))
             assert statuses(await engine.charge(store.tenant, [call(1)], "m")) == ["charged"]
             assert statuses(await engine.charge(store.tenant, [call(1)], "m")) == ["duplicate"]

@@ -11,7 +11,7 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from ..projections import members
-from ..projections.chunk import FOLLOWED, Chunk, Ordinals
+from ..projections.chunk import FOLLOWED, Chunk, Ordinals, Ways
 from ..projections.consumption import calendar_of
 from ..projections.tables import BY_INDEX
 from ..projections.tally import tally
@@ -78,7 +78,7 @@ class Projector:
             start = min(held.values())
             due = [view for view in self._views if held[view.name] == start]
             end = self._end(start, held, upto)
-            told = self._next(db, read, start, end, ordinals.zone if ordinals else None)
+            told = self._next(db, read, start, end, ordinals)
             if told is not None:
                 if ordinals is None or ordinals.seq != start:
                     ordinals = _ordinals_at(db, start, held.get("members"))
@@ -95,23 +95,24 @@ class Projector:
         return min(held[view.name] if view not in due else told.last for view in self._views), True
 
     def _next(
-        self, db: Connection, told: Stretch | None, start: int, end: int, zone: ZoneInfo | None
+        self, db: Connection, told: Stretch | None, start: int, end: int, ordinals: Ordinals | None
     ) -> Stretch | None:
         """What was read ahead, if it is what comes next; the one after it is read from now on."""
+        zone, ways = (None, None) if ordinals is None else (ordinals.zone, ordinals.ways())
         if told is None or told.first != start + 1 or told.last > end:
-            told = read_stretch(db, start, end, self._limit, zone)
+            told = read_stretch(db, start, end, self._limit, zone, ways)
         if told is not None and told.last - start >= self._limit:
             self._limit = max(self._limit, min(2 * self._limit, CHUNK_MAX) if self._chunk == CHUNK else 0)
-            self._ahead = _reading.submit(self._fetch, told.last, self._limit, zone)
+            self._ahead = _reading.submit(self._fetch, told.last, self._limit, zone, ways)
         else:
             self._limit = self._chunk
         return told
 
-    def _fetch(self, after: int, limit: int, zone: ZoneInfo | None) -> Stretch | None:
+    def _fetch(self, after: int, limit: int, zone: ZoneInfo | None, ways: Ways | None) -> Stretch | None:
         """Read, and where the calendar is known added up: the database writes meanwhile."""
         with collector_paused():
             with self._isolation.transaction(self._tenant, "projector") as db:
-                read = read_stretch(db, after, after + limit, limit, zone)
+                read = read_stretch(db, after, after + limit, limit, zone, ways)
             if read is None or zone is None or not read.charges.events or read.counted is not None:
                 return read
             return read._replace(added_up=tally(read.charges.events, zone), copied=copied(read.charges))
@@ -140,7 +141,12 @@ def stands_at(db: Connection, seq: int) -> bool:
 
 
 def fold(
-    db: Connection, views: Sequence[View], told: Stretch, ordinals: Ordinals, *, may_copy: bool = False
+    db: Connection,
+    views: Sequence[View],
+    told: Stretch,
+    ordinals: Ordinals,
+    *,
+    may_copy: bool = False,
 ) -> None:
     """Rows are found `BY_INDEX`: set that before."""
     chunk = Chunk(

@@ -17,7 +17,7 @@ from ..domain.brief import Charge, Charged, ChargeInBrief, ChargeOfAnyType
 from ..domain.charging import UsageCharged
 from ..domain.events import SCHEMA, Envelope, Recorded, decode
 from ..domain.refusals import InvariantBroken
-from ..projections.chunk import NO_CHARGES, Charges
+from ..projections.chunk import NO_CHARGES, Charges, Ways
 from ..projections.counted import Counted
 from ..projections.tally import Tally
 from ..tenants.isolation import Connection
@@ -149,11 +149,17 @@ def chunk_of(rows: Sequence[Row]) -> Chunk | None:
 
 
 def read_stretch(
-    db: Connection, after: int, upto: int, limit: int, zone: ZoneInfo | None = None
+    db: Connection,
+    after: int,
+    upto: int,
+    limit: int,
+    zone: ZoneInfo | None = None,
+    ways: Ways | None = None,
 ) -> Stretch | None:
     """The next events of the tenant that the connection is bound to; None when there are none.
 
-    Where the calendar is known, plain charges are counted as they are read.
+    Where the calendar is known, plain charges are counted as they are read; where the hierarchy is, they
+    are held against it.
     """
     last = min(upto, after + limit)
     found = db.execute(_STRETCH, {"after": after, "last": last}, binary=True, prepare=False).fetchone()
@@ -167,7 +173,7 @@ def read_stretch(
     seqs = _seqs(after + 1, after + count, told)
     stored = Stored(states or b"", array("q", seqs).tobytes(), keys or b"", times or b"")
     readable = partial(_readable, states or b"", seqs)
-    added_up = counted(stored, zone, readable) if zone is not None and charged else None
+    added_up = counted(stored, zone, readable, ways) if zone is not None and charged else None
     charges = _decoded((stored.states,), charged) if added_up is None else None
     if added_up is None and charges is None:
         return _stretch_of_rows(db, after, last)

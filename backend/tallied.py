@@ -13,6 +13,7 @@ from ..domain.charging import CORPORATE
 from ..domain.days import Days
 from ..domain.events import SCHEMA
 from ..domain.usage import MONEY
+from ..projections.chunk import Ways
 from ..projections.counted import BLOCKS, DAYS, LINES, USED, Counted
 from ..projections.tables import COPY_HEADER, COPY_TRAILER, Packed
 from .native import using
@@ -29,16 +30,19 @@ class Stored(NamedTuple):
 
 
 def counted(
-    stored: Stored, zone: ZoneInfo, decode: Callable[[Sequence[bytes]], Sequence[Charge]]
+    stored: Stored,
+    zone: ZoneInfo,
+    decode: Callable[[Sequence[bytes]], Sequence[Charge]],
+    ways: Ways | None = None,
 ) -> tuple[Counted, bytes] | None:
     """What they come to in days of that calendar, and their rows of usage; None where Python is to do it."""
     native = using.reader()
     if native is None:
         return None
-    told = native.tally(*stored, SCHEMA, CORPORATE, MONEY, Days(zone).around)
+    told = native.tally(*stored, SCHEMA, CORPORATE, MONEY, Days(zone).around, ways.parents if ways else b"")
     if told is None:
         return None
-    rows, used, lines, days, blocks, sources, since, rest = told
+    rows, used, lines, days, blocks, sources, since, rest, standing = told
     added_up = Counted(
         zone,
         _packed(USED, used),
@@ -48,6 +52,7 @@ def counted(
         {(source, usage_type): figures for source, usage_type, *figures in sources},
         since,
         decode(rest) if rest else (),
+        ways.shape if ways is not None and standing else None,
     )
     return added_up, COPY_HEADER + rows + COPY_TRAILER
 

@@ -4,6 +4,7 @@ Events name members by id, views know them by ordinal: `Ordinals` knows both, as
 end. It is fed by the events themselves, so no view asks the database anything per event.
 """
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -30,13 +31,23 @@ FOLLOWED = (TenantOpened, NodeAdded, ResourceAdded, ResourceMoved, ResourceEnded
 WORLD = ZoneInfo("UTC")
 
 
+class Ways(NamedTuple):
+    """Every member's parent by its ordinal, as 4 bytes each, for whoever reads charges natively."""
+
+    shape: object
+    """Of the ordinals that it was taken from: another, once somebody has moved."""
+    parents: bytes
+
+
 class Ordinals:
     """Every member's ordinal by its id, and its parent's ordinal; `seq` is the last event told."""
 
     def __init__(self, seq: int = 0) -> None:
         self.seq = seq
         self.of: dict[str, int] = {}
-        self.parents: list[int] = []
+        self.parents = array("i")
+        self.shape = object()
+        """Stays the same until somebody moves."""
         self.nodes: set[int] = set()
         """All others are resources."""
         self.ended: dict[int, int] = {}
@@ -54,6 +65,9 @@ class Ordinals:
         self.parents.append(parent)
         if is_node:
             self.nodes.add(ordinal)
+
+    def ways(self) -> Ways:
+        return Ways(self.shape, self.parents.tobytes())
 
     def path(self, ordinal: int) -> list[int]:
         """From the root down to the member itself."""
@@ -97,7 +111,7 @@ class Ordinals:
                 self.moved_at = max(self.moved_at, since)
                 ordinal = self.of[member]
                 left, self.parents[ordinal] = self.parents[ordinal], self.of[node]
-                self._ways.clear()
+                self._turned()
                 self.ended.pop(ordinal, None)
                 return left
             case NodeClosed(node, successor, at) if successor:
@@ -112,6 +126,10 @@ class Ordinals:
     def _succeed(self, node: int, successor: int, at: int) -> None:
         for ordinal in self._heirs(node, at):
             self.parents[ordinal] = successor
+        self._turned()
+
+    def _turned(self) -> None:
+        self.shape = object()
         self._ways.clear()
 
     def _heirs(self, node: int, at: int) -> list[int]:
@@ -248,10 +266,14 @@ class Chunk:
     def _look_at_the_rest(self) -> None:
         """Charges that were counted are decoded only where one may have come another way up."""
         counted, seqs = self._counted, self.charges.seqs
-        if counted is not None and not self._looked.charges and counted.since > self.ordinals.moved_at:
+        if counted is not None and not self._looked.charges and self._all_stand(counted):
             self.elsewhere += elsewhere(counted.rest, self.ordinals)
         elif seqs:
             self._look(seqs[-1] + 1)
+
+    def _all_stand(self, counted: Counted) -> bool:
+        """Whether the counted ones came the ways that stand: they were looked at, or none has moved since."""
+        return counted.stood is self.ordinals.shape or counted.since > self.ordinals.moved_at
 
     def _look(self, before: int) -> Sequence[Charge]:
         """At the charges before a seq that were not looked at, as the hierarchy stands now."""

@@ -36,3 +36,5 @@ class Counted(NamedTuple):
     """When the earliest began; far away where there is none."""
     rest: Sequence[Charge]
     """Charges that are not plain: still to be counted one by one."""
+    stood: object = None
+    """The shape of the hierarchy (`chunk.Ways`) in which all that buckets paid for came as it stands."""

@@ -132,9 +132,9 @@ class Table:
         )
 
     def _unnest(self, names: Iterable[str]) -> str:
-        names = tuple(names)
-        arrays = ", ".join(f"%s::{self._carriers[name].sql}[]" for name in names)
-        return f"unnest({arrays}) AS added ({', '.join(names)})"
+        """Told row by row: as a function in FROM, each array would be kept as a table of its own first."""
+        rows = ", ".join(f"unnest(%s::{self._carriers[name].sql}[]) AS {name}" for name in names)
+        return f"(SELECT {rows}) AS added"
 
     def _arrays(self, columns: Mapping[str, Sequence[Any]]) -> list[bytes]:
         return [self._carriers[name].pack(column) for name, column in columns.items()]

@@ -184,6 +184,9 @@ typedef struct {
     Text corporate;
     int32_t money;
     int64_t schema;
+    const char *parents; /* of every member by its ordinal, as the hierarchy stands: 4 bytes each */
+    int64_t members;
+    int standing; /* whether all that buckets paid of came the way that stands */
 } Work;
 
 typedef struct {
@@ -323,6 +326,27 @@ static int64_t drawn_beside(const Charge *charge) {
     return sum;
 }
 
+enum { ROOT = -1 }; /* `projections/chunk.py`: the parent of who has none */
+
+static int32_t parent_of(const Work *work, int32_t ordinal) {
+    int32_t parent = ROOT;
+    if (ordinal >= 0 && ordinal < work->members)
+        memcpy(&parent, work->parents + sizeof parent * (size_t)ordinal, sizeof parent);
+    return parent;
+}
+
+/* Whether the way up is the one that its resource has now, to the root. */
+static int is_standing(const Work *work, const Charge *charge) {
+    Reader path = charge->path;
+    int32_t ordinal = 0, above = charge->ordinal;
+    for (uint64_t place = 0; place < charge->path_size; place++) {
+        if (!take_small(&path, &ordinal) || ordinal != above || ordinal < 0 || ordinal >= work->members)
+            return 0;
+        above = parent_of(work, ordinal);
+    }
+    return above == ROOT;
+}
+
 static int count_along(Work *work, const Charge *charge, int32_t type, int32_t period) {
     int64_t drawn = drawn_beside(charge);
     if (drawn < 0)
@@ -371,6 +395,8 @@ static int count(Work *work, const Charge *charge) {
         return FAILED;
     if (__builtin_sub_overflow(charge->billed, charge->overage, &allowed))
         return LEFT;
+    if (work->standing && charge->drawn_size > 0)
+        work->standing = is_standing(work, charge);
     int done = find_day(work, charge->started_at);
     if (done == DONE)
         done = count_along(work, charge, type, period);
@@ -568,8 +594,8 @@ static PyObject *told(Work *work, PyObject *left) {
     if (done)
         rows = PyBytes_FromStringAndSize((const char *)work->rows.data, (Py_ssize_t)work->rows.size);
     if (rows != NULL)
-        all = Py_BuildValue("OOOOOOLO", rows, parts[USED_SUMS], parts[LINE_SUMS], parts[DAY_SUMS], parts[PERIOD_SUMS],
-                            parts[SOURCE_SUMS], (long long)work->since, left);
+        all = Py_BuildValue("OOOOOOLOi", rows, parts[USED_SUMS], parts[LINE_SUMS], parts[DAY_SUMS], parts[PERIOD_SUMS],
+                            parts[SOURCE_SUMS], (long long)work->since, left, work->standing);
     for (int of = 0; of < ALL_SUMS; of++)
         Py_XDECREF(parts[of]);
     Py_XDECREF(rows);
@@ -632,13 +658,16 @@ static int begin(Work *work, PyObject *const *given, Py_ssize_t count_given) {
         return LEFT;
     work->money = number_of(&work->texts, (Text){(const unsigned char *)money, (size_t)size});
     work->around = given[7];
+    work->parents = PyBytes_AS_STRING(given[8]);
+    work->members = PyBytes_GET_SIZE(given[8]) / (Py_ssize_t)sizeof(int32_t);
+    work->standing = work->members > 0;
     work->since = INT64_MAX;
     return work->money < 0 ? FAILED : DONE;
 }
 
 PyObject *native_tally(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
     (void)self;
-    if (check_arguments("bbbbiooo", given, arguments) != DONE)
+    if (check_arguments("bbbbiooob", given, arguments) != DONE)
         return NULL;
     Work work = {0};
     Reader reader = {(const unsigned char *)PyBytes_AS_STRING(given[0]),

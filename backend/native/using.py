@@ -138,6 +138,7 @@ class Slices(Protocol):
         corporate: str,
         money: str,
         around: Callable[[int], tuple[int, int, int]],
+        parents: bytes,
     ) -> tuple[Any, ...] | None: ...
     def read_lines(
         self,

@@ -10,11 +10,12 @@ from members_listed import members_under
 from msgspec.structs import replace
 from patience import PATIENCE_SECONDS
 
-from allotment.backend import following, keeping_up, looking_back
+from allotment.backend import following, keeping_up, looking_back, reading_log
 from allotment.backend.deciding import command_key
 from allotment.backend.following import NewerView, Projector, catch_up
 from allotment.backend.keeping_up import Follower
 from allotment.backend.looking_back import dump_views, past, rebuild, rebuild_and_compare, seq_at
+from allotment.backend.native import using
 from allotment.domain.bucket import Allocate
 from allotment.domain.hierarchy import AddNode, MoveResource
 from allotment.domain.tenant import OpenTenant
@@ -118,6 +119,23 @@ def test_a_lost_connection_leaves_whole_chunks(made, monkeypatch):
         with pytest.raises(psycopg.OperationalError):
             projector.step()
     projector.catch_up()
+    assert rebuild_and_compare(made.isolation, made.tenant) == []
+
+
+def test_charges_that_came_the_way_that_stands_are_not_decoded_even_by_who_begins_anew(made, monkeypatch):
+    projector = Projector(made.isolation, made.tenant)
+    projector.catch_up(made.log.head().seq - 30)
+    decoded = []
+    usual = reading_log._readable
+    monkeypatch.setattr(reading_log, "_readable", lambda *about: decoded.append(about) or usual(*about))
+    # Whoever begins anew cannot know that nobody moved since the usage began.
+    anew = Projector(made.isolation, made.tenant, chunk=10)
+    anew.catch_up()
+    assert bool(decoded) == (using.reader() is None)
+    made.do(MoveResource("r1", "apac", made.now))
+    made.use("r1", "voice", 60)
+    made.commit()
+    anew.catch_up()
     assert rebuild_and_compare(made.isolation, made.tenant) == []
 
 

@@ -17,7 +17,7 @@ from allotment.backend.native import using
 from allotment.backend.reading_log import decode_charges
 from allotment.domain.charging import CORPORATE, UsageCharged
 from allotment.domain.events import SCHEMA, Envelope
-from allotment.projections.chunk import Charges
+from allotment.projections.chunk import ROOT, Charges, Ordinals
 from allotment.projections.tally import tally
 from allotment.projections.usages import BLOCK_BITS, copied
 
@@ -96,6 +96,37 @@ def assert_counted_alike(given_charges):
     plain = [one for one in given_charges if one.payer == CORPORATE and not one.credit]
     assert len(counted.rest) == len(given_charges) - len(plain)
     assert not plain or counted.since == min(one.started_at for one in plain)
+
+
+@needed
+@settings(max_examples=150, deadline=None, database=None)
+@given(
+    given_charges=st.lists(charges(), max_size=6),
+    parents=st.fixed_dictionaries({7: st.sampled_from([3, 5]), 3: st.sampled_from([1, 2])}),
+    members=st.sampled_from([8, 12]),
+)
+def test_charges_are_held_against_the_hierarchy_as_their_paths_would_be(given_charges, parents, members):
+    standing = hierarchy(parents, members)
+    told, _ = stored(given_charges)
+    counted, _ = tallied.counted(told, ZONE, decoded, standing.ways())
+    drawn = [one for one in given_charges if one.payer == CORPORATE and not one.credit and one.drawn]
+    stand = all(one.path[0] < members and standing.stands(one.path) for one in drawn)
+    assert counted.stood is (standing.shape if stand else None)
+
+
+@needed
+def test_nothing_is_known_of_ways_where_no_hierarchy_was_given():
+    counted, _ = tallied.counted(stored([])[0], ZONE, decoded)
+    assert counted.stood is None
+
+
+def hierarchy(parents, members):
+    """The one of `PATHS`, but for who stands below another."""
+    standing, usual = Ordinals(), {1: 0, 2: 0, 3: 1, 4: 1, 5: 2, 6: 2, 7: 3, 8: 3, 9: 4, 10: 5, 11: 0}
+    for ordinal in range(members):
+        parent = parents.get(ordinal, usual.get(ordinal, ROOT))
+        standing.enter(str(ordinal), ordinal, parent, is_node=ordinal < 7)
+    return standing
 
 
 def used_of(told):

@@ -56,7 +56,7 @@ def _begin(connection: Connection, group: "Group") -> None:
     try:
         connection.pgconn.send_query(_said(group).encode())
         results = connection.wait(generators.execute(connection.pgconn))
-        _check(results, connection)
+        check(results, connection)
     except psycopg.OperationalError as error:
         if connection.broken:
             raise NotSent(str(error)) from error
@@ -86,7 +86,7 @@ def _finish(connection: Connection, group: "Group") -> None:
     connection.wait(_ended(pgconn, trouble))
     group.sent = follows
     results = connection.wait(generators.fetch_many(pgconn))
-    _check(results, connection)
+    check(results, connection)
     if results[-1].command_status != b"COMMIT":
         raise psycopg.errors.InFailedSqlTransaction("PostgreSQL had given the transaction up")
 
@@ -97,7 +97,7 @@ def _ended(pgconn: pq.abc.PGconn, trouble: bytes | None) -> PQGen[None]:
     yield from generators.send(pgconn)
 
 
-def _check(results: list[pq.abc.PGresult], connection: Connection) -> None:
+def check(results: list[pq.abc.PGresult], connection: Connection) -> None:
     if not results:
         raise psycopg.OperationalError("the server said nothing")
     for result in results:

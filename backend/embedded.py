@@ -39,6 +39,8 @@ POSTGRES_OPTIONS = {
     "max_connections": "200",  # some workers' pools
     "shared_buffers": "1GB",  # taken as it is used; with less, who charges writes out others' pages
     "max_wal_size": "4GB",
+    # Kept to be used again: to make a new segment takes some 50 ms, and all who commit wait for it.
+    "min_wal_size": "1GB",
     "wal_compression": "off",
     "idle_in_transaction_session_timeout": "60s",
 }

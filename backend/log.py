@@ -5,12 +5,12 @@ end is where we saw it, or nothing of it is stored. So seq has no holes, commit 
 and a writer that lost its epoch appends nothing.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar, runtime_checkable
 from uuid import UUID
 
 import msgspec
@@ -26,8 +26,9 @@ from ..domain.events import Recorded, decode
 from ..domain.refusals import InvariantBroken
 from ..domain.session import PART, SessionEvent
 from ..tenants.isolation import Isolation, Role
-from . import appending, taking_over
+from . import appending, inserting, taking_over
 from .leaves import append_peaks, leaves_of
+from .sending import Sending
 
 READ_MAX = 10_000
 """Events fetched at a time."""
@@ -35,7 +36,6 @@ MICROSECONDS = "(extract(epoch FROM {}) * 1000000)::bigint"
 """A time of PostgreSQL's as we know it."""
 COLUMNS = f"seq, topic, state, {MICROSECONDS.format('recorded_at')}, command_key, leaf_hash"
 """Of `events`, as a `Row` has them."""
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Row(NamedTuple):
@@ -137,6 +137,13 @@ class Log(Protocol):
         ...
 
 
+@runtime_checkable
+class Sends(Protocol):
+    """A store that may be appended to from the event loop."""
+
+    def send(self, group: Group) -> "asyncio.Future[None] | None": ...
+
+
 class PostgresLog(PostgresApplicationRecorder):
     """The eventsourcing library's recorder for one tenant: originator = tenant, version = seq.
 
@@ -193,50 +200,33 @@ class PostgresLog(PostgresApplicationRecorder):
             self._append_on_one(group)
 
     def _append_on_one(self, group: Group) -> None:
-        with self.isolation.connection("appending") as connection:
-            try:
-                appending.append(connection, group)
-            except psycopg.DatabaseError as error:
-                if appending.is_fenced(error):
-                    raise Fenced(str(error)) from error
-                raise
+        with self.isolation.connection("appending") as connection, _fencing():
+            appending.append(connection, group)
 
     def _append_by_insert(self, group: Group) -> None:
-        """The same by a statement under the policy, where the server gives us no appender."""
-        with self.isolation.transaction(self.tenant) as connection:
-            taking_over.share(connection, self.tenant)
-            if group.subject_keys:
-                self._store_keys(connection, group.subject_keys)
-            self._insert(connection, group)
+        """Under the policy, where the server gives us no appender."""
+        with self.isolation.connection("app") as connection, _fencing():
+            inserting.append(connection, group)
 
-    def _insert(self, connection: Connection[Any], group: Group) -> None:
-        done = connection.execute(
-            _APPEND,
-            {
-                "tenant": self.tenant,
-                "epoch": group.epoch,
-                "seen": group.seen,
-                "last": group.last,
-                "peaks": proof.pack(group.peaks),
-                "recorded_at": _timestamp(group.recorded_at),
-                "topics": group.topics,
-                "states": group.states,
-                "keys": group.command_keys,
-                "leaves": group.leaves,
-            },
-            prepare=True,
-        )
-        if done.rowcount != len(group.states):
-            raise _fenced(group)
+    def send(self, group: Group) -> "asyncio.Future[None] | None":
+        """Append from the event loop; None, and nothing done, where no connection is at hand."""
+        at_hand = self.isolation.at_hand("appending")
+        if at_hand is None:
+            return None
+        stored = asyncio.get_running_loop().create_future()
 
-    def _store_keys(self, connection: Connection[Any], keys: dict[bytes, bytes]) -> None:
-        stored = connection.execute(
-            "INSERT INTO subject_keys (tenant_id, subject, wrapped) "
-            "SELECT %s, * FROM unnest(%b::bytea[], %b::bytea[]) ON CONFLICT DO NOTHING",
-            (self.tenant, list(keys), list(keys.values())),
-        )
-        if stored.rowcount != len(keys):
-            raise Fenced("another writer has made keys for the same subjects")
+        def settle(error: Exception | None) -> None:
+            if stored.done():
+                return
+            if error is None:
+                stored.set_result(None)
+            else:
+                stored.set_exception(_told(error))
+
+        sending = Sending(at_hand, group, settle)
+        stored.add_done_callback(lambda _: sending.abandon())
+        sending.start()
+        return stored
 
     def read(self, after: int = 0, limit: int = READ_MAX, upto: int | None = None) -> list[Row]:
         with reachable(), self.isolation.transaction(self.tenant, self.role) as connection:
@@ -438,21 +428,6 @@ ANSWER_EVENTS_MAX = 1_000
 """A command leads to one event and a few thresholds; this bounds the look."""
 
 
-_APPEND = """
-WITH head AS (
-    UPDATE log_heads SET seq = %(last)s, peaks = %(peaks)b
-    WHERE tenant_id = %(tenant)s AND epoch = %(epoch)s AND seq = %(seen)s
-    RETURNING seq
-)
-INSERT INTO events (tenant_id, seq, topic, state, recorded_at, command_key, leaf_hash)
-SELECT %(tenant)s, %(seen)s + added.place, added.topic, added.state, %(recorded_at)s,
-       added.command_key, added.leaf_hash
-FROM unnest(%(topics)b::text[], %(states)b::bytea[], %(keys)b::bytea[], %(leaves)b::bytea[])
-     WITH ORDINALITY AS added (topic, state, command_key, leaf_hash, place)
-WHERE EXISTS (SELECT FROM head)
-"""
-
-
 @contextmanager
 def reachable() -> Iterator[None]:
     """Trouble that passes; what is our own mistake (a bad statement, missing rights) stays an error."""
@@ -464,5 +439,21 @@ def reachable() -> Iterator[None]:
         raise LogUnavailable(str(error)) from error
 
 
-def _timestamp(microseconds: int) -> datetime:
-    return EPOCH + timedelta(microseconds=microseconds)
+@contextmanager
+def _fencing() -> Iterator[None]:
+    """Another writer's traces tell that the log is not ours any more."""
+    try:
+        yield
+    except psycopg.DatabaseError as error:
+        if appending.is_fenced(error):
+            raise Fenced(str(error)) from error
+        raise
+
+
+def _told(error: Exception) -> Exception:
+    """What went wrong, as it is told to whoever appends."""
+    try:
+        with reachable(), _fencing():
+            raise error
+    except Exception as told:  # noqa: BLE001  (it is handed on)
+        return told

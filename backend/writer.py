@@ -1,10 +1,11 @@
 """The one writer of a tenant's log: decide in memory, commit in groups, answer after the commit.
 
-The next group is decided while the last one is on its way to the disk; once the store has all of
-that, the next one may be sent too, and is stored after it or not at all. Nobody is told anything
-before the commit that their answer rests on: a refusal, too, may rest on an event that is not
-stored yet. A failed commit promises nothing: the state is read back from the log and everything
-unanswered is decided again; what had been stored after all is recognised by its key.
+The next group is decided while the last one is on its way to the disk, and sent before those of the
+last one are answered. A large one is sent sooner still, once the store has all of the last one, and
+is stored after it or not at all. Nobody is told anything before the commit that their answer rests
+on: a refusal, too, may rest on an event that is not stored yet. A failed commit promises nothing:
+the state is read back from the log and everything unanswered is decided again; what had been stored
+after all is recognised by its key.
 
 There are two lanes. Sessions, immediate events and commands go before bulk usage, which is cut
 into slices: whoever authorises waits for the slice at hand and the commit under way. Of each
@@ -39,7 +40,7 @@ from .deciding import (
 )
 from .intake.gate import checked
 from .lanes import Answered, Lane, Share
-from .log import Fenced, Group, Head, KeyStored, Log, LogUnavailable, NotHeld, answer_of
+from .log import Fenced, Group, Head, KeyStored, Log, LogUnavailable, NotHeld, Sends, answer_of
 from .native import using
 
 GROUP_MAX = 2_500
@@ -52,6 +53,10 @@ BESIDE_SECONDS = 0.25
 """How long after the last that came first bulk usage is still cut so small."""
 GROUP_BESIDE = 300
 """Events in one commit, about, while somebody authorises: a large one takes long, for nobody's good."""
+SEND_MAX = 300
+"""Events that the loop sends by itself: above that a COPY is cheaper, and a thread to say it."""
+SEND_BYTES_MAX = 1_000_000
+"""The same of their content: the loop has other things to do than to copy what is large."""
 SECOND_MIN = 300
 """Events that make a group worth sending while the one before is being committed."""
 LOOKING_SECONDS = 0.001
@@ -109,6 +114,7 @@ class Writer:
     ) -> None:
         self.tenant_id = tenant_id
         self.store = store
+        self._sends = store if isinstance(store, Sends) else None
         self._load_sealer = load_sealer
         self._clock = clock
         self._executor = executor
@@ -138,6 +144,7 @@ class Writer:
         self._failing_since: float | None = None
         self._failures_in_a_row = 0
         self._keys_stored_in_a_row = 0
+        self._was_full_slice = False
 
     async def start(self) -> None:
         await self._recover()
@@ -148,16 +155,21 @@ class Writer:
         self._closing = True
         while self._waiting and not self._halted:  # noqa: ASYNC110  (rare, and nobody else waits)
             await asyncio.sleep(0.005)
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await self._stop()
 
     async def abandon(self) -> None:
         """Stop at once: another worker has the tenant. Whoever waits is sent there."""
         self._closing = self._lost = True
+        await self._stop()
+
+    async def _stop(self) -> None:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        for flight in self._flying:
+            if flight.by_loop:
+                # Nobody is left to be told, and the loop may end: a thread comes to an end by itself.
+                flight.commit.cancel()
 
     @property
     def state(self) -> Tenant:
@@ -296,12 +308,25 @@ class Writer:
             await self._decide_slice()
         if self._may_take_off():
             self._take_off()
-        elif self._is_full() and self._is_being_sent():
-            await asyncio.wait([self._flying[0].commit], timeout=LOOKING_SECONDS)
-        elif self._is_full() or not self._has_more() or self._is_awaited():
-            await self._land()
+        elif self._flying[0].commit.done() and not self._has_bulk():
+            await self._land(then_next=True)
+        elif self._is_full():
+            timeout = LOOKING_SECONDS if self._is_being_sent() else None
+            await asyncio.wait([self._flying[0].commit], timeout=timeout)
+        elif not self._has_more():
+            await self._wait_for_more()
             return
         await asyncio.sleep(0)
+
+    def _has_bulk(self) -> bool:
+        """Whether so much waits that it is worth filling the group before the disk gets its next one."""
+        return self._was_full_slice and self._has_more() and not self._is_full() and not self._first_waiting
+
+    async def _wait_for_more(self) -> None:
+        """Wait for a commit, or for somebody to decide about meanwhile."""
+        if not self._flying[0].commit.done():
+            self._wake.clear()
+            await self._wake.wait()
 
     def _may_take_off(self) -> bool:
         """Whether nothing is in the way; a second group goes when the first is only waited for."""
@@ -319,10 +344,6 @@ class Writer:
         """Whether a second group might go before what became of the first is known."""
         flight = self._flying[0]
         return len(self._flying) == 1 and not (flight.opened.group.sent or flight.commit.done())
-
-    def _is_awaited(self) -> bool:
-        """Whether a commit is done while somebody authorises: bulk usage alone would fill its group first."""
-        return self._first_waiting > 0 and self._flying[0].commit.done()
 
     def _has_more(self) -> bool:
         return bool(self._first or self._inbox or self._again)
@@ -366,6 +387,7 @@ class Writer:
             at += share.size
         self._open.shares += taken
         self._in_hand = []
+        self._was_full_slice = len(slice.items) >= SLICE_MAX
 
     async def _look_up(self, decider: Decider, slice: Slice) -> bool:
         """Know what may have been seen long ago; False when the log does not answer."""
@@ -417,12 +439,32 @@ class Writer:
         decider.head = Head(group.last, group.epoch, group.peaks)
         group.follows = self._flying[-1].stored if self._flying else None
         stored: Future[bool] = Future()
-        commit = self._in_thread(lambda: _append(store, group, stored))
-        commit.add_done_callback(_heard)
-        self._flying.append(_Flight(opened, commit, stored))
+        sent = self._send(group, stored)
+        commit = sent or self._in_thread(lambda: _append(store, group, stored))
+        commit.add_done_callback(self._hear)
+        self._flying.append(_Flight(opened, commit, stored, by_loop=sent is not None))
 
-    async def _land(self) -> None:
-        """Wait for the oldest commit. Where it failed, none behind it was stored either."""
+    def _send(self, group: Group, stored: Future[bool]) -> asyncio.Future[None] | None:
+        """A small group, by the loop itself, where the store knows how and nothing is on its way."""
+        if self._sends is None or self._flying or not _is_small(group):
+            return None
+        commit = self._sends.send(group)
+        if commit is not None:
+            commit.add_done_callback(lambda commit: stored.set_result(_went_well(commit)))
+        return commit
+
+    def _hear(self, commit: asyncio.Future[None]) -> None:
+        """What became of a commit is known to whom it concerns: where nobody asks, that is no mistake."""
+        if not commit.cancelled():
+            commit.exception()
+        self._wake.set()
+
+    async def _land(self, *, then_next: bool = False) -> None:
+        """Wait for the oldest commit. Where it failed, none behind it was stored either.
+
+        `then_next`: what was decided meanwhile is sent before those who waited are answered: the
+        disk has nothing to do as long.
+        """
         flight = self._flying[0]
         try:
             await flight.commit
@@ -438,7 +480,11 @@ class Writer:
             return
         self._flying.popleft()
         self._failing_since, self._failures_in_a_row, self._keys_stored_in_a_row = None, 0, 0
-        self._resolve(flight.opened)
+        try:
+            if then_next and self._open is not None and self._open.group.states and self._may_take_off():
+                self._take_off()
+        finally:
+            self._resolve(flight.opened)
         self._tell(flight.opened.group)
 
     def _tell(self, group: Group) -> None:
@@ -544,6 +590,8 @@ class _Flight(NamedTuple):
     commit: asyncio.Future[None]
     stored: Future[bool]
     """Whether it was, for the group that follows it: known in the thread that commits, before the loop."""
+    by_loop: bool
+    """Sent by the event loop itself, not by a thread."""
 
 
 def _append(store: Log, group: Group, stored: Future[bool]) -> None:
@@ -555,7 +603,9 @@ def _append(store: Log, group: Group, stored: Future[bool]) -> None:
     stored.set_result(True)
 
 
-def _heard(commit: asyncio.Future[None]) -> None:
-    """What became of a commit is known to whom it concerns: where nobody asks, that is no mistake."""
-    if not commit.cancelled():
-        commit.exception()
+def _is_small(group: Group) -> bool:
+    return len(group.states) <= SEND_MAX and sum(map(len, group.states)) <= SEND_BYTES_MAX
+
+
+def _went_well(commit: asyncio.Future[None]) -> bool:
+    return not commit.cancelled() and commit.exception() is None

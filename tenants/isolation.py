@@ -7,17 +7,18 @@ Every wait has a bound: PostgreSQL's own for statements, locks and transactions 
 that are gone, and ours for connections on which nobody answers (silence.py).
 """
 
+import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from time import monotonic
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 from uuid import UUID
 
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.rows import TupleRow
-from psycopg_pool import ConnectionPool
+from psycopg_pool import ConnectionPool, PoolClosed, PoolTimeout
 
 from .silence import (
     APPEND_SECONDS_MAX,
@@ -57,6 +58,18 @@ NETWORK: dict[str, Any] = {
 }
 """How soon TCP tells us that the server's machine is gone; what the address itself says counts more."""
 SMALL_POOLS: dict[Pool, int] = {"placement": 4, "appending": 8}
+AT_HAND_SECONDS = 0.001
+"""Waited at most for a connection that was at rest just now."""
+
+
+class AtHand(NamedTuple):
+    """A connection that was taken without waiting for one, and where it goes back."""
+
+    connection: BoundedConnection
+    pool: "ConnectionPool[BoundedConnection]"
+
+    def give_back(self) -> None:
+        self.pool.putconn(self.connection)
 
 
 class Isolation:
@@ -112,6 +125,21 @@ class Isolation:
     def connection(self, role: Pool) -> Iterator[Connection]:
         with self._pool(role).connection() as connection:
             yield connection
+
+    def at_hand(self, role: Pool) -> AtHand | None:
+        """A connection at rest, for an event loop that may not wait; None where there is none that lives."""
+        pool = self._pools.get(role)
+        if pool is None or not pool.get_stats()["pool_available"]:
+            return None
+        try:
+            taken = AtHand(pool.getconn(AT_HAND_SECONDS), pool)
+        except (PoolTimeout, PoolClosed):
+            return None
+        if _says_something(taken.connection):
+            taken.connection.close()
+            taken.give_back()
+            return None
+        return taken
 
     def drop_dead(self, role: Pool) -> None:
         """Open every connection at rest anew: one was dead, and they may have been cut all at once."""
@@ -216,6 +244,13 @@ def _settings_to_ask(database_url: str) -> dict[str, Any]:
 def bind(connection: Connection, tenant: UUID) -> None:
     """Begin a transaction bound to a tenant, in one round trip."""
     connection.execute(f"BEGIN; SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)", prepare=False)
+
+
+def _says_something(connection: Connection) -> bool:
+    """Whether the server spoke unasked, as it does for the last time when it ends a session."""
+    listening = select.poll()
+    listening.register(connection.fileno(), select.POLLIN)
+    return bool(listening.poll(0))
 
 
 def _roll_back(connection: Connection) -> None:

@@ -33,7 +33,7 @@ from ..native import using
 from ..offspring import projector_process
 from ..snapshots import SnapshottedLog
 from ..tuning import tuned
-from . import authorising, baselines, fronts, lags, moves, runner
+from . import authorising, baselines, fronts, lags, moves, runner, stocking
 from .open_loop import acknowledgements_ms
 from .workload import ACTOR, Shape, onboard, records, rss_bytes
 
@@ -119,6 +119,8 @@ async def _rounds(plan: Plan, servers: Servers, progress: Progress) -> dict[str,
             if plan.history:
                 progress(f"writing {plan.history:,} events of history")
                 await _history(engine, tenants[0], plan)
+            every_round = 5 * plan.records + ACK_RECORDS_PER_S * ACK_SECONDS
+            await asyncio.to_thread(stocking.stock, database_url, plan.rounds * every_round)
             gc.collect()
             gc.freeze()
             for number in range(1, plan.rounds + 1):

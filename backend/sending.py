@@ -13,7 +13,6 @@ from psycopg.abc import PQGen
 from psycopg.waiting import Ready, Wait
 
 from ..tenants.isolation import AtHand
-from ..tenants.silence import SILENT_SECONDS
 from .inserting import conversation
 
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ class Sending:
         self._ended = False
         self._in_thread = False
         self._waits_for = Wait.R
-        self._silence = self._loop.call_later(SILENT_SECONDS, self._hand_over)
+        self._silence = self._loop.call_later(at_hand.connection.patience.silent_seconds, self._hand_over)
 
     def start(self) -> None:
         self._loop.add_reader(self._socket, self._go_on, Ready.R)

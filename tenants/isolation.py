@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
 from time import monotonic
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 import psycopg
@@ -43,8 +43,8 @@ POOL_MAX = 14
 """Per role. Readers take at most 10 of them (web/request_context.py), so that commits find one."""
 POOL_SECONDS_MAX = 15
 """How long a connection is waited for; and how long opening one is tried before it is begun anew."""
+USUAL_PATIENCE = Patience()
 PATIENCE: dict[Pool, Patience] = {
-    **dict.fromkeys(get_args(Role), Patience()),
     "appending": Patience(SILENT_SECONDS, APPEND_SECONDS_MAX),
     "placement": Patience(LEASE_SILENT_SECONDS),
 }
@@ -179,7 +179,7 @@ class Isolation:
 
     def _prepare(self, role: Pool) -> Callable[[BoundedConnection], None]:
         def prepare(connection: BoundedConnection) -> None:
-            connection.patience = PATIENCE[role]
+            connection.patience = PATIENCE.get(role, USUAL_PATIENCE)
             connection.asking = self._asking
             connection.on_silence = self._distrust
             connection.opened_at = monotonic()

@@ -31,6 +31,8 @@ from .charge import IN_FLIGHT, Progress, charge_all, embedded_home
 from .workload import Shape, onboard, records, rss_bytes
 
 HISTORY_AT_ONCE = 50_000
+HISTORY_US = 28 * 86_400_000_000
+"""Over so long the usage of a history is spread."""
 TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 GOALS = {"depth": 1.5, "devices": 1.6, "history": 1.1, "duplicates": 1.2}
 """At most so many times the cost of the smallest."""
@@ -165,10 +167,11 @@ class _Turns:
         return size
 
     async def grow(self, size: Size, events: int) -> None:
-        """Charge until the log has so many."""
+        """Charge until the log has so many: usage of the weeks before, day after day."""
         writer = await self._engine.writer(size.tenant)
         while writer.seq < events:
-            await self._charge(size, min(HISTORY_AT_ONCE, events - writer.seq))
+            ago = HISTORY_US * (events - writer.seq) // events
+            await self._charge(size, min(HISTORY_AT_ONCE, events - writer.seq), ago)
 
     async def take(self) -> None:
         """By turns, each time beginning with another: none is always the first."""
@@ -195,12 +198,12 @@ class _Turns:
         again = len(given) * size.duplicates // 100
         return [*given, *given[: again // 2], *self._charged[size.tenant][: again - again // 2]]
 
-    def _new(self, size: Size, count: int) -> list[Any]:
+    def _new(self, size: Size, count: int, ago_us: int = 0) -> list[Any]:
         self._seed += 1
-        return records(size.shape, count, wall_clock(), self._seed)
+        return records(size.shape, count, wall_clock() - ago_us, self._seed)
 
-    async def _charge(self, size: Size, count: int) -> list[Any]:
-        given = self._new(size, count)
+    async def _charge(self, size: Size, count: int, ago_us: int = 0) -> list[Any]:
+        given = self._new(size, count, ago_us)
         await charge_all(self._engine, size.tenant, given, self.plan.batch, [], IN_FLIGHT)
         return given
 

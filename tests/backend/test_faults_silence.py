@@ -59,7 +59,8 @@ def through(proxy):
 @pytest.fixture
 def impatient(monkeypatch):
     """The same as in earnest, sooner."""
-    monkeypatch.setattr(isolating, "PATIENCE", dict.fromkeys(isolating.PATIENCE, Patience(0.6, 20)))
+    monkeypatch.setattr(isolating, "USUAL_PATIENCE", Patience(0.6, 20))
+    monkeypatch.setattr(isolating, "PATIENCE", {})
     monkeypatch.setattr(silences, "GRACE_SECONDS", 0.4)
     monkeypatch.setattr(taking_over, "HELD_MS_MAX", 300)
     monkeypatch.setattr(isolating, "IDLE_IN_TRANSACTION_TIMEOUT_MS", 500)

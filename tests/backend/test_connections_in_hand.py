@@ -7,8 +7,8 @@ So everything works with a single connection for each role.
 import pytest
 from backend.faults.scene import charged_ids, verified
 from fixtures_loop import in_a_loop
-from fixtures_notices import until
 from fixtures_writer import ROOT, call, furnish, statuses
+from patience import until_there
 
 from allotment.backend.engine import Engine
 from allotment.backend.following import catch_up
@@ -32,7 +32,7 @@ async def test_notices_are_sent_with_one_connection(narrow, told, notifying, rec
     told.recipient("manager@acme.example")
     told.cross()
     async with notifying(via=narrow, smtp=letters.server):
-        await until(lambda: len(receiver.came) == 1 and len(letters.came) == 1)
+        await until_there(lambda: len(receiver.came) == 1 and len(letters.came) == 1)
     assert matching.state_now(narrow, told.tenant).notices.webhooks
 
 

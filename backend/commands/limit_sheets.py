@@ -3,16 +3,18 @@
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
+from zoneinfo import ZoneInfo
 
 import rich_click as click
 from click.exceptions import Exit
 
+from ...domain.contract import name_of
 from ...domain.limit import SetAnyLimit
 from ...domain.limit_sheet import COLUMNS, as_set, limits_of, row_of, together
 from ...domain.refusals import Refused
 from ...domain.sheet import rows_of
 from ...projections import members, rules
-from ...projections.balances import periods
+from ...projections.balances import period_at
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..deciding import Answer
 from ..engine import wall_clock
@@ -107,8 +109,8 @@ def limits_in_force(
     with product.isolation.snapshot(entry.tenant_id) as db:
         listed = members.tree(db, node or None, None, resources=True)
         names = {member.ordinal: member.id for member in listed}
-        opened = [one.period for one in periods(db) if one.starts_at <= now < one.ends_at]
-        period = opened[-1] if opened else ""
+        # Before the first usage no period is open; what was set holds all the same.
+        period = period_at(db, now) or name_of(now, ZoneInfo(entry.time_zone))
         found = rules.limits_at(db, [*names], period, now, rules.used_in(db, [*names], period))
     if node and not names:
         raise InputError(f"{entry.slug} has no node {node!r}")

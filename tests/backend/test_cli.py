@@ -794,6 +794,25 @@ def test_a_sheet_of_limits_goes_in_whole_and_comes_out_again(allotment, tmp_path
     assert allotment("limit", "export", "--tenant", acme).stdout == out
 
 
+def test_limits_of_an_enterprise_that_has_used_nothing_yet_are_told(allotment, tmp_path):
+    slug, plan = f"new-{uuid4().hex[:8]}", tmp_path / "plan.json"
+    definition = {
+        "nodes": [{"id": "acme", "kind": "enterprise"}],
+        "contracts": [{"id": "frame", "starts_on": "2026-01-01", "grants": {"voice": 36_000}}],
+    }
+    plan.write_text(json.dumps(definition), encoding="utf-8")
+    about = ("--name", "New", "--time-zone", "Europe/London", "--currency", "GBP", "--file", str(plan))
+    allotment.json("tenant", "create", slug, *about)
+    sheet = "node,usage_type,quantity,window\nacme,voice,1 h,day\nacme,voice,10 h,\n"
+    allotment.json("limit", "import", "-", "--tenant", slug, stdin=sheet)
+    rows = allotment("limit", "export", "--tenant", slug).stdout.splitlines()[1:]
+    assert [row.split(",")[:4] for row in rows] == [
+        ["acme", "voice", "3600", "day"],
+        ["acme", "voice", "36000", "period"],
+    ]
+    assert len(allotment.json("limit", "list", "--tenant", slug)) == 2
+
+
 def test_an_inventory_is_exported_edited_and_imported_whole_or_not_at_all(allotment, acme, tmp_path):
     file = tmp_path / "inventory.csv"
     exported = allotment("inventory", "export", str(file), "--tenant", acme)

@@ -14,7 +14,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ from uuid import UUID
 
 import psycopg
 from fixtures_writer import ROOT, Store, call, furnish, statuses
+from patience import PATIENCE_SECONDS
 
 from allotment.backend import supervision
 from allotment.backend.embedded import embedded_servers
 from allotment.backend.engine import Engine
-from allotment.backend.log import PostgresLog
+from allotment.backend.log import LogUnavailable, PostgresLog
 from allotment.backend.verifying import verify
 from allotment.migrations.run import migrate
 from allotment.tenants.isolation import Isolation
@@ -184,7 +185,7 @@ def judge(url: str, tenant: UUID, acknowledged: list[str], *, again: bool = True
     assert acknowledged
     isolation = Isolation(url)
     try:
-        stored = charged_ids(isolation, tenant)
+        stored = _once_it_answers(lambda: charged_ids(isolation, tenant))
         assert len(stored) == len(set(stored)), "charged twice"
         assert set(acknowledged) <= set(stored), "acknowledged and lost"
         verified(isolation, tenant)
@@ -192,6 +193,17 @@ def judge(url: str, tenant: UUID, acknowledged: list[str], *, again: bool = True
             _sent_again_changes_nothing(isolation, tenant, stored)
     finally:
         isolation.close()
+
+
+def _once_it_answers(ask: Callable[[], list[str]]) -> list[str]:
+    """A server of which a session was killed a moment ago ends all the others, and begins anew."""
+    latest = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            return ask()
+        except LogUnavailable:
+            assert time.monotonic() < latest
+            time.sleep(0.05)
 
 
 def charged_ids(isolation: Isolation, tenant: UUID) -> list[str]:

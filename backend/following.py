@@ -141,12 +141,7 @@ def stands_at(db: Connection, seq: int) -> bool:
 
 
 def fold(
-    db: Connection,
-    views: Sequence[View],
-    told: Stretch,
-    ordinals: Ordinals,
-    *,
-    may_copy: bool = False,
+    db: Connection, views: Sequence[View], told: Stretch, ordinals: Ordinals, *, may_copy: bool = False
 ) -> None:
     """Rows are found `BY_INDEX`: set that before."""
     chunk = Chunk(

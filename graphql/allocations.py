@@ -16,7 +16,7 @@ from ..domain.freeze import FreezeNode, ThawNode
 from ..domain.refusals import Refused
 from ..domain.running import Line, members_of
 from ..domain.schedule import AllocationScheduled, CancelSchedule, ScheduleAllocation
-from ..domain.sheet import check, lines_of
+from ..domain.sheet import lines_of
 from ..domain.template import ApplyTemplate, DefineTemplate, Rule
 from ..domain.usage import MONEY
 from ..projections import allocations as views
@@ -36,7 +36,7 @@ from .asking import (
     reach_of,
     usage_types_of,
 )
-from .changing import DryRun, change, changed, seqs_of
+from .changing import DryRun, change, changed, check_reach_of_lines, seqs_of
 from .context import Answer, Context, Info
 from .hierarchy import DEPTH_USUAL, MEMBERS_MAX, UNITS, Member
 from .problems import (
@@ -313,7 +313,7 @@ async def bulk_transfer(info: Info, input: BulkTransferInput) -> AllocationPaylo
     try:
         require(context.principal, "allocate")
         lines = _bulk_lines(input)
-        _check_reach(lines, await reach_of(context))
+        check_reach_of_lines(await reach_of(context), map(members_of, lines))
     except (Refused, NotPermittedHere) as refusal:
         return problem_of(refusal)
     return await _do(context, input, "allocate", TransferMany(lines, input.note), {}, None)
@@ -325,22 +325,12 @@ def _bulk_lines(input: BulkTransferInput) -> tuple[Line, ...]:
     return tuple(_line(line, input.period or "") for line in input.lines or ())
 
 
-def _check_reach(lines: Sequence[Line], reach: Reach) -> None:
-    """Of many lines each is told by itself; who is out of reach does not exist."""
-    bad = [
-        {"line": number, "code": "unknown_node", "facts": {"node": ident}}
-        for number, line in enumerate(lines, 1)
-        if (ident := next((one for one in members_of(line) if not reach.sees_id(one)), None)) is not None
-    ]
-    check(bad)
-
-
 async def schedule_allocation(info: Info, input: ScheduleAllocationInput) -> SettingPayload:
     context = info.context
     lines = tuple(_line(line, "") for line in input.lines)
     try:
         require(context.principal, "allocate")
-        _check_reach(lines, await reach_of(context))
+        check_reach_of_lines(await reach_of(context), map(members_of, lines))
     except (Refused, NotPermittedHere) as refusal:
         return problem_of(refusal)
     every: Any = input.every.value if input.every else "once"

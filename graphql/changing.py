@@ -11,13 +11,23 @@ import strawberry
 from msgspec.structs import replace
 
 from ..domain.refusals import Refused
+from ..domain.sheet import check
 from ..domain.tenant import Command, Event
 from ..tenants.access import NotPermitted, Verb, require
 from ..tenants.lines import Unsealed
 from .asking import Looking, Reach, reach_of
 from .context import Answer, Context, TryAgain
 from .hierarchy import Member, Wanted, read_tree
-from .problems import InvalidInput, ProblemType, UnknownNode
+from .problems import (
+    BadLines,
+    Frozen,
+    InsufficientAllowance,
+    InvalidInput,
+    OverCommitted,
+    ProblemType,
+    UnknownNode,
+    UsualProblem,
+)
 from .refusals import invalid, problem_of, unknown_node
 from .scalars import Json, Seq
 from .telling import Teller
@@ -90,6 +100,23 @@ async def carried_out(
     except Refused as refusal:
         raise Refused(refusal.code, **_within(reach, refusal.code, refusal.facts)) from None
     return DryRun(events=await foreseen(context, reach, answer)) if answer.dry else answer
+
+
+def check_reach_of_lines(reach: Reach, named: Iterable[Sequence[str]]) -> None:
+    """Of many lines, with whom each is about: each is told by itself; who is out of reach does not exist."""
+    check(
+        [
+            {"line": number, "code": "unknown_node", "facts": {"node": ident}}
+            for number, idents in enumerate(named, 1)
+            if (ident := next((one for one in idents if not reach.sees_id(one)), None)) is not None
+        ]
+    )
+
+
+def of_lines(problem: ProblemType) -> BadLines | UsualProblem:
+    """What can be wrong with many lines that move no allowance."""
+    assert not isinstance(problem, InsufficientAllowance | OverCommitted | Frozen)
+    return problem
 
 
 def bad_key(key: str) -> InvalidInput | None:

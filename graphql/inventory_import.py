@@ -18,22 +18,10 @@ from ..tenants.inventory_sheet import READ, read_lines
 from ..tenants.lines import InventoryLine, TakeStock
 from .asking import Reach, reach_of
 from .backdating import BackdateShown, check_reach
-from .changing import DryRun, bad_key, carried_out, seqs_of
+from .changing import DryRun, bad_key, carried_out, of_lines, seqs_of
 from .context import Context, Info, TryAgain
 from .correction_runs import CorrectionRuns, correction_runs
-from .problems import (
-    BadLines,
-    Frozen,
-    IdempotencyMismatch,
-    InsufficientAllowance,
-    InvalidInput,
-    NotPermitted,
-    OverCommitted,
-    ProblemType,
-    UnknownNode,
-    UsualProblem,
-)
-from .problems import TryAgain as TryAgainProblem
+from .problems import BadLines, InvalidInput, UnknownNode, UsualProblem
 from .refusals import invalid, problem_of
 from .rerating import ChangedSinceShown, RerateDone, confirmed, shown_difference
 from .scalars import Seq
@@ -46,28 +34,30 @@ SHEET = (
 REGION = 'The country of numbers without "+": GB.'
 
 
-@strawberry.input(description="How resources shall be, from now on or later: all of the lines, or none.")
-class ImportInventoryInput:
-    idempotency_key: ID = strawberry.field(description=KEY)
+@strawberry.input
+class _Sheet:
+    """What both take."""
+
     csv: str = strawberry.field(description=SHEET)
     region: str = strawberry.field(default="", description=REGION)
     note: str = strawberry.field(default="", description=NOTE)
     dry_run: bool = strawberry.field(default=False, description=DRY)
+
+
+@strawberry.input(description="How resources shall be, from now on or later: all of the lines, or none.")
+class ImportInventoryInput(_Sheet):
+    idempotency_key: ID = strawberry.field(description=KEY)
 
 
 @strawberry.input(
     description="The same with lines about moments that are over, in periods that are not closed: what was "
     "used since is charged again, once that was shown."
 )
-class CorrectInventoryInput:
+class CorrectInventoryInput(_Sheet):
     idempotency_key: ID = strawberry.field(description="Also the name of the job, for ever.")
-    csv: str = strawberry.field(description=SHEET)
-    region: str = strawberry.field(default="", description=REGION)
-    note: str = strawberry.field(default="", description=NOTE)
     shown: str = strawberry.field(
         default="", description="The digest of the difference that was confirmed; needed, but for a dry run."
     )
-    dry_run: bool = strawberry.field(default=False, description=DRY)
 
 
 @strawberry.type(description="So many events of a kind.")
@@ -85,27 +75,10 @@ class ImportInventoryDone:
 
 
 ImportInventoryPayload = Annotated[
-    ImportInventoryDone
-    | DryRun
-    | BadLines
-    | InvalidInput
-    | UnknownNode
-    | NotPermitted
-    | IdempotencyMismatch
-    | TryAgainProblem,
-    strawberry.union("ImportInventoryPayload"),
+    ImportInventoryDone | DryRun | BadLines | UsualProblem, strawberry.union("ImportInventoryPayload")
 ]
 CorrectInventoryPayload = Annotated[
-    RerateDone
-    | BackdateShown
-    | ChangedSinceShown
-    | CorrectionRuns
-    | BadLines
-    | InvalidInput
-    | UnknownNode
-    | NotPermitted
-    | IdempotencyMismatch
-    | TryAgainProblem,
+    RerateDone | BackdateShown | ChangedSinceShown | CorrectionRuns | BadLines | UsualProblem,
     strawberry.union("CorrectInventoryPayload"),
 ]
 
@@ -162,7 +135,7 @@ class _Read(Struct, frozen=True):
     reach: Reach
 
 
-async def _read(context: Context, input: ImportInventoryInput | CorrectInventoryInput) -> _Read:
+async def _read(context: Context, input: _Sheet) -> _Read:
     require(context.principal, "organise")
     lines = read_lines(input.csv, lambda line: context.normal(line, input.region))
     reach = await reach_of(context)
@@ -190,8 +163,7 @@ def _problem(
 ) -> BadLines | UsualProblem:
     if isinstance(refusal, DefinitionError):
         return invalid("region", str(refusal))
-    problem: ProblemType = problem_of(refusal)
-    assert not isinstance(problem, InsufficientAllowance | OverCommitted | Frozen)
+    problem = of_lines(problem_of(refusal))
     if isinstance(problem, BadLines):
         # A sheet counts its heading, as who edits it sees it; lines are counted without.
         for line in problem.lines:

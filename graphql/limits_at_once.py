@@ -8,26 +8,14 @@ from strawberry import ID
 from ..domain.limit import THRESHOLDS, LimitSet, SetAnyLimit, ThresholdCrossed
 from ..domain.limit_sheet import NONE, limits_of, together
 from ..domain.refusals import Refused
-from ..domain.sheet import check
 from ..domain.window import PERIOD
 from ..tenants.access import NotPermitted as NotPermittedHere
 from ..tenants.access import require
 from .asking import reach_of
-from .changing import DryRun, change, roles_of, seqs_of
-from .context import Context, Info
+from .changing import DryRun, change, check_reach_of_lines, of_lines, roles_of, seqs_of
+from .context import Info
 from .limits import KINDS, WINDOWS, LimitKind
-from .problems import (
-    BadLines,
-    Frozen,
-    IdempotencyMismatch,
-    InsufficientAllowance,
-    InvalidInput,
-    NotPermitted,
-    OverCommitted,
-    ProblemType,
-    TryAgain,
-    UnknownNode,
-)
+from .problems import BadLines, ProblemType, UsualProblem
 from .refusals import invalid, problem_of
 from .scalars import Quantity, Seq
 from .wording import DRY, EVENTS, KEY, NOTE, REPEATED, WHICH_PERIOD
@@ -80,15 +68,7 @@ class SetLimitsDone:
 
 
 SetLimitsPayload = Annotated[
-    SetLimitsDone
-    | DryRun
-    | BadLines
-    | InvalidInput
-    | UnknownNode
-    | NotPermitted
-    | IdempotencyMismatch
-    | TryAgain,
-    strawberry.union("SetLimitsPayload"),
+    SetLimitsDone | DryRun | BadLines | UsualProblem, strawberry.union("SetLimitsPayload")
 ]
 
 
@@ -102,15 +82,15 @@ async def set_limits(info: Info, input: SetLimitsInput) -> SetLimitsPayload:
     try:
         require(context.principal, "set_limit")
         limits = _limits(input)
-        await _check_reach(context, limits)
+        check_reach_of_lines(await reach_of(context), [(limit.node,) for limit in limits])
     except (Refused, NotPermittedHere) as refusal:
-        return _narrow(problem_of(refusal))
+        return of_lines(problem_of(refusal))
     command = together(limits, await context.state(), context.now(), roles_of(context))
     answer = await change(context, "set_limit", command, input.idempotency_key, {}, dry_run=input.dry_run)
     if isinstance(answer, DryRun):
         return answer
     if isinstance(answer, ProblemType):
-        return _narrow(answer)
+        return of_lines(answer)
     return SetLimitsDone(
         limits=sum(isinstance(event, LimitSet) for event in answer.events),
         crossed=sum(isinstance(event, ThresholdCrossed) for event in answer.events),
@@ -123,20 +103,3 @@ def _limits(input: SetLimitsInput) -> tuple[SetAnyLimit, ...]:
     if input.csv is not None:
         return limits_of(input.csv, input.note)
     return tuple(line.limit(input.note) for line in input.lines or ())
-
-
-async def _check_reach(context: Context, limits: tuple[SetAnyLimit, ...]) -> None:
-    """Of many lines each is told by itself; who is out of reach does not exist."""
-    reach = await reach_of(context)
-    check(
-        [
-            {"line": number, "code": "unknown_node", "facts": {"node": limit.node}}
-            for number, limit in enumerate(limits, 1)
-            if not reach.sees_id(limit.node)
-        ]
-    )
-
-
-def _narrow(problem: ProblemType) -> SetLimitsPayload:
-    assert not isinstance(problem, InsufficientAllowance | OverCommitted | Frozen)
-    return problem

@@ -3,28 +3,24 @@
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
-from zoneinfo import ZoneInfo
 
 import rich_click as click
 from click.exceptions import Exit
 
 from ...domain.allocation import TransferMany
-from ...domain.contract import name_of
 from ...domain.refusals import Refused
 from ...domain.running import Line
 from ...domain.sheet import csv_of, lines_of
 from ...projections.allocations import as_lines
-from ...projections.balances import period_at
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..deciding import Answer
-from ..engine import wall_clock
 from ..following import catch_up
 from ..running import running
 from .changing import carried_out
 from .input import check_readable
 from .options import JSON, TENANT
-from .output import note, say, settings_for_command, tell_json
-from .sheets import tell_refusal, text_of
+from .output import say, settings_for_command
+from .sheets import period_now, tell_carried_out, tell_refusal, text_of
 
 ACTOR = "telecoms_manager:command-line"
 
@@ -70,16 +66,13 @@ def allocation_import(
 
 
 def _tell(entry: TenantEntry, answer: Answer, *, as_json: bool) -> None:
-    counts = Counter(event.topic for event in answer.events)
-    told = {"transfers": counts["bucket.transferred"], "caps": counts["allocation.cap_set"]}
-    if as_json:
-        about = {"tenant": entry.slug, "dry_run": answer.dry, "repeated": answer.repeated, **told}
-        tell_json({**about, "first_seq": answer.first_seq, "last_seq": answer.last_seq})
-        return
+    topics = Counter(event.topic for event in answer.events)
+    counts = {"transfers": topics["bucket.transferred"], "caps": topics["allocation.cap_set"]}
     did = "would be" if answer.dry else "were"
-    if answer.repeated:
-        note("This sheet had been carried out before: --key NAME carries it out again.")
-    say(f"{told['transfers']:,} transfers and {told['caps']:,} caps {did} carried out for {entry.slug}.")
+    told = (
+        f"{counts['transfers']:,} transfers and {counts['caps']:,} caps {did} carried out for {entry.slug}."
+    )
+    tell_carried_out(entry, answer, counts, told, as_json=as_json)
 
 
 @allocation.command(name="export")
@@ -96,11 +89,6 @@ def allocation_export(slug: str, period: str) -> None:
         entry = find_tenant(product.isolation, slug)
         catch_up(product.isolation, entry.tenant_id)
         with product.isolation.transaction(entry.tenant_id) as db:
-            wanted = period or period_at(db, wall_clock()) or _month(entry)
-            lines: Sequence[Line] = as_lines(db, wanted)
+            lines: Sequence[Line] = as_lines(db, period or period_now(db, entry))
     for row in csv_of(lines):
         say(row.rstrip("\n"))
-
-
-def _month(entry: TenantEntry) -> str:
-    return name_of(wall_clock(), ZoneInfo(entry.time_zone))

@@ -194,16 +194,8 @@ def growth(*, as_json: bool, **wanted: Any) -> None:
     columns = ("what", "size", "us", "ours", "postgres", "ratio", "goal", "cold start s")
     rows = [
         (
-            *(
-                what,
-                f"{one['size']:,}",
-                one["cpu_us"],
-                one["ours_us"],
-                one["postgres_us"],
-                one["ratio"],
-                goal,
-            ),
-            one["cold_start_s"],
+            *(what, f"{one['size']:,}", one["cpu_us"], one["ours_us"], one["postgres_us"], one["ratio"]),
+            *(goal, one["cold_start_s"]),
         )
         for what, goal in figures["goals"].items()
         for one in figures[what]

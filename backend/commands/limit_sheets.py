@@ -3,18 +3,15 @@
 from collections import Counter
 from collections.abc import Sequence
 from hashlib import sha256
-from zoneinfo import ZoneInfo
 
 import rich_click as click
 from click.exceptions import Exit
 
-from ...domain.contract import name_of
 from ...domain.limit import SetAnyLimit
 from ...domain.limit_sheet import COLUMNS, as_set, limits_of, row_of, together
 from ...domain.refusals import Refused
 from ...domain.sheet import rows_of
 from ...projections import members, rules
-from ...projections.balances import period_at
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..deciding import Answer
 from ..engine import wall_clock
@@ -24,8 +21,8 @@ from ..stopping import complete
 from .changing import carried_out_by
 from .input import InputError, check_readable
 from .options import JSON, TENANT
-from .output import note, say, settings_for_command, tell_json
-from .sheets import tell_refusal, text_of
+from .output import say, settings_for_command
+from .sheets import period_now, tell_carried_out, tell_refusal, text_of
 
 
 @click.command(name="import")
@@ -70,17 +67,12 @@ async def _set_together(
 
 
 def _tell_set(entry: TenantEntry, answer: Answer, *, as_json: bool) -> None:
-    counts = Counter(event.topic for event in answer.events)
-    told = {"limits": counts["limit.set"], "crossed": counts["limit.threshold_crossed"]}
-    if as_json:
-        about = {"tenant": entry.slug, "dry_run": answer.dry, "repeated": answer.repeated, **told}
-        tell_json({**about, "first_seq": answer.first_seq, "last_seq": answer.last_seq})
-        return
-    if answer.repeated:
-        note("This sheet had been carried out before: --key NAME carries it out again.")
+    topics = Counter(event.topic for event in answer.events)
+    counts = {"limits": topics["limit.set"], "crossed": topics["limit.threshold_crossed"]}
     did = "would be" if answer.dry else "were"
-    crossed = f"; usage has reached {told['crossed']:,} thresholds already" if told["crossed"] else ""
-    say(f"{told['limits']:,} limits {did} set for {entry.slug}{crossed}.")
+    crossed = f"; usage has reached {counts['crossed']:,} thresholds already" if counts["crossed"] else ""
+    told = f"{counts['limits']:,} limits {did} set for {entry.slug}{crossed}."
+    tell_carried_out(entry, answer, counts, told, as_json=as_json)
 
 
 @click.command(name="export")
@@ -105,13 +97,11 @@ def limits_in_force(
 ) -> tuple[dict[int, str], list[rules.Limit]]:
     """Of a node and what is below it, or of all; with the members' ids by ordinal."""
     catch_up(product.isolation, entry.tenant_id)
-    now = wall_clock()
     with product.isolation.snapshot(entry.tenant_id) as db:
         listed = members.tree(db, node or None, None, resources=True)
         names = {member.ordinal: member.id for member in listed}
-        # Before the first usage no period is open; what was set holds all the same.
-        period = period_at(db, now) or name_of(now, ZoneInfo(entry.time_zone))
-        found = rules.limits_at(db, [*names], period, now, rules.used_in(db, [*names], period))
+        period = period_now(db, entry)
+        found = rules.limits_at(db, [*names], period, wall_clock(), rules.used_in(db, [*names], period))
     if node and not names:
         raise InputError(f"{entry.slug} has no node {node!r}")
     return names, found

@@ -1,10 +1,18 @@
-"""What commands that read a sheet have in common: its text, and telling which of its lines do not fit."""
+"""What commands that read and write sheets have in common: their text, their period, and what is told."""
 
+from zoneinfo import ZoneInfo
+
+from ...domain.contract import name_of
 from ...domain.refusals import Refused
 from ...graphql.problems import BadLines
 from ...graphql.refusals import TOLD, message_of, problem_of
+from ...projections.balances import period_at
+from ...tenants.isolation import Connection
+from ...tenants.onboarding import TenantEntry
+from ..deciding import Answer
+from ..engine import wall_clock
 from .input import InputError, opened
-from .output import note, tell_json
+from .output import note, say, tell_json
 
 
 def text_of(file: str) -> str:
@@ -13,6 +21,25 @@ def text_of(file: str) -> str:
             return stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{file}: byte {error.start} is no UTF-8: save the sheet as UTF-8") from error
+
+
+def period_now(db: Connection, entry: TenantEntry) -> str:
+    """The period that runs; before the first usage none is open, and it is the month."""
+    now = wall_clock()
+    return period_at(db, now) or name_of(now, ZoneInfo(entry.time_zone))
+
+
+def tell_carried_out(
+    entry: TenantEntry, answer: Answer, counts: dict[str, int], sentence: str, *, as_json: bool
+) -> None:
+    """What a sheet has led to: counted for programs, in a sentence for people."""
+    if as_json:
+        about = {"tenant": entry.slug, "dry_run": answer.dry, "repeated": answer.repeated, **counts}
+        tell_json({**about, "first_seq": answer.first_seq, "last_seq": answer.last_seq})
+        return
+    if answer.repeated:
+        note("This sheet had been carried out before: --key NAME carries it out again.")
+    say(sentence)
 
 
 def tell_refusal(refusal: Refused, *, as_json: bool) -> None:

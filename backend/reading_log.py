@@ -241,12 +241,17 @@ def _check_readable(stored: bytes, seqs: Sequence[int]) -> None:
 
 
 def _apart(count: int, states: bytes) -> list[msgspec.Raw]:
-    return msgspec.msgpack.decode(b"\xdd" + count.to_bytes(4, "big") + states, type=list[msgspec.Raw])
+    return msgspec.msgpack.decode(_array(count, states), type=list[msgspec.Raw])
+
+
+def _array(count: int, inside: bytes) -> bytes:
+    """What stands one after the other, as an array of msgpack."""
+    return b"\xdd" + count.to_bytes(4, "big") + inside
 
 
 def decode_charges(count: int, states: bytes) -> list[Envelope[ChargeInBrief]] | None:
     """So many stored charges, one after the other: as the array that they are the inside of."""
-    array = b"\xdd" + count.to_bytes(4, "big") + states
+    array = _array(count, states)
     try:
         envelopes = _texts.decode(array)
     except msgspec.DecodeError:

@@ -16,6 +16,8 @@ from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
 
+from ..tenants.isolation import network_settings
+
 SCHEMA = "allotment"
 OWNER = "allotment_owner"
 APPENDER = "allotment_appender"
@@ -34,7 +36,8 @@ _ROLES_LOCK = 0x616C6C6F
 
 def migrate(database_url: str, revision: str = "head") -> tuple[str | None, str | None]:
     """Bring the database to a revision; the revisions before and after. Safe to repeat, and to race."""
-    engine = create_engine(sqlalchemy_url(database_url), poolclass=NullPool)
+    address = sqlalchemy_url(database_url)
+    engine = create_engine(address, poolclass=NullPool, connect_args=network_settings(database_url))
     try:
         with engine.connect() as connection:
             _check_version(connection)

@@ -22,6 +22,7 @@ from allotment.backend.engine import Engine
 from allotment.backend.following import catch_up
 from allotment.backend.placement import Placement, Timing
 from allotment.backend.projecting import Claims
+from allotment.backend.sending import Sending
 from allotment.tenants import isolation as isolating
 from allotment.tenants import silence as silences
 from allotment.tenants.isolation import Isolation, network_settings
@@ -34,6 +35,11 @@ APPENDS = {
     "before the rows": (b"SET LOCAL app.tenant", 0.0),
     "within the rows": (b"PGCOPY", 0.5),
     "after the COMMIT": (b"PGCOPY", 1.0),
+}
+SENDS = {
+    "before the rows": (b"append_begin", 0.0),
+    "within the rows": (b"append_events", 0.5),
+    "after the COMMIT": (b"append_commit", 1.0),
 }
 TAKING_OVER = {
     "as the transaction begins": (b"set_config('app.tenant'", 0.0),
@@ -87,6 +93,17 @@ def test_an_append_that_nobody_answers_is_stored_once_on_another_connection(
 ):
     monkeypatch.setattr("allotment.backend.writer.SEND_MAX", -1)  # by COPY, as larger groups go
     _append_and_judge(silence, proxy, through, isolation, store)
+
+
+@pytest.mark.parametrize("silence", SENDS.values(), ids=SENDS)
+def test_so_is_a_small_group_that_the_event_loop_sends(
+    silence, proxy, through, isolation, store, impatient, monkeypatch
+):
+    handed_over = []
+    hand_over = Sending._hand_over
+    monkeypatch.setattr(Sending, "_hand_over", lambda sent: (handed_over.append(sent), hand_over(sent)))
+    _append_and_judge(silence, proxy, through, isolation, store)
+    assert handed_over, "a thread waits for whom the loop has not heard of"
 
 
 @pytest.mark.soak

@@ -23,7 +23,6 @@ from uuid import UUID
 
 import psycopg
 from fixtures_writer import ROOT, Store, call, furnish, statuses
-from patience import PATIENCE_SECONDS
 
 from allotment.backend import supervision
 from allotment.backend.embedded import embedded_servers
@@ -197,13 +196,14 @@ def judge(url: str, tenant: UUID, acknowledged: list[str], *, again: bool = True
 
 def _once_it_answers(ask: Callable[[], list[str]]) -> list[str]:
     """A server of which a session was killed a moment ago ends all the others, and begins anew."""
-    latest = time.monotonic() + PATIENCE_SECONDS
-    while True:
-        try:
-            return ask()
-        except LogUnavailable:
-            assert time.monotonic() < latest
-            time.sleep(0.05)
+    told: list[list[str]] = []
+
+    def answers() -> bool:
+        told.append(ask())
+        return True
+
+    until(answers)
+    return told[0]
 
 
 def charged_ids(isolation: Isolation, tenant: UUID) -> list[str]:
@@ -249,7 +249,7 @@ def until(ready: Any, seconds: float = 60, pause: float = 0.02) -> float:
     """Wait until a condition holds; how long it took."""
     began = time.monotonic()
     while True:
-        with suppress(psycopg.Error, OSError):
+        with suppress(psycopg.Error, OSError, LogUnavailable):
             if ready():
                 return time.monotonic() - began
         assert time.monotonic() < began + seconds, f"not within {seconds} s"

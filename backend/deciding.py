@@ -176,6 +176,9 @@ class Slice:
     def repeated(self) -> set[bytes]:
         """The identities of records that stand in it twice, or that a command of it may charge."""
         every = self.hashes + self.charged_by_commands
+        native = using.native()
+        if native is not None and native.all_different(every):
+            return set()
         if len(set(every)) == len(every):
             return set()
         return {hashed for hashed, times in Counter(every).items() if times > 1}

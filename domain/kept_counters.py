@@ -9,10 +9,12 @@ from collections.abc import Sequence
 
 from msgspec import Struct
 
-from .bucket import NEVER
-
 FEW = 8
 """At most one in so many is told by itself."""
+SAMPLE = 100
+"""Looked at first, about: which value is the usual one, and whether there is one at all, which ..."""
+SELDOM = 4
+"""... is so where less than one in so many of them is another."""
 
 
 class KeptCounters(Struct, array_like=True, gc=False):
@@ -27,13 +29,26 @@ class KeptCounters(Struct, array_like=True, gc=False):
 
 
 def keep_counters(counters: Sequence[int]) -> KeptCounters:
-    size = len(counters)
-    usual = NEVER if 2 * counters.count(NEVER) > size else 0
-    if (size - counters.count(usual)) * FEW > size:
-        return KeptCounters(size, usual, {}, array("q", counters).tobytes())
-    return KeptCounters(
-        size, usual, {ordinal: value for ordinal, value in enumerate(counters) if value != usual}
-    )
+    """As few as it can; to go through all of a list once for each question would cost more than the rest."""
+    size, sample = len(counters), sorted(counters[:: len(counters) // SAMPLE + 1])
+    usual = sample[len(sample) // 2] if sample else 0  # what more than half are stands in the middle
+    if (len(sample) - sample.count(usual)) * SELDOM <= len(sample):
+        others = size - counters.count(usual)
+        if others * FEW <= size:
+            return KeptCounters(size, usual, _unlike(counters, usual, others))
+    return KeptCounters(size, usual, {}, array("q", counters).tobytes())
+
+
+def _unlike(counters: Sequence[int], usual: int, others: int) -> dict[int, int]:
+    """So many that are not the usual one. Mostly they are of nodes high up, which come first."""
+    few: dict[int, int] = {}
+    if others:
+        for ordinal, value in enumerate(counters):
+            if value != usual:
+                few[ordinal] = value
+                if len(few) == others:
+                    break
+    return few
 
 
 def restore_counters(kept: KeptCounters) -> list[int]:

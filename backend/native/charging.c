@@ -244,7 +244,10 @@ static int count_up(PyObject *counters, Py_ssize_t ordinal, int64_t more) {
         PyErr_SetString(PyExc_RuntimeError, "a counter changed under our hands");
         return FAILED;
     }
-    PyObject *counted = PyLong_FromLongLong(value + more), *before = PyList_GET_ITEM(counters, ordinal);
+    PyObject *before = PyList_GET_ITEM(counters, ordinal);
+    if (int_renew(before, value + more))
+        return DONE;
+    PyObject *counted = PyLong_FromLongLong(value + more);
     if (counted == NULL)
         return FAILED;
     PyList_SET_ITEM(counters, ordinal, counted);
@@ -758,25 +761,49 @@ static void block_release(Run *run) {
     run->block_upto = run->block_from;
 }
 
+/* The last run's memory is the next one's, with what stays as it is: the rates that were read (a rate never changes
+ * once somebody can find it, and is held), the beginning of an actor's envelopes, and room to write. */
+static Run *at_rest;
+
+static Run *run_new(void) {
+    Run *run = at_rest;
+    at_rest = NULL; /* whoever else charges meanwhile has one of his own */
+    if (run == NULL && (run = PyMem_Calloc(1, sizeof *run)) == NULL)
+        PyErr_NoMemory();
+    return run;
+}
+
+static void run_free(Run *run) {
+    for (int place = 0; place < RATES; place++)
+        rate_release(&run->rates[place]);
+    Py_CLEAR(run->actor);
+    buffer_free(&run->head);
+    buffer_free(&run->told);
+    PyMem_Free(run);
+}
+
 static void run_release(Run *run) {
     for (int place = 0; place < run->window_count; place++)
         Py_CLEAR(run->windows[place].lanes);
     for (int place = 0; place < run->lane_count; place++)
         lane_release(&run->lanes[place]);
-    for (int place = 0; place < RATES; place++)
-        rate_release(&run->rates[place]);
-    for (int place = 0; place < run->family_count; place++)
+    for (int place = 0; place < run->family_count; place++) {
         family_release(&run->families[place]);
-    Py_XDECREF(run->plain);
-    Py_XDECREF(run->hierarchy);
-    Py_XDECREF(run->by_token);
-    Py_XDECREF(run->frozen);
-    Py_XDECREF(run->suspended);
-    Py_XDECREF(run->actor);
+        memset(&run->families[place], 0, sizeof run->families[place]);
+    }
+    Py_CLEAR(run->plain);
+    Py_CLEAR(run->hierarchy);
+    Py_CLEAR(run->by_token);
+    Py_CLEAR(run->frozen);
+    Py_CLEAR(run->suspended);
     block_release(run);
-    buffer_free(&run->head);
-    buffer_free(&run->told);
-    PyMem_Free(run);
+    run->block_from = run->block_upto = 0;
+    run->window_count = run->lane_count = run->family_count = 0;
+    run->charged = run->amount = 0;
+    if (at_rest == NULL)
+        at_rest = run;
+    else
+        run_free(run);
 }
 
 /* What is given out of each charge, in this order. */
@@ -954,9 +981,9 @@ PyObject *native_charge(PyObject *self, PyObject *const *given, Py_ssize_t count
         !int_of(given[5], &latest) || !int_of(given[6], &seq) || place < 0 || place > prepared->size ||
         seq > LARGE)
         return Py_NewRef(given[2]);
-    Run *run = PyMem_Calloc(1, sizeof *run);
+    Run *run = run_new();
     if (run == NULL)
-        return PyErr_NoMemory();
+        return NULL;
     int done = run_start(run, given[0], oldest, latest);
     int next = 1; /* the first tells which families are asked for */
     while (done == DONE && place < prepared->size && place < PyList_GET_SIZE(actors)) {

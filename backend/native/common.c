@@ -29,7 +29,7 @@ void buffer_free(Buffer *buffer) {
 
 /* --- msgpack ------------------------------------------------------------------------------ */
 
-const char *utf8_of(PyObject *text, Py_ssize_t *size) {
+const char *utf8_of_any(PyObject *text, Py_ssize_t *size) {
     if (!PyUnicode_CheckExact(text))
         return NULL;
     const char *bytes = PyUnicode_AsUTF8AndSize(text, size);

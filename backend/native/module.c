@@ -15,6 +15,7 @@ static PyObject *set_up(PyObject *self, PyObject *arguments) {
 static PyMethodDef methods[] = {
     {"set_up", set_up, METH_VARARGS, "The types, limits and constants of the Python code that this stands in for."},
     CALL(identities, "The identity of each record; None where not all are records."),
+    CALL(all_different, "Whether no identity stands there twice; False says nothing."),
     CALL(all_sound, "Whether every record is plainly sound; False says nothing."),
     CALL(prepare, "What every record that was not seen before is charged with."),
     CALL(prepared, "The same, of what Python has prepared."),
@@ -42,7 +43,7 @@ static struct PyModuleDef definition = {
 };
 
 /* Grows with whatever makes an older build unfit for the Python code beside it: see using.py. */
-enum { INTERFACE = 7 };
+enum { INTERFACE = 8 };
 
 PyMODINIT_FUNC PyInit_slices(void) {
     if (hashing_start() != DONE || PyType_Ready(&prepared_type) != 0 || PyType_Ready(&sealing_type) != 0)

@@ -106,7 +106,13 @@ static inline int put_array(Buffer *buffer, size_t size) { return put_length(buf
 /* An exact `str` that UTF-8 can say; anything else is left. */
 int put_str(Buffer *buffer, PyObject *text);
 /* The UTF-8 of an exact `str`, which lives as long as it does; NULL (no exception) otherwise. */
-const char *utf8_of(PyObject *text, Py_ssize_t *size);
+const char *utf8_of_any(PyObject *text, Py_ssize_t *size);
+static inline const char *utf8_of(PyObject *text, Py_ssize_t *size) {
+    if (!PyUnicode_CheckExact(text) || !PyUnicode_IS_COMPACT_ASCII(text))
+        return utf8_of_any(text, size);
+    *size = PyUnicode_GET_LENGTH(text);
+    return (const char *)PyUnicode_1BYTE_DATA(text);
+}
 /* An exact `int` of 64 bits; 0 (no exception) otherwise. Most are small, and need no call. */
 static inline int int_of(PyObject *number, int64_t *value) {
     int overflow = 0;
@@ -127,6 +133,34 @@ static inline int int_of(PyObject *number, int64_t *value) {
 #endif
     *value = PyLong_AsLongLongAndOverflow(number, &overflow);
     return !overflow;
+}
+
+/* Another value for an exact `int` that nobody but its one owner, who asks for this, has in hand: 1, or 0 where a
+ * new one is to be made. So a counter keeps its place in memory, and none is asked for and given back for each
+ * step. Whoever copied it holds it too, and keeps what it copied; small ints are everybody's. */
+static inline int int_renew(PyObject *number, int64_t value) {
+#if defined(Py_GIL_DISABLED) || PY_VERSION_HEX >= 0x030E0000
+    (void)number, (void)value;
+    return 0;
+#else
+    enum { SMALL = 256 };
+    if (Py_REFCNT(number) != 1 || !PyLong_CheckExact(number) || value <= SMALL)
+        return 0;
+    int size = (uint64_t)value >> PyLong_SHIFT == 0 ? 1 : (uint64_t)value >> (2 * PyLong_SHIFT) == 0 ? 2 : 3;
+#if PY_VERSION_HEX < 0x030C0000
+    if (Py_SIZE(number) != size)
+        return 0;
+    digit *digits = ((PyLongObject *)number)->ob_digit;
+#else
+    enum { SIZE_AT = 3 }; /* before that stands the sign, which is 0 */
+    if (((PyLongObject *)number)->long_value.lv_tag != (uintptr_t)size << SIZE_AT)
+        return 0;
+    digit *digits = ((PyLongObject *)number)->long_value.ob_digit;
+#endif
+    for (int place = 0; place < size; place++, value >>= PyLong_SHIFT)
+        digits[place] = (digit)(value & PyLong_MASK);
+    return 1;
+#endif
 }
 
 /* What is stored is read where it lies, and never behind its end. Each of these goes behind what it took; 0 where
@@ -266,6 +300,7 @@ int sealing_apply(PyObject *sealing, One *one, Buffer *sealed, const Buffer *con
 PyObject *native_identities(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_all_sound(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_prepare(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_all_different(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_prepared(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_sealing(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_charge(PyObject *, PyObject *const *, Py_ssize_t);

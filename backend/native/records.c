@@ -160,6 +160,42 @@ PyObject *native_identities(PyObject *self, PyObject *const *given, Py_ssize_t c
     return NULL;
 }
 
+/* Identities begin like chance: a place in the table is as good as a hash of one. */
+static int are_different(PyObject *hashes, uint32_t *table, size_t room) {
+    for (Py_ssize_t place = 0; place < PyList_GET_SIZE(hashes); place++) {
+        PyObject *hash = PyList_GET_ITEM(hashes, place);
+        uint64_t start;
+        if (!PyBytes_CheckExact(hash) || PyBytes_GET_SIZE(hash) != IDENTITY_BYTES)
+            return 0;
+        const char *bytes = PyBytes_AS_STRING(hash);
+        memcpy(&start, bytes, sizeof start);
+        size_t at = (size_t)start & (room - 1);
+        for (; table[at] != 0; at = (at + 1) & (room - 1))
+            if (memcmp(PyBytes_AS_STRING(PyList_GET_ITEM(hashes, table[at] - 1)), bytes, IDENTITY_BYTES) == 0)
+                return 0;
+        table[at] = (uint32_t)place + 1;
+    }
+    return 1;
+}
+
+/* all_different(hashes) -> bool: False says nothing: some may be no identities. */
+PyObject *native_all_different(PyObject *self, PyObject *const *given, Py_ssize_t count) {
+    (void)self;
+    if (check_arguments("l", given, count) != DONE)
+        return NULL;
+    size_t room = 1024;
+    if (PyList_GET_SIZE(given[0]) > INT32_MAX / 8)
+        Py_RETURN_FALSE;
+    while (room < 2 * (size_t)PyList_GET_SIZE(given[0]))
+        room *= 2;
+    uint32_t *table = PyMem_Calloc(room, sizeof *table);
+    if (table == NULL)
+        return PyErr_NoMemory();
+    int different = are_different(given[0], table, room);
+    PyMem_Free(table);
+    return PyBool_FromLong(different);
+}
+
 /* --- content, key, personal part ----------------------------------------------------------- */
 
 static int put_attributes(Buffer *buffer, PyObject *attributes) {
@@ -255,24 +291,45 @@ static void send_for_lines(PyObject *sealing, PyObject *items, Py_ssize_t from, 
     }
 }
 
+static int is_identity(PyObject *object) {
+    return PyBytes_CheckExact(object) && PyBytes_GET_SIZE(object) == IDENTITY_BYTES;
+}
+
+/* Which of the next are fresh: one after the other, so that none waits for another's memory. */
+static int find_fresh(PyObject *const *given, Py_ssize_t size, Py_ssize_t from, int *fresh) {
+    for (Py_ssize_t place = from; place < from + BLOCK && place < size; place++) {
+        if (PyList_GET_SIZE(given[0]) != size || PyList_GET_SIZE(given[1]) != size)
+            return LEFT; /* somebody changed them under our hands */
+        PyObject *item = Py_NewRef(PyList_GET_ITEM(given[0], place));
+        PyObject *identity = Py_NewRef(PyList_GET_ITEM(given[1], place));
+        int found = is_identity(identity) ? is_fresh(item, identity, given[2], given[3], given[4]) : 0;
+        Py_DECREF(item);
+        Py_DECREF(identity);
+        if (found < 0)
+            return FAILED;
+        fresh[place - from] = found;
+    }
+    return DONE;
+}
+
 static int prepare_all(PyObject *const *given, const unsigned char *random, Packed *packed, Prepared *made) {
     PyObject *items = given[0], *hashes = given[1];
-    int done = DONE;
+    int fresh[BLOCK] = {0}, done = DONE;
     for (Py_ssize_t place = 0; done == DONE && place < made->size; place++) {
         if (PyList_GET_SIZE(items) != made->size || PyList_GET_SIZE(hashes) != made->size)
             return LEFT; /* somebody changed them under our hands */
-        for (int step = 0; step < 2 && place % BLOCK == 0; step++)
-            send_for_lines(given[5], items, place, step);
+        if (place % BLOCK == 0) {
+            send_for_lines(given[5], items, place, 0);
+            done = find_fresh(given, made->size, place, fresh);
+            if (done != DONE || PyList_GET_SIZE(items) != made->size || PyList_GET_SIZE(hashes) != made->size)
+                return done == DONE ? LEFT : done;
+            send_for_lines(given[5], items, place, 1);
+        }
         PyObject *item = Py_NewRef(PyList_GET_ITEM(items, place));
         PyObject *identity = Py_NewRef(PyList_GET_ITEM(hashes, place));
-        int fresh = 0;
-        if (!PyBytes_CheckExact(identity) || PyBytes_GET_SIZE(identity) != IDENTITY_BYTES)
+        if (!is_identity(identity))
             done = LEFT;
-        else
-            fresh = is_fresh(item, identity, given[2], given[3], given[4]);
-        if (fresh < 0)
-            done = FAILED;
-        else if (fresh > 0)
+        else if (fresh[place % BLOCK] && Py_TYPE(item) == record_type)
             done = prepare_one(given[5], packed, made, &made->ones[place], item, identity,
                                random + place * NONCE_BYTES);
         Py_DECREF(item);

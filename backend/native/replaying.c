@@ -489,6 +489,8 @@ PyObject *native_count_up(PyObject *self, PyObject *const *given, Py_ssize_t cou
     for (Py_ssize_t place = 0; place < size && done == DONE; place++) {
         int64_t pair[2];
         memcpy(pair, pairs + place * PAIR_BYTES, sizeof pair);
+        if (int_renew(PyList_GET_ITEM(given[0], pair[0]), sums[place]))
+            continue;
         PyObject *sum = PyLong_FromLongLong(sums[place]);
         done = sum != NULL ? PyList_SetItem(given[0], (Py_ssize_t)pair[0], sum) : FAILED;
     }

@@ -23,7 +23,7 @@ from ...domain.usage import USAGE_TYPES, UsageRecord, pack_personal
 from ...tenants.sealing import Sealer
 from ..intake.gate import DIRECTIONS, MOMENT_MAX, MOMENT_MIN, QUANTITY_MAX, TEXT_MAX
 
-INTERFACE = 7
+INTERFACE = 8
 """Of the build that this can use: an older one that was left lying about is not."""
 
 Prepared = tuple[UsageRecord, bytes, bytes, bytes, bytes]
@@ -46,6 +46,7 @@ class Slices(Protocol):
 
     def set_up(self, record: type[UsageRecord], limits: tuple[Any, ...], parts: tuple[Any, ...]) -> None: ...
     def all_sound(self, records: list[Any]) -> bool: ...
+    def all_different(self, hashes: list[bytes]) -> bool: ...
     def identities(self, items: list[Any]) -> list[bytes] | None: ...
     def prepare(
         self,

@@ -4,6 +4,7 @@ import contextlib
 import inspect
 import os
 from hashlib import sha256
+from itertools import pairwise
 from uuid import UUID
 
 import pytest
@@ -517,6 +518,65 @@ def test_a_counter_too_large_to_count_on_is_left_before_anything_is_counted(open
     assert not charged(ours, record)
     family.granted_total, family.consumed_total = left + taken, taken
     assert charged(ours, record)
+
+
+@needed
+@given(st.lists(st.integers(0, 2_000), max_size=1_500, unique=True), st.data())
+def test_whether_identities_are_all_different_is_known(numbers, data):
+    hashes = [b"\0" * 6 + number.to_bytes(8, "big") for number in numbers]
+    slices = using.native()
+    assert slices.all_different(hashes)
+    if hashes:
+        again = data.draw(st.sampled_from(hashes))
+        assert not slices.all_different([*hashes, bytes(bytearray(again))])
+    assert not slices.all_different([*hashes, b"short"])
+    assert not slices.all_different([*hashes, None])
+
+
+@needed
+def test_an_identity_that_comes_twice_in_a_slice_is_charged_once():
+    given = records(SHAPE, 100, NOW, 5)
+
+    def played():
+        return [one.status for one in Ours().decide([*given, given[40], replace(given[41], quantity=3)])]
+
+    natively, python = both(played)
+    assert natively == python
+    assert natively[100:] == ["duplicate", "suspended"]
+
+
+@needed
+def test_what_somebody_holds_of_the_counters_stays_as_it_was():
+    """A counter is given its next value where it lies; not one that was copied."""
+    ours = Ours()
+    ours.decide(records(SHAPE, 300, NOW, 5))
+    before, families = [], ours.decider.state.families.values()
+    for seed in range(6, 10):
+        copied = [(list(f.used), list(f.remaining), list(f.consumed)) for f in families]
+        one_held = [(f.used, place, f.used[place]) for f in families for place in range(0, len(f.used), 7)]
+        before.append((copied, repr(copied), one_held, repr([value for *_, value in one_held])))
+        ours.decide(records(SHAPE, 300, NOW, seed))
+    for copied, told, one_held, values in before:
+        assert (repr(copied), repr([value for *_, value in one_held])) == (told, values)
+    ours.decider.state.check_whole()
+
+
+@needed
+@pytest.mark.parametrize("used", [0, 1, 254, 2**30 - 2, 2**30 - 1, 2**30, 2**60 - 61, 2**60 - 60, 2**60])
+def test_a_counter_grows_past_each_of_its_sizes(opened, used):
+    ours, record = opened
+    family = family_of(ours, record)
+    path = ours.decider.state.hierarchy.guide(ours.decider.sealer.token(record.line), NOW)
+    family.mark = [2**62] * len(family.mark)
+    family.used = [int(str(used)) for _ in family.used]  # each an object of its own, where it is not small
+    seen = [used]
+    for _ in range(3):
+        assert charged(ours, record)
+        seen.append(family.used[path[0]])
+    steps = {after - one for one, after in pairwise(seen)}
+    assert len(steps) == 1
+    assert steps.pop() > 0
+    assert [family.used[place] for place in path] == [seen[-1]] * len(path)
 
 
 def raising(error):

@@ -8,32 +8,33 @@ from typing import Any
 
 from litestar import Litestar
 from litestar.datastructures import State
-from litestar.types import Message, Scope
 
 from ..tenants.identity import TokenVerifier
 from ..tenants.issuer import DevelopmentIssuer
 from .engine import Engine
 from .feeding import Feeds
 from .settings import Settings
+from .web.answer_headers import finish
 from .web.bearer import Callers
 from .web.charging_door import charging_routes
 from .web.graphql_door import graphql_routes
 from .web.oauth import oauth_routes
 from .web.operations import operations_routes
-from .web.problem_details import handle, request_id
+from .web.problem_details import handle
 from .web.request_context import Surroundings
-from .web.usage_door import usage_route
+from .web.usage_door import ShortWay, UsageDoor, usage_route
 
-SECURITY_HEADERS = {
-    b"x-content-type-options": b"nosniff",
-    b"x-frame-options": b"DENY",
-    b"referrer-policy": b"no-referrer",
-    b"cross-origin-resource-policy": b"same-origin",
-    b"strict-transport-security": b"max-age=63072000",
-    b"cache-control": b"no-store",
-}
-"""On every answer that does not say otherwise itself."""
-CONTENT_POLICY = b"default-src 'none'; frame-ancestors 'none'"
+
+class App(Litestar):
+    """The framework, and past it a short way for the one request of which there are many."""
+
+    short_way: ShortWay | None = None
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if self.short_way is not None and self.short_way.is_for(scope):
+            await self.short_way(scope, receive, send)
+        else:
+            await super().__call__(scope, receive, send)
 
 
 def create_app(
@@ -44,14 +45,15 @@ def create_app(
     settings: Settings,
     lifespan: Sequence[Any] = (),
     feeds: Feeds | None = None,
-) -> Litestar:
+) -> App:
     """`lifespan`: what else begins and ends with the app, in its event loop; the engine may be.
 
     `feeds`: where live answers come from, if they are to be told of what is committed elsewhere.
     """
     callers = Callers(engine, verifier)
     around = Surroundings(feeds or Feeds(engine), private_webhooks=settings.private_webhooks)
-    return Litestar(
+    usage = UsageDoor(engine, callers)
+    app = App(
         route_handlers=[
             *graphql_routes(
                 engine,
@@ -59,28 +61,18 @@ def create_app(
                 explorer=not settings.production,
                 around=around,
             ),
-            usage_route(engine, callers),
+            usage_route(usage),
             *charging_routes(engine, callers),
             *oauth_routes(issuer, settings),
             *operations_routes(engine),
         ],
         exception_handlers={Exception: handle},
-        before_send=[_finish],
+        before_send=[finish],
         lifespan=list(lifespan),
         state=State({"around": around}),
         openapi_config=None,
         logging_config=None,
         debug=False,
     )
-
-
-async def _finish(message: Message, scope: Scope) -> None:
-    if message["type"] != "http.response.start":
-        return
-    headers = list(message.get("headers", ()))
-    given = {name.lower(): value for name, value in headers}
-    headers += [(name, value) for name, value in SECURITY_HEADERS.items() if name not in given]
-    if not given.get(b"content-type", b"").startswith(b"text/html"):
-        headers.append((b"content-security-policy", CONTENT_POLICY))
-    headers.append((b"x-request-id", request_id(scope).encode()))
-    message["headers"] = headers
+    app.short_way = ShortWay(app, usage)
+    return app

@@ -123,15 +123,15 @@ class Repeated(Struct, frozen=True):
 class Slice:
     """What is decided in one go, in order; a list for each thing known of every item."""
 
-    __slots__ = ("_hashes", "actors", "before", "charged_by_commands", "items", "positions")
+    __slots__ = ("_hashes", "_positions", "actors", "before", "charged_by_commands", "items")
 
     def __init__(self) -> None:
         self.items: list[Any] = []
         self.actors: list[str] = []
         self.before: list[Any] = []
         """What it was decided to be before its commit failed."""
-        self.positions: list[str] = []
-        """Where a record stood: "calls.csv:12"."""
+        self._positions: list[tuple[int, Sequence[str]]] = []
+        """With the place of the first item that they speak of."""
         self._hashes: list[bytes] = []
         self.charged_by_commands: list[bytes] = []
         """The identities of the records that commands among them may charge."""
@@ -144,7 +144,7 @@ class Slice:
         positions: Sequence[str] = (),
     ) -> None:
         """Items of one caller, records or commands; `before` and `positions` one for each, or none."""
-        self.add_run(items, [actor] * len(items), before, positions or [""] * len(items))
+        self.add_run(items, [actor] * len(items), before, positions)
 
     def add_run(
         self,
@@ -154,13 +154,21 @@ class Slice:
         positions: Sequence[str],
     ) -> None:
         """Items of a caller each; `before` one for each, or none."""
+        if positions:
+            self._positions.append((len(self.items), positions))
         self.items += items
         self.actors += actors
         self.before += before or [None] * len(items)
-        self.positions += positions
         self.charged_by_commands += [
             one for item in items if type(item) is Order for one in _charged_by(item)
         ]
+
+    def position(self, place: int) -> str:
+        """Where a record stood: "calls.csv:12"; "" where nobody said."""
+        for first, positions in reversed(self._positions):
+            if first <= place:
+                return positions[place - first] if place - first < len(positions) else ""
+        return ""
 
     def charge_also(self, identities: Iterable[bytes]) -> None:
         self.charged_by_commands += [one for one in identities if one not in self.charged_by_commands]
@@ -368,7 +376,7 @@ class Decider:
             key = day_of(item.started_at) + hashed
             token = sealer.token(item.line)
             sealed = sealer.seal(token, pack_personal(item), key)
-            command = ChargeUsage(item, token, sealed, slice.positions[place])
+            command = ChargeUsage(item, token, sealed, slice.position(place))
         else:
             command = _suspend(item, key, sealer)
         return self._charge(command, item, key, digest, actor, now)

@@ -155,7 +155,7 @@ def charging(
         actor,
         [record for record in passed if isinstance(record, UsageRecord)],
         [(place, record) for place, record in enumerate(passed) if isinstance(record, UnreadableRecord)],
-        positions,
+        [*positions],
         first,
     )
 

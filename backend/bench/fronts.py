@@ -62,6 +62,7 @@ async def served(engine: Engine, tenant: UUID) -> AsyncIterator[Served]:
     issuer = DevelopmentIssuer(f"http://127.0.0.1:{port}", environment="development")
     verifier = TokenVerifier(issuer.issuer, issuer.audience, IssuerKeys(issuer.jwks))
     settings = Settings(home=Path("unused"), port=port)
+    told = engine.on_commit
     app = create_app(engine, verifier=verifier, issuer=issuer, settings=settings)
 
     def token(role: str) -> str:
@@ -76,6 +77,7 @@ async def served(engine: Engine, tenant: UUID) -> AsyncIterator[Served]:
         await _until_open(port)
         await _until_open(stock_port)
         yield Served(port, stock_port, token)
+    engine.on_commit = told  # else each app of a run would go on counting for all that follow
 
 
 def _free_ports() -> tuple[int, int]:

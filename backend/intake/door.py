@@ -22,9 +22,11 @@ from ...tenants.sealing import load_sealer
 from ..deciding import Usage, UsageOutcome
 from ..engine import Engine
 from ..log import Group, Head, PostgresLog, Row
+from ..native import using
 from ..writer import Busy, Writer
+from .batches import Records
 from .declaration import Format
-from .elsewhere import WORTHWHILE_BYTES, Elsewhere, Records, Task, reading_elsewhere
+from .elsewhere import WORTHWHILE_BYTES, Elsewhere, Task, reading_elsewhere
 from .plain_lines import PlainLines, read_plainly
 from .reading import Reader, ReadingCounts
 
@@ -81,18 +83,16 @@ class IntakeReport(Struct):
 
     def _count_charged(self, records: Records, outcomes: Sequence[UsageOutcome]) -> bool:
         """The same at once, for a batch of one source that was all charged, as most are; else False."""
-        amounts = [one.amount for one in outcomes if one.status == "charged" and not one.reason]
-        starts = [record.started_at for record, _ in records if record.__class__ is UsageRecord]
-        sources = {record.source for record, _ in records}
-        if not len(amounts) == len(starts) == len(records) or len(sources) != 1:
+        together = _charged_together(records.records, outcomes, self.now - LATE)
+        if together is None:
             return False
-        tally = self._tally(sources.pop())
+        source, amount, late = together
+        tally = self._tally(source)
         for counts in (self, tally):
             counts.received += len(records)
             counts.charged += len(records)
-        tally.amount += sum(amounts)
-        latest = self.now - LATE
-        tally.late += sum(1 for start in starts if start < latest)
+        tally.amount += amount
+        tally.late += late
         return True
 
     def _tally(self, source: str) -> Tally:
@@ -100,6 +100,21 @@ class IntakeReport(Struct):
         if tally is None:
             tally = self.sources[source] = Tally()
         return tally
+
+
+def _charged_together(
+    records: list[Usage], outcomes: Sequence[UsageOutcome], before: int
+) -> tuple[str, int, int] | None:
+    """Where all were charged, and of one source: the source, what they cost, and how many began before."""
+    native = using.native()
+    if native is not None and isinstance(outcomes, list):
+        return native.charged_together(records, outcomes, before)
+    amounts = [one.amount for one in outcomes if one.status == "charged" and not one.reason]
+    starts = [record.started_at for record in records if record.__class__ is UsageRecord]
+    sources = {record.source for record in records}
+    if not len(amounts) == len(starts) == len(records) or len(sources) != 1:
+        return None
+    return sources.pop(), sum(amounts), sum(1 for start in starts if start < before)
 
 
 def _count(tally: Tally, record: Usage, outcome: UsageOutcome, now: int) -> None:
@@ -154,8 +169,14 @@ async def charge_stream(
             plain = None if packed else await read_plainly(stream, format, name, BATCH_RECORDS)
             if plain is None:
                 reader = Reader(stream, format, time_zone=time_zone, name=name, source=source, packed=packed)
-            here = plain or _Here(engine, reader)
-            report = await _charge(engine, charge, here, patient=patient, progress=progress)
+            if plain is not None and (batch := plain.all_at_once) is not None:
+                report = IntakeReport(now=engine.clock(), read=plain.counts.read)
+                report.count(batch, await _submit(charge, batch, patient=patient))
+                if progress is not None:
+                    progress(report)
+            else:
+                here = plain or _Here(engine, reader)
+                report = await _charge(engine, charge, here, patient=patient, progress=progress)
     if door:
         engine.tallies.add(tenant, door, report)
     return report
@@ -263,7 +284,7 @@ async def _land(
 async def _submit(charge: Charge, batch: Records, *, patient: bool) -> list[UsageOutcome]:
     while True:
         try:
-            return await charge([record for record, _ in batch], [position for _, position in batch])
+            return await charge(batch.records, batch.positions)
         except Busy as busy:
             if not patient:
                 raise
@@ -271,7 +292,11 @@ async def _submit(charge: Charge, batch: Records, *, patient: bool) -> list[Usag
 
 
 def _next(reader: Reader, records: Iterator[UsageRecord | UnreadableRecord]) -> Records:
-    return [(record, reader.position) for record in islice(records, BATCH_RECORDS)]
+    found, positions = list[Usage](), list[str]()
+    for record in islice(records, BATCH_RECORDS):
+        found.append(record)
+        positions.append(reader.position)
+    return Records(found, positions)
 
 
 def _problem(record: UsageRecord | UnreadableRecord, position: str, outcome: UsageOutcome) -> Problem:

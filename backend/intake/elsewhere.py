@@ -17,6 +17,7 @@ import msgspec
 from msgspec import Struct
 
 from ...domain.usage import UnreadableRecord, UsageRecord
+from .batches import Records
 from .declaration import Format
 from .formats import FormatError
 from .reading import Reader, ReadingCounts
@@ -54,10 +55,6 @@ class Batch(Struct):
     kind: str = ""
 
 
-Records = list[tuple[UsageRecord | UnreadableRecord, str]]
-"""Each with the position where it stood."""
-
-
 class Elsewhere:
     """The batches that the other process tells."""
 
@@ -77,7 +74,7 @@ class Elsewhere:
             code = await self._process.wait()
             if code or error.partial:
                 raise OSError(0, f"the process that reads {self._task.name} ended with {code}") from error
-            return []
+            return Records([], [])
         batch = self._decode(frame)
         self.counts = batch.counts
         if batch.problem:
@@ -149,5 +146,4 @@ def _together(batch: Batch, name: str) -> Records:
     found: list[UsageRecord | UnreadableRecord] = list(batch.records)
     for place, record in batch.unreadable:
         found.insert(place, record)
-    positions = (f"{name}:{row}" if row else "" for row in batch.positions)
-    return list(zip(found, positions, strict=True))
+    return Records(found, [f"{name}:{row}" if row else "" for row in batch.positions])

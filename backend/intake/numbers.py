@@ -90,13 +90,17 @@ def _international(
 def _is_settled(digits: str) -> bool:
     """Whether an international number stays what it is, without being parsed: most do.
 
-    Its country has a plan, and it begins with nothing that this plan would take off or treat
-    apart. Whether it is a possible number then makes no difference: an impossible one stays, too.
+    Its country has a plan, and it begins with nothing that this plan would take off or treat apart; or
+    too little would be left: a Russian number of usual length that begins with 8 has no trunk prefix.
+    Whether it is a possible number then makes no difference: an impossible one stays, too.
     """
     for end in (2, 3, 4):
         stripped = _stripped(digits[1:end])
         if stripped is not None:
-            return not stripped.match(digits, end)
+            taken_off = stripped.match(digits, end)
+            return not taken_off or len(digits) - taken_off.end() < _left_least(
+                digits[1:end], digits[end : end + 1]
+            )
     return False
 
 
@@ -117,6 +121,17 @@ def _taken_off(calling_code: str) -> str:
         return ""
     prefix = metadata.national_prefix_for_parsing
     return f"0|{prefix}" if prefix else "0"  # leading zeros have rules of their own
+
+
+@cache
+def _left_least(calling_code: str, first: str) -> int:
+    """Digits that must be left when something is taken off a number of this first digit; 0: any may be."""
+    region = COUNTRY_CODE_TO_REGION_CODE[int(calling_code)][0]
+    metadata = PhoneMetadata.metadata_for_region(region)
+    if first == "0" or metadata is None or metadata.national_prefix_transform_rule:
+        return 0
+    every = metadata.general_desc
+    return min(every.possible_length) if every is not None and every.possible_length else 0
 
 
 BEGINNINGS: list[bytes | None] = [None] * 1_000

@@ -7,7 +7,7 @@ Native code reads the plainest lines, many at a time; the rule is `QuickReader.r
 
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -66,7 +66,7 @@ class QuickReader:
             source, record_id, line, told.type, told.quantity, started_at, told.direction, counterpart
         )
 
-    def read(self, body: bytes, at: int, most: int, records: list[UsageRecord]) -> int:
+    def read(self, body: bytes, at: int, most: int, records: list[Any]) -> int:
         """Add the records of so many lines from a place on; where the first begins that is not plain.
 
         Blank lines are not plain. Beyond `most` it reads at most one.
@@ -88,7 +88,7 @@ class QuickReader:
     def _normal(self, text: str) -> str:
         return normal_number(text, self._region, self._extension_digits_max)
 
-    def _read_natively(self, body: bytes, at: int, most: int, records: list[UsageRecord]) -> int:
+    def _read_natively(self, body: bytes, at: int, most: int, records: list[Any]) -> int:
         native = using.native()
         if native is None:
             return at

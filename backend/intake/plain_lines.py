@@ -10,11 +10,13 @@ import asyncio
 from io import BytesIO
 from typing import BinaryIO
 
-from ...domain.usage import UsageRecord
+from ...domain.usage import UnreadableRecord, UsageRecord
+from .batches import Positions, Records
 from .declaration import Format
-from .elsewhere import Records
 from .own_shape import plain_reader
 from .reading import ReadingCounts
+
+Usage = UsageRecord | UnreadableRecord
 
 BYTES_MAX = 1 << 20
 """Some 5,000 records: more is read as it is charged, and not kept in memory."""
@@ -25,16 +27,21 @@ LINES_AT_ONCE = 500
 class PlainLines:
     """What `read_plainly` has read, in batches."""
 
-    def __init__(self, name: str, records: list[UsageRecord], batch: int) -> None:
-        positions = [f"{name}:{number}" for number in range(1, len(records) + 1)]
-        self._told: Records = list(zip(records, positions, strict=True))
+    def __init__(self, name: str, records: list[Usage], batch: int) -> None:
+        self._told = Records(records, Positions(name, range(1, len(records) + 1)))
         self._batch = batch
         self._next = 0
         self.counts = ReadingCounts(read=len(records), records=len(records))
 
+    @property
+    def all_at_once(self) -> Records | None:
+        """All of it, where it is one batch."""
+        return self._told if len(self._told) <= self._batch else None
+
     async def next(self) -> Records:
-        first, self._next = self._next, self._next + self._batch
-        return self._told[first : self._next]
+        told, first, upto = self._told, self._next, self._next + self._batch
+        self._next = upto
+        return Records(told.records[first:upto], told.positions[first:upto])
 
 
 async def read_plainly(stream: BinaryIO, format: Format, name: str, batch: int) -> PlainLines | None:
@@ -45,7 +52,7 @@ async def read_plainly(stream: BinaryIO, format: Format, name: str, batch: int) 
     body = stream.getvalue()
     if not 0 < len(body) <= BYTES_MAX:
         return None
-    records: list[UsageRecord] = []
+    records: list[Usage] = []
     at = upto = 0
     while True:
         upto += LINES_AT_ONCE

@@ -5,7 +5,7 @@ static PyObject *set_up(PyObject *self, PyObject *arguments) {
     (void)self;
     PyObject *record, *limits, *parts;
     if (!PyArg_ParseTuple(arguments, "OO!O!", &record, &PyTuple_Type, &limits, &PyTuple_Type, &parts) || charging_setup(parts) != DONE ||
-        records_setup(record, limits) != DONE)
+        outcomes_setup(parts) != DONE || records_setup(record, limits) != DONE)
         return NULL;
     Py_RETURN_NONE;
 }
@@ -34,6 +34,7 @@ static PyMethodDef methods[] = {
     CALL(count_up, "Adds to each counter, as far as none passes its ceiling."),
     CALL(tally, "What stored charges come to, and their rows of usage; None where not all are of that form."),
     CALL(read_lines, "Reads plain lines of our own shape; where the first begins that was not read."),
+    CALL(charged_together, "What a batch of one source came to that was all charged; None where it was not."),
     {NULL, NULL, 0, NULL},
 };
 

@@ -317,9 +317,11 @@ PyObject *native_add_up(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_count_up(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_tally(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_read_lines(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_charged_together(PyObject *, PyObject *const *, Py_ssize_t);
 
 int records_setup(PyObject *type, PyObject *limits);
 int charging_setup(PyObject *parts);
+int outcomes_setup(PyObject *parts);
 
 /* So many arguments of these types, or a TypeError: 'l' list, 'd' dict, 't' tuple, 's' set, 'b' bytes, 'i' int,
  * 'o' any, 'p' what was prepared. */

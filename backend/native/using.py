@@ -146,10 +146,13 @@ class Slices(Protocol):
         body: bytes,
         at: int,
         most: int,
-        records: list[UsageRecord],
+        records: list[Any],
         limits: tuple[int, int, int],
         numbers: tuple[list[bytes | None], Callable[[str], bytes], Callable[[str], str]],
     ) -> int: ...
+    def charged_together(
+        self, records: list[Any], outcomes: list[Any], before: int
+    ) -> tuple[str, int, int] | None: ...
 
 
 class _Built:

@@ -88,9 +88,11 @@ def _count_commits(engine: Engine, registry: CollectorRegistry) -> None:
     def count(group: Group) -> None:
         commits.inc()
         events.inc(len(group.topics))
+        left = len(group.topics)
         for topic, outcome in RECORD_TOPICS.items():
-            if number := group.topics.count(topic):
+            if left and (number := group.topics.count(topic)):
                 records.labels(outcome).inc(number)
+                left -= number
         if before is not None:
             before(group)
 

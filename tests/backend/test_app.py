@@ -351,6 +351,87 @@ def test_too_much_at_once_is_413_compressed_or_not(send):
     assert send(bomb).status_code == 413
 
 
+ODD_HOST = {"Host": "a b"}
+"""Whoever sends it goes the framework's way."""
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "parameters"),
+    [
+        ("c1", {}, {}),
+        ("c1", {}, {"name": "calls.ndjson", "format": "allotment"}),
+        (b"", {}, {}),
+        (b'{"source": "s"}', {}, {"name": "calls.ndjson"}),
+        (b"not json", {}, {}),
+        (b"x", {"Content-Encoding": "br"}, {}),
+        (b"x", {"Content-Length": "99999999"}, {}),
+        (b"x", {"Content-Length": "many"}, {}),
+        (b"", {}, {"format": "unknown"}),
+        (b"", {"Authorization": "Basic dTpw"}, {}),
+        (b"", ODD_HOST, {}),
+    ],
+)
+def test_the_short_way_gives_the_answers_of_the_usual_one(company, send, call, body, headers, parameters):
+    if body == "c1":
+        body = ndjson(call("c1", 60), call("c2", 60), call("c3", 60, line="+4420000"))
+    headers = {**bearer(company.token("mediation")), "X-Request-ID": "mine", **headers}
+    _, short, usual = (  # once it is known, what is sent is answered in the same way each time
+        company.portal.client.post(path, content=body, params=parameters, headers=headers)
+        for path in ("/v1/usage", "/v1/usage", "/v1/usage/")
+    )
+    assert (short.status_code, short.content) == (usual.status_code, usual.content)
+    assert short.headers.multi_items() == usual.headers.multi_items()
+
+
+@pytest.mark.parametrize(
+    ("changed", "is_short"),
+    [
+        ({}, True),
+        ({"headers": [(b"host", b"charging.example:8000")]}, True),
+        ({"headers": [(b"host", b"a b")]}, False),
+        ({"headers": [(b"host", b"one"), (b"host", b"")]}, False),
+        ({"method": "GET"}, False),
+        ({"path": "/v1/usage/"}, False),
+        ({"root_path": "/v1"}, False),
+        ({"type": "websocket", "method": None}, False),
+    ],
+)
+def test_only_usual_requests_go_the_short_way(company, changed, is_short):
+    usual = {"type": "http", "path": "/v1/usage", "method": "POST", "root_path": "", "headers": []}
+    assert company.portal.client.app.short_way.is_for({**usual, **changed}) == is_short
+
+
+def test_what_a_client_did_not_finish_is_not_charged(company, send, call):
+    body, heard, told = ndjson(call("c1", 60)), [], []
+    messages = [{"type": "http.request", "body": body, "more_body": True}, {"type": "http.disconnect"}]
+    scope = {
+        "type": "http",
+        "path": "/v1/usage",
+        "method": "POST",
+        "root_path": "",
+        "query_string": b"",
+        "headers": [(b"authorization", f"Bearer {company.token('mediation')}".encode())],
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("charging.example", 80),
+        "client": None,
+    }
+
+    async def receive():
+        heard.append(messages[len(heard)])
+        return heard[-1]
+
+    async def answered(message):
+        told.append(message)
+
+    async def ask():
+        await company.portal.client.app(scope, receive, answered)
+
+    company.portal.run(ask)
+    assert (heard, told[0]["status"]) == (messages, 500)
+    assert send(body).json()["charged"] == 1
+
+
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [

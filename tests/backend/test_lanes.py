@@ -32,7 +32,7 @@ class Asking:
         slice, decided = Slice(), self.lane.take(room)
         for share in decided:
             share.enter(slice)
-        assert slice.positions == [f"at {item}" for item in slice.items]
+        assert [*map(slice.position, range(len(slice.items)))] == [f"at {item}" for item in slice.items]
         at = 0
         for share in decided:
             share.outcomes = [item.upper() for item in slice.items[at : at + share.size]]

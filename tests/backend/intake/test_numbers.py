@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from phonenumbers import COUNTRY_CODE_TO_REGION_CODE
+from phonenumbers import COUNTRY_CODE_TO_REGION_CODE, PhoneMetadata
 
 from allotment.backend.intake import numbers
 from allotment.backend.intake.numbers import normal_number, number_of
@@ -46,6 +46,32 @@ def test_what_is_not_parsed_is_what_parsing_gives() -> None:
             settled += 1
             assert (numbers._international(digits, None) or digits) == digits
     assert settled > 2_000
+
+
+@pytest.mark.parametrize(
+    ("digits", "is_settled"),
+    [
+        ("+78123456789", True),
+        ("+788123456789", False),
+        ("+13051416799", True),
+        ("+1305141679", True),
+        ("+113051416799", False),
+        ("+44020718387", False),
+    ],
+)
+def test_a_trunk_prefix_is_one_only_where_a_number_is_left_behind_it(digits: str, is_settled: bool) -> None:
+    assert numbers._is_settled(digits) == is_settled
+
+
+def test_what_begins_like_a_trunk_prefix_is_what_parsing_gives() -> None:
+    chance = random.Random(7)
+    for code, regions in COUNTRY_CODE_TO_REGION_CODE.items():
+        metadata = PhoneMetadata.metadata_for_region(regions[0])
+        prefix = (metadata.national_prefix or "8") if metadata else "8"
+        for size in range(16):
+            digits = f"+{code}{prefix}{''.join(chance.choices('0123456789', k=size))}"
+            if numbers._is_settled(digits):
+                assert (numbers._international(digits, None) or digits) == digits
 
 
 @pytest.mark.parametrize(

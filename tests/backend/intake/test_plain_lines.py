@@ -4,16 +4,19 @@ import asyncio
 import io
 import json
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from allotment.backend.deciding import UsageOutcome
+from allotment.backend.intake.batches import Positions, Records
 from allotment.backend.intake.door import IntakeReport
 from allotment.backend.intake.formats import shipped_format
 from allotment.backend.intake.plain_lines import BYTES_MAX, LINES_AT_ONCE, read_plainly
 from allotment.backend.intake.reading import Reader
 from allotment.backend.intake.rows import ROW_BYTES_MAX
+from allotment.backend.native import using
 from allotment.domain.usage import UnreadableRecord, UsageRecord
 
 OWN = shipped_format("allotment")
@@ -102,6 +105,10 @@ def test_other_formats_are_left_to_their_reader():
     assert plainly(line(1), format=shipped_format("asterisk-csv")) is None
 
 
+def record_of(source):
+    return UsageRecord(source, "1", "l", "voice", 1, NOW, "outbound", "")
+
+
 STATUSES = st.sampled_from(["charged", "charged", "charged", "duplicate", "suspended", "rejected"])
 OUTCOMES = st.builds(UsageOutcome, STATUSES, st.sampled_from(["", "", "", "why"]), amount=st.integers(0, 9))
 STARTS = st.sampled_from([NOW, NOW - 86_400_000_000, NOW - 86_400_000_001])
@@ -118,17 +125,52 @@ RECORDS = st.one_of(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.lists(st.tuples(RECORDS, OUTCOMES), max_size=4), max_size=3))
 def test_what_is_counted_at_once_is_counted_as_one_by_one(batches):
-    at_once, one_by_one = IntakeReport(now=NOW), IntakeReport(now=NOW)
+    natively, at_once, one_by_one = (IntakeReport(now=NOW) for _ in range(3))
     for batch in batches:
         batch = [
             (record, outcome)
             for record, outcome in batch
             if isinstance(record, UsageRecord) or outcome.status != "charged"
         ]
-        records = [(record, f"body:{place}") for place, (record, _) in enumerate(batch)]
+        records = Records([record for record, _ in batch], [f"body:{place}" for place in range(len(batch))])
         outcomes = [outcome for _, outcome in batch]
-        at_once.count(records, outcomes)
+        natively.count(records, outcomes)
+        with using.python_only():
+            at_once.count(records, outcomes)
         for place, outcome in enumerate(outcomes):
             # With a reason, each is looked at by itself.
-            one_by_one.count(records[place : place + 1], [outcome])
-    assert at_once == one_by_one
+            one = Records(records.records[place : place + 1], records.positions[place : place + 1])
+            one_by_one.count(one, [outcome])
+    assert natively == at_once == one_by_one
+
+
+@pytest.mark.skipif(using.native() is None, reason=f"counts with {using.told()}")
+@pytest.mark.parametrize(
+    ("second", "outcome", "told"),
+    [
+        (record_of("one"), UsageOutcome("charged", amount=5), ("one", 9, 1)),
+        (record_of("one"), UsageOutcome("charged", amount=2**63 - 1), None),
+        (record_of("one"), UsageOutcome("charged", amount=2**70), None),
+        (record_of("one"), UsageOutcome("charged", "why"), None),
+        (record_of("one"), UsageOutcome("duplicate"), None),
+        (record_of("one"), None, None),
+        (record_of("two"), UsageOutcome("charged"), None),
+        (UnreadableRecord("one", "1", "malformed", "", "", ""), UsageOutcome("charged"), None),
+    ],
+)
+def test_a_batch_is_added_up_natively_only_where_all_of_it_was_charged(second, outcome, told):
+    records, outcomes = [record_of("one"), second], [UsageOutcome("charged", amount=4), outcome]
+    late = NOW - 86_400_000_000
+    records[0] = msgspec.structs.replace(records[0], started_at=late - 1)
+    assert using.native().charged_together(records, outcomes, late) == told
+    assert using.native().charged_together(records, outcomes[:1], late) is None
+    assert using.native().charged_together([], [], late) is None
+
+
+def test_positions_are_told_when_they_are_asked_for():
+    positions = Positions("body", range(1, 6))
+    assert [*positions] == ["body:1", "body:2", "body:3", "body:4", "body:5"]
+    assert [*positions[1:3]] == ["body:2", "body:3"]
+    assert (positions[-1], len(positions), bool(positions[:0])) == ("body:5", 5, False)
+    with pytest.raises(IndexError):
+        positions[5]

@@ -36,8 +36,8 @@ from ..domain.tenant import Tenant
 from ..domain.usage import UsageRecord, pack_personal, unpack_personal
 from ..tenants.sealing import Sealer
 
-KeyOf = Callable[[str, str, int], bytes]
-"""The key of a record by source, id and start."""
+KeysOf = Callable[[str, str, int], Sequence[bytes]]
+"""The keys that a record may have, by source, id and start."""
 
 
 class StartSession(Struct, frozen=True):
@@ -78,7 +78,7 @@ class AskUnits(Struct, frozen=True):
         return about | {"groups": [_as_told_first(told) for told in self.groups]}
 
     def steps(
-        self, state: Tenant, sealer: Sealer, key_of: KeyOf, now: int
+        self, state: Tenant, sealer: Sealer, keys_of: KeysOf, now: int
     ) -> "Sequence[StartSession | SessionCommand]":
         """What is to be decided, one after the other."""
         groups = [*groups_of(state.sessions, self.source, self.session)]
@@ -94,7 +94,7 @@ class AskUnits(Struct, frozen=True):
         running = next((group for group in groups if group.expires_at > now), None)
         starting: list[StartSession] = []
         if running is not None and new:
-            record = _beginning(running, sealer, key_of, self.at or now)
+            record = _beginning(running, sealer, keys_of, self.at or now)
             record = replace(record, attributes=self.attributes)
             starting = [self._starting(told, record, 1) for told in new]
         return [*steps_of_update(groups, self.number, self.groups, now), *starting]
@@ -115,10 +115,10 @@ def _as_told_first(told: GroupReport) -> dict[str, Any]:
     return about
 
 
-def _beginning(session: Session, sealer: Sealer, key_of: KeyOf, at: int) -> UsageRecord:
+def _beginning(session: Session, sealer: Sealer, keys_of: KeysOf, at: int) -> UsageRecord:
     """The record of a group that begins while its session runs: the same line, and the same other party."""
-    key = key_of(session.source, session.session, session.started_at)
-    plain = sealer.open(session.subject, session.sealed, key)
+    keys = keys_of(session.source, session.session, session.started_at)
+    plain = _opened(sealer, session, keys)
     line, counterpart = unpack_personal(plain) if plain else ("", "")
     return UsageRecord(
         session.source, session.of or session.session, line, "", 0, at, session.direction, counterpart
@@ -160,16 +160,32 @@ def session_of(command: SessionCommand, state: Tenant) -> Session | None:
 
 
 def resealed(
-    command: SessionCommand, state: Tenant, sealer: Sealer, key: bytes, late: bytes
+    command: SessionCommand, state: Tenant, sealer: Sealer, keys: Sequence[bytes], late: bytes
 ) -> SessionCommand:
     """A late report is charged under a key of its own; so is its personal part sealed."""
     if not isinstance(command, UpdateSession | ReleaseSession):
         return command
     session = state.sessions.expired.get((command.source, command.session))
-    plain = sealer.open(session.subject, session.sealed, key) if session is not None else None
+    plain = _opened(sealer, session, keys) if session is not None else None
     if session is None or plain is None:
         return command
     return replace(command, sealed=sealer.seal(session.subject, plain, late))
+
+
+def key_sealed_for(sealer: Sealer, subject: bytes, sealed: bytes, keys: Sequence[bytes]) -> bytes:
+    """Which of two keys something was sealed for: a session may have begun under an earlier release.
+
+    Of a person who was erased nothing tells it, and nothing needs it.
+    """
+    usual, earlier = keys
+    if sealer.open(subject, sealed, usual) is None and sealer.open(subject, sealed, earlier) is not None:
+        return earlier
+    return usual
+
+
+def _opened(sealer: Sealer, session: Session, keys: Sequence[bytes]) -> bytes | None:
+    opened = (sealer.open(session.subject, session.sealed, key) for key in keys)
+    return next((plain for plain in opened if plain is not None), None)
 
 
 def record_of(charge: UsageCharged, session: Session, sealer: Sealer, key: bytes) -> UsageRecord:

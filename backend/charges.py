@@ -13,7 +13,7 @@ from ..domain.tenant import Event, Tenant
 from ..domain.usage import UsageRecord, unpack_personal
 from ..domain.withdrawn import AS_IT_WAS, SUSPENDED, Standing, standing
 from ..tenants.sealing import Sealer
-from .deciding import replacing_key
+from .deciding import replacing_keys
 from .folding import apply_piece, pieces
 from .log import PostgresLog, reachable, recorded
 from .rerated_chain import events_at, held_in
@@ -117,9 +117,9 @@ class Charges:
 
     def _still_held(self, told: Sequence[Recorded]) -> list[Recorded]:
         """Without those that others were made in place of."""
-        keys = [(one, replacing_key(one.seq, _charge(one).started_at)) for one in told]
-        replaced = stored(self._log, [key for _, key in keys])
-        return [one for one, key in keys if key not in replaced]
+        keyed = [(one, replacing_keys(one.seq, _charge(one).started_at)) for one in told]
+        replaced = stored(self._log, [key for _, keys in keyed for key in keys])
+        return [one for one, keys in keyed if replaced.isdisjoint(keys)]
 
     def at(self, seqs: Sequence[int], upto: int) -> list[Again]:
         """The charges of these events, in their order; those of the scope, up to a seq, to be rated anew."""

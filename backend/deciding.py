@@ -29,7 +29,7 @@ from ..domain.preparing import Prepared
 from ..domain.receiving import ReceivingCommand
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.rerated import RatingCommand, RerateCharges, UsageCorrected, UsageRerated
-from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, UpdateSession
+from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, SessionCommand, UpdateSession
 from ..domain.snapshot import COUNTED
 from ..domain.suspense import RecycleUsage
 from ..domain.tariff import Tariffs
@@ -45,6 +45,7 @@ from .authorising import (
     AskUnits,
     StartSession,
     charged_later,
+    key_sealed_for,
     record_of,
     records_of,
     resealed,
@@ -53,19 +54,21 @@ from .authorising import (
 from .correcting import AmendRecord, InClear, RecycleRecord
 from .intake.gate import checked
 from .intake.rereading import kept
+from .keys import (
+    IDENTITY_BYTES,
+    NO_DAY,
+    TIME_BYTES,
+    both_forms,
+    hash_of,
+    identity,
+    key_of_command,
+    time_of,
+    undated_key,
+)
 from .log import Group, Head, Log, reachable, recorded
 from .native import using
 from .plain_run import Fresh, PlainRun, half_applied
-from .seen import (
-    COMMANDS,
-    DAY_BYTES,
-    HASH_BYTES,
-    NO_DAY,
-    SeenKeys,
-    day_of,
-    identity,
-    status_of,
-)
+from .seen import SeenKeys, status_of
 from .snapshots import Snapshots, load, snapshots_of
 
 log = structlog.get_logger()
@@ -283,8 +286,8 @@ class Decider:
         if self.seen.forgotten:
             slice.charge_also(self._charged_silently(slice))
             held, doubtful = self.seen.sort_out(slice.hashes + slice.charged_by_commands)
-            for hashed in doubtful:
-                keys += self.seen.candidates(hashed)
+            for dated in doubtful:
+                keys += self.seen.candidates(dated)
             keys += self._conflicts_to_look_up(slice, held)
         return keys or ([_NO_KEY] if self._snapshot_is_due() else [])
 
@@ -301,12 +304,12 @@ class Decider:
         for place in held:
             if place >= len(slice.items):
                 break
-            item, hashed = slice.items[place], slice.hashes[place]
+            item, ident = slice.items[place], slice.hashes[place]
             if not isinstance(item, Order):
-                known, digest = self.seen.recall(hashed), self.sealer.digest(content_of(item))
+                known, digest = self.seen.recall(ident), self.sealer.digest(content_of(item))
                 if known is not None and _digest(known) != digest:
-                    conflicts.append(conflict_hash(hashed, digest))
-        return [NO_DAY + conflict for conflict in self.seen.sort_out(conflicts)[1]]
+                    conflicts.append(conflict_key(item.source, item.record_id, digest)[TIME_BYTES:])
+        return [NO_DAY + dated for dated in self.seen.sort_out(conflicts)[1]]
 
     def look_up(self, store: Log, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, bytes]]:
         """Key, digest and status of those the log has. Blocks."""
@@ -340,13 +343,13 @@ class Decider:
         # For a duplicate, mostly, nothing is sealed, so no key is made for who was erased.
         places = [
             place
-            for place, (item, hashed) in enumerate(zip(items, hashes, strict=True))
-            if type(item) is UsageRecord and hashed not in repeated and recall(hashed) is None
+            for place, (item, ident) in enumerate(zip(items, hashes, strict=True))
+            if type(item) is UsageRecord and ident not in repeated and recall(ident) is None
         ]
         records = [items[place] for place in places]
         digests = [sealer.digest(_pack(record)) for record in records]
         keys = [
-            day_of(record.started_at) + hashes[place] for place, record in zip(places, records, strict=True)
+            time_of(record.started_at) + hashes[place] for place, record in zip(places, records, strict=True)
         ]
         plains = [pack_personal(record) for record in records]
         tokens, sealed = sealer.seal_lines([record.line for record in records], plains, keys)
@@ -361,23 +364,23 @@ class Decider:
         item, actor, before = slice.items[place], slice.actors[place], slice.before[place]
         if isinstance(item, Order):
             return self._decide_order(item, actor, now, before)
-        sealer, hashed = self.sealer, slice.hashes[place]
-        digest, known = sealer.digest(content_of(item)), self.seen.recall(hashed)
-        key = NO_DAY + hashed
+        sealer, ident = self.sealer, slice.hashes[place]
+        digest, known = sealer.digest(content_of(item)), self.seen.recall(ident)
         command: Command
         if known is not None:
             if _digest(known) == digest:
                 return _answered_before(before) or DUPLICATE
-            key = NO_DAY + conflict_hash(hashed, digest)
-            if self.seen.recall(key[DAY_BYTES:]) is not None:
+            key = conflict_key(item.source, item.record_id, digest)
+            if self.seen.recall(key[TIME_BYTES:]) is not None:
                 return _answered_before(before) or DUPLICATE
             command = _conflicting(item, key, sealer)
         elif type(item) is UsageRecord:
-            key = day_of(item.started_at) + hashed
+            key = time_of(item.started_at) + ident
             token = sealer.token(item.line)
             sealed = sealer.seal(token, pack_personal(item), key)
             command = ChargeUsage(item, token, sealed, slice.position(place))
         else:
+            key = undated_key(_usage(item.source, item.record_id))
             command = _suspend(item, key, sealer)
         return self._charge(command, item, key, digest, actor, now)
 
@@ -437,15 +440,15 @@ class Decider:
     def _carried_out(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
         if order.dry:
             return self._try(order, actor, now)
-        known = self.seen.recall(order.key[DAY_BYTES:])
+        known = self.seen.recall(order.key[TIME_BYTES:])
         digest = self.sealer.digest(content_of(order))
         if known is not None:
             if _digest(known) != digest:
                 return Refused("idempotency_mismatch", remedy="use a new key for another command")
             if isinstance(before, Answer):
                 return before
-            # Stored under the day of then, which need not be today.
-            return Repeated(known[:DAY_BYTES] + order.key[DAY_BYTES:])
+            # Stored under the time of then.
+            return Repeated(known[:TIME_BYTES] + order.key[TIME_BYTES:])
         if not _is_counting(type(order.command)):
             self.restructured += 1
         if isinstance(order.command, AskUnits):
@@ -475,7 +478,7 @@ class Decider:
         """Step by step; the first event of the first step that is not refused has the request's key."""
         first, events, refusals = 0, list[Event](), list[Refused]()
         try:
-            steps = asked.steps(self.state, self.sealer, usage_key, now)
+            steps = asked.steps(self.state, self.sealer, usage_keys, now)
         except Refused as refusal:
             return refusal
         for step in steps:
@@ -541,29 +544,24 @@ class Decider:
         if isinstance(command, StartSession):
             record = command.record
             key = usage_key(record.source, record.record_id, record.started_at)
-            if self.seen.recall(key[DAY_BYTES:]) is not None:
+            if self.seen.recall(key[TIME_BYTES:]) is not None:
                 raise Refused("charged_already", session=record.record_id)
             return command.sealed_by(self.sealer, key)
         session = session_of(command, self.state)
         if session is None:
             return command
-        day = day_of(session.started_at)
-        key, late = (day + usage_identity(*record) for record in records_of(command))
-        return resealed(command, self.state, self.sealer, key, late)
+        own, late = (usage_keys(*record, session.started_at) for record in records_of(command))
+        return resealed(command, self.state, self.sealer, own, late[0])
 
     def _still_held(self, command: RerateCharges) -> RerateCharges:
         """Without the charges that others were made in place of: each is replaced once, whoever asks."""
-        held = [
-            one
-            for one in command.charges
-            if self.seen.recall(replacing_key(one.seq, one.charge.started_at)[DAY_BYTES:]) is None
-        ]
+        held = [one for one in command.charges if self.seen.recall(_replacing_identity(one.seq)) is None]
         return msgspec.structs.replace(command, charges=tuple(held))
 
     def _is_taken(self, source: str, record_id: str) -> bool:
         """Whether a record of this identity was charged or rejected, at once or out of suspense."""
         known = self.seen.recall(usage_identity(source, record_id))
-        if known is not None and known[DAY_BYTES + DIGEST_BYTES :] != _SUSPENDED:
+        if known is not None and known[TIME_BYTES + DIGEST_BYTES :] != _SUSPENDED:
             return True
         return self.seen.recall(recycled_identity(source, record_id)) is not None
 
@@ -593,11 +591,19 @@ class Decider:
             if not isinstance(event, UsageCharged):
                 keyed.append((event, None))
                 continue
-            own = usage_key(event.source, event.record_id, event.started_at)
-            if self.seen.recall(own[DAY_BYTES:]) is not None:
+            own = self._key_of_session(command, event)
+            if self.seen.recall(own[TIME_BYTES:]) is not None:
                 return [*keyed, self._charged_before(command, event, own, digest)]
             keyed.append((event, own))
         return keyed
+
+    def _key_of_session(self, command: Command, charge: UsageCharged) -> bytes:
+        """Under which its charge is stored: the one that its personal part was sealed for when it began."""
+        keys = usage_keys(charge.source, charge.record_id, charge.started_at)
+        session = session_of(command, self.state) if isinstance(command, SessionCommand) else None
+        return (
+            keys[0] if session is None else key_sealed_for(self.sealer, session.subject, charge.sealed, keys)
+        )
 
     def _charged_before(
         self, command: Command, charge: UsageCharged, own: bytes, digest: bytes
@@ -606,7 +612,7 @@ class Decider:
         assert isinstance(command, ReserveUnits | UpdateSession | ReleaseSession | ExpireSession)
         session = session_of(command, self.state)
         assert session is not None
-        key = NO_DAY + conflict_hash(own[DAY_BYTES:], digest)
+        key = conflict_key(charge.source, charge.record_id, digest)
         conflict = _conflicting(record_of(charge, session, self.sealer, own), key, self.sealer)
         return self.state.decide(conflict, 0)[0], key
 
@@ -678,49 +684,79 @@ _pack = msgspec.msgpack.Encoder().encode
 
 def usage_identity(source: str, record_id: str) -> bytes:
     """The identity of a usage record, for ever, whatever it says."""
-    return identity(f"usage\x1f{source}\x1f{record_id}")
+    return identity(_usage(source, record_id))
 
 
 def usage_key(source: str, record_id: str, started_at: int) -> bytes:
     """The key under which a record is stored when it is the first of its identity."""
-    return day_of(started_at) + usage_identity(source, record_id)
+    return usage_keys(source, record_id, started_at)[0]
+
+
+def usage_keys(source: str, record_id: str, started_at: int) -> tuple[bytes, bytes]:
+    """That, and the one that releases before decision 0049 stored it under."""
+    return both_forms(_usage(source, record_id), started_at)
+
+
+def _usage(source: str, record_id: str) -> str:
+    return f"usage\x1f{source}\x1f{record_id}"
 
 
 def replacing_key(seq: int, started_at: int) -> bytes:
     """The key under which a charge is stored that takes the place of the one in an event: there is one."""
-    return day_of(started_at) + identity(f"replaces\x1f{seq}")
+    return replacing_keys(seq, started_at)[0]
+
+
+def replacing_keys(seq: int, started_at: int) -> tuple[bytes, bytes]:
+    """That, and the one of earlier releases."""
+    return both_forms(_replacing(seq), started_at)
+
+
+def _replacing_identity(seq: int) -> bytes:
+    return identity(_replacing(seq))
+
+
+def _replacing(seq: int) -> str:
+    return f"replaces\x1f{seq}"
 
 
 def recycled_identity(source: str, record_id: str) -> bytes:
     """Of what became of a record that had waited: there is one charge, whatever waited under its id."""
-    return identity(f"recycled\x1f{source}\x1f{record_id}")
+    return identity(_recycled(source, record_id))
 
 
 def recycled_key(source: str, record_id: str, started_at: int) -> bytes:
-    return day_of(started_at) + recycled_identity(source, record_id)
+    return recycled_keys(source, record_id, started_at)[0]
 
 
-def conflict_hash(hashed: bytes, digest: bytes) -> bytes:
+def recycled_keys(source: str, record_id: str, started_at: int) -> tuple[bytes, bytes]:
+    return both_forms(_recycled(source, record_id), started_at)
+
+
+def _recycled(source: str, record_id: str) -> str:
+    return f"recycled\x1f{source}\x1f{record_id}"
+
+
+def conflict_key(source: str, record_id: str, digest: bytes) -> bytes:
     """Of a record that came under the identity of another: it is itself kept only once."""
-    return identity(f"conflict\x1f{hashed.hex()}\x1f{digest.hex()}")
+    return undated_key(f"conflict\x1f{hash_of(_usage(source, record_id)).hex()}\x1f{digest.hex()}")
 
 
 def due_key(command: Command) -> bytes:
     """Of what time asked for: every such command is unlike any other."""
-    return COMMANDS + identity(f"due\x1f{content_of(Order(command, b'')).hex()}")
+    return key_of_command(f"due\x1f{content_of(Order(command, b'')).hex()}")
 
 
 def session_key(source: str, session: str, number: int | str, now: int) -> bytes:
-    """Of a session's report, by its number; kept together by day."""
-    return day_of(now) + identity(f"session\x1f{source}\x1f{session}\x1f{number}")
+    """Of a session's report, by its number; kept together by time."""
+    return time_of(now) + identity(f"session\x1f{source}\x1f{session}\x1f{number}")
 
 
 def period_key(period: str) -> bytes:
-    return COMMANDS + identity(f"period\x1f{period}")
+    return key_of_command(f"period\x1f{period}")
 
 
 def command_key(idempotency_key: str) -> bytes:
-    return COMMANDS + identity(f"command\x1f{idempotency_key}")
+    return key_of_command(f"command\x1f{idempotency_key}")
 
 
 def content_of(item: Usage | Order) -> bytes:
@@ -787,7 +823,7 @@ def _hashes_of(items: Sequence[Any]) -> list[bytes]:
     native = using.native()
     made = native.identities(items) if native is not None and isinstance(items, list) else None
     return made or [
-        item.key[-HASH_BYTES:] if type(item) is Order else usage_identity(item.source, item.record_id)
+        item.key[-IDENTITY_BYTES:] if type(item) is Order else usage_identity(item.source, item.record_id)
         for item in items
     ]
 
@@ -797,7 +833,7 @@ def _charged_by(item: Usage | Order) -> list[bytes]:
     if not isinstance(item, Order):
         return []
     if isinstance(item.command, RerateCharges):
-        return [replacing_key(one.seq, one.charge.started_at)[DAY_BYTES:] for one in item.command.charges]
+        return [_replacing_identity(one.seq) for one in item.command.charges]
     if isinstance(item.command, RecycleRecord):
         named = item.command.record.source, item.command.record.record_id
         return [usage_identity(*named), recycled_identity(*named)]
@@ -805,7 +841,7 @@ def _charged_by(item: Usage | Order) -> list[bytes]:
 
 
 def _digest(known: bytes) -> bytes:
-    return known[DAY_BYTES : DAY_BYTES + DIGEST_BYTES]
+    return known[TIME_BYTES : TIME_BYTES + DIGEST_BYTES]
 
 
 using.set_up(UsageOutcome)

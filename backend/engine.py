@@ -37,7 +37,7 @@ from ..tenants.lines import Unsealed
 from ..tenants.onboarding import Definition, Step, TenantEntry, check_slug, enter, make_key, steps
 from ..tenants.sealing import RootKey, Sealer, load_sealer
 from .authorising import AskUnits, StartSession
-from .deciding import Answer, Order, Usage, UsageOutcome, command_key, made_ready, session_key, usage_key
+from .deciding import Answer, Order, Usage, UsageOutcome, command_key, made_ready, session_key, usage_keys
 from .in_force import is_limited, is_ruled, turn_of
 from .intake.numbers import is_region, normal_number
 from .intake.tallying import Tallies
@@ -261,8 +261,8 @@ class Engine:
         outcome = (await self.charge(tenant, [record], actor, first=True))[0]
         if outcome.status != "duplicate":
             return outcome
-        key = usage_key(record.source, record.record_id, record.started_at)
-        told = await self.in_thread(lambda: answer_of(PostgresLog(self.isolation, tenant), key))
+        keys = usage_keys(record.source, record.record_id, record.started_at)
+        told = await self.in_thread(lambda: answer_of(PostgresLog(self.isolation, tenant), *keys))
         return _outcome_of(told[0]) if told else outcome
 
     @contextmanager

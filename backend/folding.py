@@ -21,10 +21,11 @@ from ..domain.snapshot import add_up, count_all, counts_by_sums
 from ..domain.tenant import Tenant
 from ..domain.usage import MONEY
 from ..tenants.sealing import DIGEST_BYTES
+from .keys import KEY_BYTES
 from .log import Log, PostgresLog, ahead
 from .native import using
 from .reading_log import CHUNK_MAX, Chunk, Fetched, chunk_of, decode_charges, fetch, unfold
-from .seen import KEY_BYTES, status_of
+from .seen import status_of
 
 CHARGED = status_of(UsageCharged.topic)
 AHEAD = 2

@@ -30,6 +30,10 @@ _reading = ThreadPoolExecutor(4, thread_name_prefix="read-ahead")
 """As many as a projector writes for at once."""
 
 
+_WRITING = f"SET LOCAL synchronous_commit = off; {BY_INDEX}"
+"""Whatever a crash may take of a chunk is folded again: nobody needs to wait for the disk."""
+
+
 class NewerView(Exception):
     """A newer version of the product builds this view. Leave it to that one."""
 
@@ -68,7 +72,7 @@ class Projector:
         # Both before: with our connection in hand we might wait for one that never comes free.
         read = ahead.result() if ahead is not None else None
         may_copy = self._isolation.may_copy()
-        with self._isolation.transaction(self._tenant, "projector") as db:
+        with self._isolation.transaction(self._tenant, "projector", _WRITING) as db:
             standing = None if self._moving else _standing(db, self._views, upto)
             self._moving = False
             if standing is not None:
@@ -82,8 +86,6 @@ class Projector:
             if told is not None:
                 if ordinals is None or ordinals.seq != start:
                     ordinals = _ordinals_at(db, start, held.get("members"))
-                # Whatever a crash may take of it is folded again: nobody needs to wait for the disk.
-                db.execute(f"SET LOCAL synchronous_commit = off; {BY_INDEX}", prepare=False)
                 with collector_paused():
                     fold(db, due, told, ordinals, may_copy=may_copy)
                 advance(db, due, told.last)
@@ -100,7 +102,7 @@ class Projector:
         """What was read ahead, if it is what comes next; the one after it is read from now on."""
         zone, ways = (None, None) if ordinals is None else (ordinals.zone, ordinals.ways())
         if told is None or told.first != start + 1 or told.last > end:
-            told = read_stretch(db, start, end, self._limit, zone, ways)
+            told = read_stretch(db, start, end, self._limit, zone, ways, prepare=True)
         if told is not None and told.last - start >= self._limit:
             self._limit = max(self._limit, min(2 * self._limit, CHUNK_MAX) if self._chunk == CHUNK else 0)
             self._ahead = _reading.submit(self._fetch, told.last, self._limit, zone, ways)
@@ -206,7 +208,7 @@ def lock(db: Connection, views: Sequence[View]) -> dict[str, int]:
         "SELECT projection, version, seq FROM projection_positions WHERE projection = ANY(%s) "
         "ORDER BY projection FOR UPDATE"
     )
-    found = db.execute(locking, (names,), prepare=False).fetchall()
+    found = db.execute(locking, (names,), prepare=True).fetchall()
     if len(found) < len(views):
         db.execute(
             "INSERT INTO projection_positions (projection, version, seq) "
@@ -235,7 +237,7 @@ def advance(db: Connection, views: Sequence[View], seq: int) -> None:
     db.execute(
         "UPDATE projection_positions SET seq = %s WHERE projection = ANY(%s)",
         (seq, [view.name for view in views]),
-        prepare=False,
+        prepare=True,
     )
 
 

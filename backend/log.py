@@ -399,9 +399,12 @@ def ahead(read: Callable[[int], T | None], last_of: Callable[[T], int], after: i
             piece = coming.result() if coming is not None else None
 
 
-def answer_of(log: Log, command_key: bytes) -> list[Recorded]:
-    """What a command that was carried out led to: its first event, and those that follow from it."""
-    found = log.find([command_key])
+def answer_of(log: Log, *keys: bytes) -> list[Recorded]:
+    """What a command that was carried out led to: its first event, and those that follow from it.
+
+    One is stored under one of its keys.
+    """
+    found = log.find(keys)
     if not found:
         return []
     following: Iterable[Row] = log.read(found[0].seq, ANSWER_EVENTS_MAX)

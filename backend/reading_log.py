@@ -22,9 +22,9 @@ from ..projections.counted import Counted
 from ..projections.tally import Tally
 from ..tenants.isolation import Connection
 from .copying import SINCE_2000
+from .keys import KEY_BYTES
 from .learned_texts import LearnedTexts
 from .log import MICROSECONDS, PostgresLog, Row, reachable, recorded, unreadable
-from .seen import KEY_BYTES
 from .tallied import Stored, counted
 
 CHUNK_MAX = 20_000
@@ -155,14 +155,16 @@ def read_stretch(
     limit: int,
     zone: ZoneInfo | None = None,
     ways: Ways | None = None,
+    *,
+    prepare: bool = False,
 ) -> Stretch | None:
     """The next events of the tenant that the connection is bound to; None when there are none.
 
     Where the calendar is known, plain charges are counted as they are read; where the hierarchy is, they
-    are held against it.
+    are held against it. To be prepared only where rows are found by index whatever their number.
     """
     last = min(upto, after + limit)
-    found = db.execute(_STRETCH, {"after": after, "last": last}, binary=True, prepare=False).fetchone()
+    found = db.execute(_STRETCH, {"after": after, "last": last}, binary=True, prepare=prepare).fetchone()
     assert found is not None
     count, charged, keyed, states, keys, times, *others = found
     if not count:

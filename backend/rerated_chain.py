@@ -4,7 +4,7 @@ from ..domain.charging import UsageCharged, UsageRejected
 from ..domain.events import Recorded
 from ..domain.rerated import UsageCorrected, UsageRerated, UsageTakenBack, unsealed
 from ..domain.withdrawn import of_rejected
-from .deciding import replacing_key
+from .deciding import replacing_keys
 from .log import COLUMNS, PostgresLog, Row, reachable, recorded
 
 
@@ -31,7 +31,7 @@ class Chain:
 
     def check_made_again(self, event: UsageRerated | UsageCorrected, key: bytes | None) -> None:
         charge = event.charge
-        if event.seq in self._replaced or key != replacing_key(event.seq, charge.started_at):
+        if event.seq in self._replaced or key not in replacing_keys(event.seq, charge.started_at):
             raise Unchained(f"the charge of event {event.seq} is replaced twice, or under another key")
         self._replaced.add(event.seq)
         if isinstance(event, UsageRerated):

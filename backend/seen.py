@@ -1,39 +1,22 @@
 """Which records were seen: duplicates are known in memory, without a query per record.
 
-A command key is the day it speaks of, then a hash: the day keeps neighbours together in the
-unique index, the hash alone is the identity. So the same record under another day is found too.
-The newest keys are held with digest and status. Of all others a Bloom filter knows that they
-cannot have been seen, or that the log must be asked.
+The newest keys are held with digest and status. Of all others a table knows that they cannot have
+been seen, or under which moments the log must be asked for them (`keys.py`, `key_table.py`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import sha256
 from itertools import islice
-from struct import Struct
 from typing import NamedTuple
 
+from .key_table import KeyTable
+from .keys import DAY_BYTES, KEY_BYTES, TIME_BYTES
 from .native import using
-
-KEY_BYTES = 16
-DAY_BYTES = 2
-HASH_BYTES = KEY_BYTES - DAY_BYTES
 
 RECENT_MAX = 200_000
 """Keys held per generation, of which there are two."""
-BITS_PER_KEY = 40
-SIZE_BITS_MAX = 30
-PROBES = 4
-"""At most one in 12,000 keys that were never seen is asked for, when a level is full: with two it was one in
-400, and each slice of a long log had to wait for an answer."""
-FIRST_LEVEL_BITS = 23
-
-_DAY_MICROSECONDS = 86_400_000_000
-_LAST_DAY = (1 << 8 * DAY_BYTES) - 1
-NO_DAY = bytes(DAY_BYTES)
-"""The day of what has no date."""
-COMMANDS = b"\xff\xff"
-"""The day of commands: their keys stand together."""
-
+FIRST_LEVEL_BITS = 14
+SIZE_BITS_MAX = 21
+"""Of a level: 2 to the power of so many shelves."""
 
 _STATUS = {"usage.charged": b"\x01", "usage.rejected": b"\x02", "usage.suspended": b"\x03"}
 
@@ -41,16 +24,6 @@ _STATUS = {"usage.charged": b"\x01", "usage.rejected": b"\x02", "usage.suspended
 def status_of(topic: str) -> bytes:
     """What became of a key's command, by the first event it led to: one byte."""
     return _STATUS.get(topic, b"\x00")
-
-
-def day_of(started_at: int) -> bytes:
-    day = started_at // _DAY_MICROSECONDS
-    return day.to_bytes(DAY_BYTES, "big") if 0 < day < _LAST_DAY else NO_DAY
-
-
-def identity(what: str) -> bytes:
-    """The hash of what a command is, whatever day it speaks of."""
-    return sha256(what.encode()).digest()[:HASH_BYTES]
 
 
 class KeptKeys(NamedTuple):
@@ -61,9 +34,9 @@ class KeptKeys(NamedTuple):
     young: dict[bytes, bytes]
     old: dict[bytes, bytes]
     levels: list[tuple[int, int, bytes | bytearray]]
-    """(size_bits, left, bits) of each filter; one that has nothing left never changes again.
+    """(size_bits, left, shelves) of each table; all but the last are full, and never change again.
 
-    Of the last one bits of older standing do, as long as all keys since then are held.
+    Of the last one shelves of older standing do, as long as all keys since then are held.
     """
 
 
@@ -93,7 +66,7 @@ class Account(NamedTuple):
 
     entered: list[Entered]
     whole: bool
-    """Whether nothing is missing: what was forgotten again before anybody asked is in the filters alone."""
+    """Whether nothing is missing: what was forgotten again before anybody asked is in the tables alone."""
 
 
 class SeenKeys:
@@ -107,14 +80,14 @@ class SeenKeys:
         self._recent_max = recent_max
         self._young: dict[bytes, bytes] = {}
         self._old: dict[bytes, bytes] = {}
-        self._levels = [_Filter(FIRST_LEVEL_BITS)]
+        self._levels = [KeyTable(FIRST_LEVEL_BITS)]
         self._days: dict[bytes, None] = {}
         self._unsettled: list[bytes] = []
-        """Keys that are held already, and stand in no filter yet."""
+        """Keys that are held already, and stand in no table yet."""
         self._gathered: list[Gathered] = []
         """Of the young, and ..."""
         self._gathered_old: list[Gathered] = []
-        """... of the old: they stand in a filter, and are not looked up one by one yet."""
+        """... of the old: they stand in a table, and are not looked up one by one yet."""
         self._gathered_count = 0
         """Of the young."""
         self.forgotten = False
@@ -125,7 +98,7 @@ class SeenKeys:
         self._accounted = True
 
     def recall(self, hashed: bytes) -> bytes | None:
-        """Day, digest and status byte of a key, if it is among the newest."""
+        """Day, moment, digest and status byte of a key, if it is among the newest."""
         if self._gathered or self._gathered_old:
             self._unfold()
         return self._young.get(hashed) or self._old.get(hashed)
@@ -137,17 +110,20 @@ class SeenKeys:
         return self._young, self._old
 
     def sort_out(self, hashes: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
-        """The places of those held, and those of which only the log can tell whether they were seen."""
+        """The places of those held; and of what only the log can tell whether it was seen, moment and hash.
+
+        That is as often as there are moments under which it may be stored.
+        """
         young, old = self.newest
         held = [place for place, hashed in enumerate(hashes) if hashed in young or hashed in old]
         known = {hashes[place] for place in held}
         unknown = [hashed for hashed in hashes if hashed not in known] if known else hashes
-        found = [hashed for level in self._levels for hashed in level.may_hold(unknown)]
+        found = [dated for level in self._levels for dated in level.moments(unknown)]
         return held, [*dict.fromkeys(found)]
 
-    def candidates(self, hashed: bytes) -> Iterator[bytes]:
-        """The keys under which the log may hold a hash: one for every day it speaks of."""
-        return (day + hashed for day in self._days)
+    def candidates(self, dated: bytes) -> Iterator[bytes]:
+        """The keys under which the log may hold a hash with its moment: one for every day it speaks of."""
+        return (day + dated for day in self._days)
 
     def add(self, key: bytes, digest: bytes, status: bytes) -> None:
         """Hold a key. `settle` after each slice: nothing is forgotten in between."""
@@ -155,9 +131,10 @@ class SeenKeys:
         self._unsettled.append(key)
 
     def settle(self) -> None:
-        """Enter what was added into the filters, and forget the oldest where too many are held."""
+        """Enter what was added into the tables, and forget the oldest where too many are held."""
         keys, self._unsettled = self._unsettled, []
-        self._enter([key[DAY_BYTES:] for key in keys], [key[:DAY_BYTES] for key in keys])
+        self._days.update(dict.fromkeys(key[:DAY_BYTES] for key in keys))
+        self._enter(keys)
         if len(self._young) + self._gathered_count >= self._recent_max:
             self._turn()
 
@@ -169,8 +146,7 @@ class SeenKeys:
             self.add_all(*_apart(keys, digests), status)
             return
         self._days.update(dict.fromkeys(native.days_of(keys)))
-        for first, last in self._room(count):
-            self._levels[-1].add_gathered(keys, first, last)
+        self._enter_gathered(keys)
         width = len(digests) // count
         for first in range(0, count, self._recent_max):
             last = min(count, first + self._recent_max)
@@ -193,29 +169,34 @@ class SeenKeys:
     def add_all(self, keys: Sequence[bytes], digests: Sequence[bytes], status: bytes) -> None:
         """Hold many keys of one status, in order, and settle them."""
         native = using.native()
-        if native is not None and len(keys) <= self._recent_max:
-            held = native.hold(self._young, self._days, list(keys), list(digests), status)
-            if held is not None:
-                if held:
-                    self._entered.append(Entered(self.generation, keys, digests, status))
-                self._enter(held, ())
-                self.settle()
-                return
-        hashes = [key[DAY_BYTES:] for key in keys]
-        days = [key[:DAY_BYTES] for key in keys]
-        values = (day + digest + status for day, digest in zip(days, digests, strict=True))
+        if (
+            native is not None
+            and len(keys) <= self._recent_max
+            and native.hold(self._young, self._days, list(keys), list(digests), status)
+        ):
+            if keys:
+                self._entered.append(Entered(self.generation, keys, digests, status))
+            self._enter(keys)
+            self.settle()
+            return
+        self._days.update(dict.fromkeys(key[:DAY_BYTES] for key in keys))
+        self._enter(keys)
+        hashes = [key[TIME_BYTES:] for key in keys]
+        values = (key[:TIME_BYTES] + digest + status for key, digest in zip(keys, digests, strict=True))
         pairs = zip(hashes, values, strict=True)
-        self._enter(hashes, days)
         for first in range(0, len(keys), self._recent_max):
             some = slice(first, first + self._recent_max)
             self._young.update(islice(pairs, self._recent_max))
             self._entered.append(Entered(self.generation, keys[some], digests[some], status))
             self.settle()
 
-    def _enter(self, hashes: Sequence[bytes], days: Iterable[bytes]) -> None:
-        self._days.update(dict.fromkeys(days))
-        for first, last in self._room(len(hashes)):
-            self._levels[-1].add_all(hashes[first:last])
+    def _enter(self, keys: Sequence[bytes]) -> None:
+        for first, last in self._room(len(keys)):
+            self._levels[-1].add_all(keys[first:last])
+
+    def _enter_gathered(self, keys: bytes) -> None:
+        for first, last in self._room(len(keys) // KEY_BYTES):
+            self._levels[-1].add_gathered(keys, first, last)
 
     def _room(self, count: int) -> Iterator[tuple[int, int]]:
         """So many keys, in parts that the last level has room for; it grows in between."""
@@ -247,19 +228,20 @@ class SeenKeys:
         return KeptKeys(self.forgotten, list(self._days), self._young.copy(), self._old, self.levels())
 
     def levels(self) -> list[tuple[int, int, bytes | bytearray]]:
-        """Size, room left and bits of each filter."""
-        return [(level.size_bits, level.left, level.bits()) for level in self._levels]
+        """Size, room left and shelves of each table. No copies: more may be entered while they are read."""
+        return [(level.size_bits, level.left, level.shelves) for level in self._levels]
 
     def restore(self, kept: KeptKeys) -> None:
         """Know what was known."""
         self.forgotten = kept.forgotten
         self._days = dict.fromkeys(kept.days)
         self._young, self._old = kept.young, kept.old
-        self._levels = [_Filter(size_bits, left, bits) for size_bits, left, bits in kept.levels]
-        self._levels[-1].hold([*self._old, *self._young])
+        self._levels = [KeyTable(size_bits, shelves) for size_bits, _, shelves in kept.levels]
+        for held in (self._old, self._young):
+            self._enter([value[:TIME_BYTES] + hashed for hashed, value in held.items()])
 
     def restore_account(self, kept: KeptKeys, generation: int, entered: Iterable[Entered]) -> None:
-        """Know what was known, from all that came since the bits of the last level were kept.
+        """Know what was known, from all that came since the last level was kept.
 
         What is of the last two generations is held; all of it is entered.
         """
@@ -267,7 +249,7 @@ class SeenKeys:
         self.generation = generation
         for one in entered:
             part = one.gathered()
-            self._levels[-1].hold_gathered(part.keys)
+            self._enter_gathered(part.keys)
             if one.generation == generation:
                 self._gathered.append(part)
                 self._gathered_count += len(part.keys) // KEY_BYTES
@@ -276,7 +258,7 @@ class SeenKeys:
 
     def remember(self, key: bytes, digest: bytes, status: bytes) -> None:
         """Hold a key that the log was asked for."""
-        self._young[key[DAY_BYTES:]] = key[:DAY_BYTES] + digest + status
+        self._young[key[TIME_BYTES:]] = key[:TIME_BYTES] + digest + status
         self._entered.append(Entered(self.generation, key, digest, status))
 
     def _turn(self) -> None:
@@ -289,75 +271,11 @@ class SeenKeys:
         self._old, self._young = self._young, {}
         self._gathered_old, self._gathered, self._gathered_count = self._gathered, [], 0
 
-    def _grow(self) -> "_Filter":
-        """Another filter, four times the last, for the last is full."""
-        level = _Filter(min(self._levels[-1].size_bits + 2, SIZE_BITS_MAX))
+    def _grow(self) -> KeyTable:
+        """Another table, twice the last, for the last is full."""
+        level = KeyTable(min(self._levels[-1].size_bits + 1, SIZE_BITS_MAX))
         self._levels.append(level)
         return level
-
-
-class _Filter:
-    """A Bloom filter for so many keys; a false "may hold" costs a look-up, nothing else."""
-
-    __slots__ = ("_bits", "_mask", "left", "size_bits")
-
-    def __init__(
-        self, size_bits: int, left: int | None = None, bits: bytes | bytearray | None = None
-    ) -> None:
-        """Without bits: an empty one."""
-        self.size_bits = size_bits
-        self.left = capacity(size_bits) if left is None else left
-        self._mask = (1 << size_bits) - 1
-        self._bits = bytearray(bits) if bits else bytearray(1 << (size_bits - 3))
-
-    def add_all(self, hashes: Sequence[bytes]) -> None:
-        native = using.native()
-        if native is None or not native.enter(self._bits, self.size_bits, list(hashes)):
-            self._add_all(hashes)
-        self.left -= len(hashes)
-
-    def add_gathered(self, keys: bytes, first: int, last: int) -> None:
-        native = using.native()
-        if native is None or not native.enter_gathered(self._bits, self.size_bits, keys, first, last):
-            self._add_all(_hashes(keys[first * KEY_BYTES : last * KEY_BYTES]))
-        self.left -= last - first
-
-    def _add_all(self, hashes: Sequence[bytes]) -> None:
-        bits, mask = self._bits, self._mask
-        for first, step in _all_parts(b"".join(hashes)):
-            for at in range(first, first + PROBES * step, step) if step else (first,):
-                bits[(at & mask) >> 3] |= 1 << (at & 7)
-
-    def bits(self) -> bytearray:
-        """Not a copy: more may be set in them while they are read, which only leads to a look-up more."""
-        return self._bits
-
-    def hold(self, hashes: Sequence[bytes]) -> None:
-        """Set the bits of keys that were counted already."""
-        left = self.left
-        self.add_all(hashes)
-        self.left = left
-
-    def hold_gathered(self, keys: bytes) -> None:
-        """The same of keys that stand one after the other."""
-        left = self.left
-        self.add_gathered(keys, 0, len(keys) // KEY_BYTES)
-        self.left = left
-
-    def may_hold(self, hashes: Sequence[bytes]) -> list[bytes]:
-        """Those that may have been added."""
-        native = using.native()
-        found = native.may_hold(self._bits, self.size_bits, list(hashes)) if native is not None else None
-        return self._may_hold(hashes) if found is None else found
-
-    def _may_hold(self, hashes: Sequence[bytes]) -> list[bytes]:
-        parts = zip(hashes, _all_parts(b"".join(hashes)), strict=True)
-        return [hashed for hashed, (first, step) in parts if self._all_set(first, step)]
-
-    def _all_set(self, first: int, step: int) -> bool:
-        bits, mask = self._bits, self._mask
-        probes = (first + number * step for number in range(PROBES))
-        return all(bits[(at & mask) >> 3] >> (at & 7) & 1 for at in probes)
 
 
 def together(entered: Iterable[Entered]) -> list[Entered]:
@@ -382,15 +300,10 @@ def together(entered: Iterable[Entered]) -> list[Entered]:
 def entered_of(kept: KeptKeys, generation: int) -> list[Entered]:
     """All that is held, as if it came now."""
     return [
-        Entered(at, value[:DAY_BYTES] + hashed, value[DAY_BYTES:-1], value[-1:])
+        Entered(at, value[:TIME_BYTES] + hashed, value[TIME_BYTES:-1], value[-1:])
         for at, held in ((generation - 1, kept.old), (generation, kept.young))
         for hashed, value in held.items()
     ]
-
-
-def capacity(size_bits: int) -> int:
-    """For how many keys a filter of that size is."""
-    return (1 << size_bits) // BITS_PER_KEY
 
 
 def count_of(entered: Iterable[Entered]) -> int:
@@ -400,10 +313,6 @@ def count_of(entered: Iterable[Entered]) -> int:
 
 def _together(each: Sequence[bytes] | bytes) -> bytes:
     return each if isinstance(each, bytes) else b"".join(each)
-
-
-def _hashes(keys: bytes) -> list[bytes]:
-    return [keys[at + DAY_BYTES : at + KEY_BYTES] for at in range(0, len(keys), KEY_BYTES)]
 
 
 def _apart(keys: bytes, digests: bytes) -> tuple[list[bytes], list[bytes]]:
@@ -417,8 +326,4 @@ def _hold(held: dict[bytes, bytes], part: Gathered) -> None:
     native = using.native()
     if native is None or not native.hold_gathered(held, part.keys, part.digests, part.status):
         for key, digest in zip(*_apart(part.keys, part.digests), strict=True):
-            held[key[DAY_BYTES:]] = key[:DAY_BYTES] + digest + part.status
-
-
-_all_parts = Struct(">QxxI").iter_unpack
-"""Where the bits of each hash begin, and in which steps they go on: out of its 14 bytes."""
+            held[key[TIME_BYTES:]] = key[:TIME_BYTES] + digest + part.status

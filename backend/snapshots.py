@@ -37,9 +37,10 @@ from ..domain.snapshot import (
 from ..domain.tenant import Tenant
 from ..tenants.isolation import Connection, Isolation
 from .folding import apply_piece, pieces
+from .key_table import SHELF_BYTES, capacity
 from .leaves import append_peaks
 from .log import Head, Log, PostgresLog, reachable
-from .seen import Account, Entered, KeptKeys, SeenKeys, capacity, count_of, entered_of, together
+from .seen import Account, Entered, KeptKeys, SeenKeys, count_of, entered_of, together
 
 SNAPSHOT_EVERY = 50_000
 """Events between two snapshots: read and applied in a quarter of a second."""
@@ -51,9 +52,11 @@ SEQ_MAX = 2**62
 KEPT = 2
 """Snapshots kept: the newest, and one more."""
 FILTER_AFTER = 400_000
-"""Keys that are told one by one before the bits of the last filter are stored anew, or ..."""
+"""Keys that are told one by one before the last table is stored anew, or ..."""
 FILTER_SHARE = 4
-"""... a quarter of what the filter has, if that is more: else its bits would be most of a snapshot."""
+"""... a quarter of what the table has, if that is more: else it would be most of a snapshot."""
+COPIED_SHELVES = 1 << 12
+"""Of the last table at a time: while they are copied nobody enters a key."""
 PIECES_MAX = 128
 """Pieces of keys told; then they are put together."""
 ROW_BYTES = 4_000_000
@@ -71,9 +74,11 @@ def _reducer() -> bytes:
     """What a snapshot depends on: the source of the rules, and of what this folder keeps in it."""
     product = Path(__file__).parents[1]
     sources = sorted((product / "domain").glob("*.py"))
-    names = ("deciding", "folding", "plain_run", "seen", "snapshots")
+    names = ("deciding", "folding", "key_table", "keys", "plain_run", "seen", "snapshots")
     sources += [product / "backend" / f"{name}.py" for name in names]
-    sources += [product / "backend/native" / f"{name}.c" for name in ("charging", "replaying", "seen")]
+    sources += [
+        product / "backend/native" / f"{name}.c" for name in ("charging", "key_table", "replaying", "seen")
+    ]
     hashed = sha256()
     for source in sources:
         content = source.read_bytes()
@@ -146,10 +151,10 @@ class Main(Struct, frozen=True, array_like=True):
     days: list[bytes]
     generation: int
     levels: list[tuple[int, int]]
-    """(size_bits, left) of the filters; their bits are parts, compressed while there is room left."""
+    """(size_bits, left) of the tables; their shelves are parts, those of the last one compressed."""
     parts: list[Part]
     pieces: list[Piece]
-    """Of all keys that are held, and of those that the bits of the last filter may lack; oldest first."""
+    """Of all keys that are held, and of those that the last table as stored may lack; oldest first."""
     filtered: int
     """The seq up to which they lack none."""
 
@@ -189,7 +194,7 @@ class Snapshots:
         self._came: list[Entered] = []
         """Keys that no stored snapshot tells of."""
         self._whole = True
-        """Whether all keys that the stored bits lack are among those, or in the pieces."""
+        """Whether all keys that the stored tables lack are among those, or in the pieces."""
         self._lost = False
         """Whether what is stored is not known, for a snapshot has failed."""
         self._writing = threading.Lock()
@@ -324,12 +329,12 @@ class Snapshots:
             self.bytes_last = len(encoded) + sum(map(len, fresh.values()))
 
     def _filter_of(self, taken: Taken, came: int, tokens: dict[str, object], fresh: dict[str, bytes]) -> int:
-        """The bits of the filters that are to be stored now; the seq up to which what is stored lacks no key.
+        """The tables that are to be stored now; the seq up to which what is stored lacks no key.
 
-        Those of a full one never change again. Those of the last do with every key, and are stored
-        when so many keys have come since that to tell these would be more than the bits.
+        A full one never changes again. The last does with every key, and is stored
+        when so many keys have come since that to tell these would be more than all of it.
         """
-        *full, (size_bits, left, bits) = taken.levels
+        *full, (size_bits, left, shelves) = taken.levels
         for number, level in enumerate(full):
             tokens[_level(number)] = level[2]
             if not self._is_stored(_level(number), level[2]):
@@ -341,7 +346,7 @@ class Snapshots:
                 tokens[name] = self._parts[name][0]
             return self._filtered
         tokens[name] = object()
-        fresh[name] = zlib.compress(bits, 1)
+        fresh[name] = _compressed(shelves)
         return taken.at.seq
 
     def _pieces_of(
@@ -437,10 +442,11 @@ class Snapshots:
         return None
 
     def _restore_keys(self, seen: SeenKeys, main: Main, parts: dict[str, bytes]) -> SeenKeys:
+        last = len(main.levels) - 1
         levels: list[tuple[int, int, bytes | bytearray]] = [
-            (size_bits, left, zlib.decompress(bits) if bits and left > 0 else bits)
+            (size_bits, left, zlib.decompress(shelves) if shelves and number == last else shelves)
             for number, (size_bits, left) in enumerate(main.levels)
-            for bits in (parts.get(_level(number), b""),)
+            for shelves in (parts.get(_level(number), b""),)
         ]
         told = chain.from_iterable(map(_decode_entered, self._read_parts([one.part for one in main.pieces])))
         seen.restore_account(KeptKeys(main.forgotten, main.days, {}, {}, levels), main.generation, told)
@@ -461,11 +467,10 @@ class Snapshots:
     def _remember(self, main: Main, folded: Folded) -> None:
         """What this snapshot used is stored, and can be used by the next."""
         tokens: dict[str, object] = {STRUCTURE: None if folded.restructured else LOADED, COUNTERS: object()}
-        for number, ((_, left), (_, _, bits)) in enumerate(
-            zip(main.levels, folded.seen.levels(), strict=False)
-        ):
-            # One that had room then has its bits stored as of then, also where it is full by now.
-            tokens[_level(number)] = bits if left <= 0 else object()
+        full = len(main.levels) - 1
+        for number, (_, _, shelves) in enumerate(folded.seen.levels()[: full + 1]):
+            # The last of then is stored as of then, also where it is full by now.
+            tokens[_level(number)] = shelves if number < full else object()
         self._forget()
         self._parts = {part.name: (tokens[part.name], part) for part in main.parts}
         self._pieces, self._filtered = main.pieces, main.filtered
@@ -629,6 +634,17 @@ def _structure_of(taken: Taken) -> bytes | None:
             raise
         return None
     return None if moved() else encoded
+
+
+def _compressed(shelves: bytes | bytearray) -> bytes:
+    """Piece by piece, no shelf half: more are entered meanwhile.
+
+    What was entered before is found in it, for the shelves before it were taken then; what is
+    entered meanwhile may be found in it or not.
+    """
+    packer, size = zlib.compressobj(1), COPIED_SHELVES * SHELF_BYTES
+    packed = [packer.compress(bytes(shelves[at : at + size])) for at in range(0, len(shelves), size)]
+    return b"".join([*packed, packer.flush()])
 
 
 def _level(number: int) -> str:

@@ -4,6 +4,7 @@ The same comes out as in `projections/tally.py`, which counts what is handed bac
 native code or it leaves them.
 """
 
+from array import array
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -13,8 +14,10 @@ from ..domain.charging import CORPORATE
 from ..domain.days import Days
 from ..domain.events import SCHEMA
 from ..domain.usage import MONEY
+from ..projections.blocks import Added, Group, Together
 from ..projections.chunk import Ways
-from ..projections.counted import BLOCKS, DAYS, LINES, USED, Counted
+from ..projections.counted import BLOCKS, CONSUMED, LINES, Counted
+from ..projections.line_kinds import number_of
 from ..projections.tables import COPY_HEADER, COPY_TRAILER, Packed
 from .native import using
 
@@ -39,22 +42,31 @@ def counted(
     native = using.reader()
     if native is None:
         return None
-    told = native.tally(*stored, SCHEMA, CORPORATE, MONEY, Days(zone).around, ways.parents if ways else b"")
+    told = native.tally(
+        *stored, SCHEMA, CORPORATE, MONEY, Days(zone).around, ways.parents if ways else b"", number_of
+    )
     if told is None:
         return None
-    rows, used, lines, days, blocks, sources, since, rest, standing = told
+    rows, used, consumed, lines, days, blocks, sources, since, rest, standing, kinds = told
     added_up = Counted(
         zone,
-        _packed(USED, used),
+        _blocks(used, native.together),
+        _packed(CONSUMED, consumed),
         _packed(LINES, lines),
-        _packed(DAYS, days),
+        _blocks(days, native.together),
         _packed(BLOCKS, blocks),
         {(source, usage_type): figures for source, usage_type, *figures in sources},
         since,
         decode(rest) if rest else (),
+        kinds,
         ways.shape if ways is not None and standing else None,
     )
     return added_up, COPY_HEADER + rows + COPY_TRAILER
+
+
+def _blocks(told: tuple[Sequence[tuple[Group, bytes]], bytes], together: Together) -> Added:
+    groups, figures = told
+    return Added([(group, array("i", blocks)) for group, blocks in groups], figures, together)
 
 
 def _packed(names: tuple[str, ...], told: tuple[int, Sequence[Any]]) -> Packed:

@@ -34,12 +34,12 @@ from ..projections.plans import counters as plan_counters
 from ..projections.sessions import held_now
 from ..tenants.isolation import Connection, Isolation
 from .checking_received import received_wrongly
-from .deciding import recycled_key, usage_key
+from .deciding import recycled_keys, usage_keys
 from .following import catch_up, stands_at
+from .keys import TIME_BYTES
 from .log import Head, PostgresLog, Row, follow, recorded
 from .looking_back import dump_views, past, rebuild_and_compare
 from .rerated_chain import Chain, Unchained
-from .seen import DAY_BYTES
 
 CHECK_WHOLE_EVERY = 10_000
 """Events between two sums over every bucket; each event's own buckets are checked at each event."""
@@ -185,9 +185,10 @@ def _check_charge(
     charge = told.event
     assert isinstance(charge, UsageCharged)
     named = charge.source, charge.record_id, charge.started_at
-    key = usage_key(*named)
-    identity = key[DAY_BYTES:]
-    under = {key, recycled_key(*named)} if recycled is not None and follows(recycled, charge) else {key}
+    under: tuple[bytes, ...] = usage_keys(*named)
+    identity = under[0][TIME_BYTES:]
+    if recycled is not None and follows(recycled, charge):
+        under += recycled_keys(*named)
     if identity in keys or told.command_key not in under:
         raise Broken(
             told.seq, f"record {charge.source}/{charge.record_id} is charged twice, or under another key"

@@ -18,6 +18,7 @@ from ..domain.tenant import Tenant
 from ..domain.usage import MONEY
 from ..domain.window import PERIOD
 from ..projections import members, rules
+from ..projections.used import used_in
 from ..tenants.access import in_scope
 from ..tenants.isolation import Connection
 from .asking import PAGE_USUAL, AsOf, PageInfo, cursor_of, looking, page_size, period_of, permit, seq_before
@@ -339,7 +340,7 @@ def _limits(
     if not listed:
         return None
     names = {member.ordinal: (member.id, member.name or member.id) for member in listed}
-    used = rules.used_in(db, [*names], period)
+    used = used_in(db, [*names], period)
     return names, rules.limits_at(db, [*names], period, at, used)
 
 

@@ -130,11 +130,11 @@ class Import(Struct):
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
-    for told in chunk.others:
-        if isinstance(told.event, TenantOpened):
-            CALENDAR.insert(db, [(told.seq, told.event.time_zone)])
+    others = ((told.seq, told.event) for told in chunk.others)
+    opened = [(seq, event.time_zone) for seq, event in others if isinstance(event, TenantOpened)]
+    CALENDAR.insert(db, opened)
     sums: dict[Any, list[int]] = {}
-    days = Days(_calendar_of(db))
+    days = Days(chunk.kept("accuracy_calendar", lambda: _calendar_of(db), changes=bool(opened)))
     _charges(chunk, days, sums)
     for told, denied in chunk.rejected:
         row = _of(sums, days, told, denied.source, denied.usage_type)

@@ -222,17 +222,18 @@ def _caps(chunk: Chunk, db: Connection) -> None:
 
 def _begun(chunk: Chunk, db: Connection) -> Counting:
     """Since when, and from which period on, is counted: by caps set before this chunk, and in it."""
-    begun: Counting = {}
+    caps = [(told.seq, told.event) for told in chunk.others if isinstance(told.event, CapSet)]
+    begun = chunk.kept("caps", lambda: _begun_before(db), changes=bool(caps))
+    for seq, cap in caps:
+        begun.setdefault((cap.usage_type, chunk.ordinals.of[cap.node]), []).append((seq, cap.from_period))
+    return begun
+
+
+def _begun_before(db: Connection) -> Counting:
     found = db.execute(
         "SELECT usage_type, ordinal, min(from_period) FROM caps GROUP BY usage_type, ordinal", prepare=False
     )
-    for usage_type, ordinal, period in found.fetchall():
-        begun[usage_type, ordinal] = [(0, period)]
-    for told in chunk.others:
-        if isinstance(told.event, CapSet):
-            key = told.event.usage_type, chunk.ordinals.of[told.event.node]
-            begun.setdefault(key, []).append((told.seq, told.event.from_period))
-    return begun
+    return {(usage_type, ordinal): [(0, period)] for usage_type, ordinal, period in found.fetchall()}
 
 
 def _drawn(chunk: Chunk, db: Connection, begun: Counting) -> None:

@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 from ..domain.brief import Charge
 from ..domain.charging import CORPORATE
 from ..domain.usage import MONEY
+from .blocks import BITS
+from .daily import CONSUMPTION
 from .tables import Connection, int8_array
 
 Key = tuple[str, str, int]
@@ -129,20 +131,22 @@ class Holdings:
         return [one for one in told if one[2]]
 
 
+_GOER = "goer.ordinal::integer"
 # Rows stand by period first: each is asked for those who go, for there may be very many others.
-_HELD = """
+_HELD = f"""
 WITH RECURSIVE known AS (
-    (SELECT period FROM consumption ORDER BY period LIMIT 1)
+    (SELECT period FROM consumption_by_day ORDER BY period LIMIT 1)
     UNION ALL
-    SELECT (SELECT period FROM consumption WHERE period > k.period ORDER BY period LIMIT 1)
+    SELECT (SELECT period FROM consumption_by_day WHERE period > k.period ORDER BY period LIMIT 1)
     FROM known k WHERE k.period IS NOT NULL
 )
-SELECT c.ordinal, c.period, c.usage_type, sum(c.moved - c.drawn)::bigint
+SELECT goer.ordinal, c.period, c.usage_type,
+       sum({CONSUMPTION.figure("moved", _GOER)} - {CONSUMPTION.figure("drawn", _GOER)})::bigint
 FROM known k
 CROSS JOIN unnest(%s::bigint[]) AS goer (ordinal)
 CROSS JOIN LATERAL (
-    SELECT * FROM consumption WHERE period = k.period AND ordinal = goer.ordinal OFFSET 0
+    SELECT * FROM consumption_by_day WHERE period = k.period AND block = ({_GOER} >> {BITS}) OFFSET 0
 ) AS c
 WHERE k.period IS NOT NULL
-GROUP BY c.ordinal, c.period, c.usage_type
+GROUP BY goer.ordinal, c.period, c.usage_type
 """

@@ -2,9 +2,9 @@
 
 `own` is what a member has and has not handed on; over all members it adds up to what was
 granted, always. `used` counts all usage at and below a member, covered by the allowance or not;
-in `money`, what it cost. What running sessions hold is counted in both, until it is charged or
-given back; what offers and waiting transfers promise is `reserved`. Buckets move with nobody: a
-resource that moves keeps its own.
+in `money`, what it cost; it is counted in `used.py`. What running sessions hold is counted there as
+well, until it is charged or given back; what offers and waiting transfers promise is `reserved`.
+Buckets move with nobody: a resource that moves keeps its own.
 """
 
 from collections.abc import Sequence
@@ -34,6 +34,7 @@ from .members import Listed, ordinals_of, tree
 from .subtrees import OWN, Asked, subtree_sums
 from .tables import Connection, Table
 from .trees import Tree
+from .used import COUNTS, USED, Sums, added, used_among
 
 BALANCES = Table(
     "balances",
@@ -46,10 +47,6 @@ BALANCES = Table(
                 "traded_out",
                 "consumed",
                 "reserved",
-                "used_own",
-                "used",
-                "overage",
-                "charges",
                 "rejected",
                 *("expired", "rolled_out", "rolled_in"),
                 "resource_gains",
@@ -73,15 +70,12 @@ PERIODS = Table(
         "commitment": "bigint",
     },
 )
-TABLES = (BALANCES, PERIODS)
-VERSION = 4
+TABLES = (BALANCES, USED, PERIODS)
+VERSION = 5
 
 _COLUMN = {figure: place for place, figure in enumerate(BALANCES.figures)}
-_GRANTED, _CONSUMED, _USED_OWN, _USED = (
-    _COLUMN[figure] for figure in ("granted", "consumed", "used_own", "used")
-)
-_OVERAGE, _CHARGES, _REJECTED = (_COLUMN[figure] for figure in ("overage", "charges", "rejected"))
-_RESERVED = _COLUMN["reserved"]
+_GRANTED, _CONSUMED = _COLUMN["granted"], _COLUMN["consumed"]
+_RESERVED, _REJECTED = _COLUMN["reserved"], _COLUMN["rejected"]
 _EXPIRED, _ROLLED_OUT, _ROLLED_IN = (_COLUMN[figure] for figure in ("expired", "rolled_out", "rolled_in"))
 _RESOURCE_GAINS = _COLUMN["resource_gains"]
 """How often something came into the bucket of a resource; of nodes it is not counted."""
@@ -166,8 +160,8 @@ class Period(Struct, frozen=True):
 
 def apply(chunk: Chunk, db: Connection) -> None:
     sums: dict[Any, list[int]] = {}
-    _charges(chunk, db)
-    _corrections(chunk, sums)
+    used = Sums()
+    _corrections(chunk, sums, used)
     for _, denied in chunk.rejected:
         for ordinal in denied.path:
             _of(sums, denied.period, denied.usage_type, ordinal)[_REJECTED] += 1
@@ -177,8 +171,8 @@ def apply(chunk: Chunk, db: Connection) -> None:
             case (
                 SessionReserved() | SessionUpdated() | SessionDenied() | SessionReleased() | SessionExpired()
             ):
-                _hold(sums, told.event, told.event.before, -1)
-                _hold(sums, told.event, told.event.held, 1)
+                _hold(sums, used, told.event, told.event.before, -1)
+                _hold(sums, used, told.event, told.event.held, 1)
             case _ if isinstance(told.event, Reserving):
                 _reserve(sums, told.event.freed, chunk, -1)
                 _reserve(sums, told.event.reserved, chunk, 1)
@@ -203,6 +197,7 @@ def apply(chunk: Chunk, db: Connection) -> None:
                 )
     PERIODS.put(db, periods)
     BALANCES.add(db, sums)
+    _charges(chunk, db, used)
 
 
 def _gain(sums: dict[Any, list[int]], chunk: Chunk, period: str, usage_type: str, ordinal: int) -> None:
@@ -221,65 +216,47 @@ def _roll_over(sums: dict[Any, list[int]], event: RolledOver, chunk: Chunk) -> N
             _gain(sums, chunk, event.into, event.usage_type, bucket.target)
 
 
-def _charges(chunk: Chunk, db: Connection) -> None:
-    counted, used = chunk.counted(), chunk.tally().used.items()
+def _charges(chunk: Chunk, db: Connection, used: Sums) -> None:
+    """What they come to, and whatever else was used."""
+    counted, told, kept = chunk.counted(), chunk.tally().used, chunk.blocks(USED)
     if counted is not None:
-        BALANCES.add_packed(db, counted.used)
-    BALANCES.add_parts(db, ("period", "usage_type"), [(of, figures.columns()) for of, figures in used])
+        BALANCES.add_packed(db, counted.consumed)
+        USED.add_blocks(db, kept, counted.used)
+    consumed = [(of, figures.paid()) for of, figures in told.items() if figures.consumed]
+    BALANCES.add_parts(db, ("period", "usage_type"), consumed)
+    USED.add_blocks(db, kept, added(told))
+    USED.add_blocks(db, kept, USED.added(used.of))
 
 
-def _corrections(chunk: Chunk, sums: dict[Any, list[int]]) -> None:
+def _corrections(chunk: Chunk, sums: dict[Any, list[int]], used: Sums) -> None:
     """What was taken back, and what was charged in its place."""
     for charge, sign in chunk.corrections:
         if charge.payer != CORPORATE:
             continue
         path, period = charge.path, charge.period
-        counted = [(charge.usage_type, charge.billed, charge.overage)]
+        used.along(period, charge.usage_type, path, sign * charge.billed, sign * charge.overage, sign)
         if charge.amount:
-            counted.append((MONEY, charge.amount, 0))
-        for usage_type, used, overage in counted:
-            _count(_of(sums, period, usage_type, path[0]), sign * used, sign * overage, sign)
-            for ordinal in path[1:]:
-                figures = _of(sums, period, usage_type, ordinal)
-                figures[_USED] += sign * used
-                figures[_OVERAGE] += sign * overage
-                figures[_CHARGES] += sign
+            used.along(period, MONEY, path, sign * charge.amount, 0, sign)
         for usage_type, parts in ((charge.usage_type, charge.drawn), (MONEY, charge.credit)):
             for ordinal, part in parts:
                 _of(sums, period, usage_type, ordinal)[_CONSUMED] += sign * part
 
 
-def _count(figures: list[int], used: int, overage: int, count: int) -> None:
-    figures[_USED] += used
-    figures[_USED_OWN] += used
-    figures[_OVERAGE] += overage
-    figures[_CHARGES] += count
-
-
-def _hold(sums: dict[Any, list[int]], event: SessionEvent, hold: Hold, sign: int) -> None:
+def _hold(sums: dict[Any, list[int]], used: Sums, event: SessionEvent, hold: Hold, sign: int) -> None:
     """What a session holds, or gives back: reserved in its buckets, used along its path."""
     for ordinal, part in hold.drawn:
         _of(sums, event.period, event.usage_type, ordinal)[_RESERVED] += sign * part
     if hold.billed:
-        _held_along(sums, event, event.usage_type, sign * hold.billed, sign * hold.overage)
+        billed, overage = sign * hold.billed, sign * hold.overage
+        used.along(event.period, event.usage_type, event.path, billed, overage, 0)
     if hold.amount:
-        _held_along(sums, event, MONEY, sign * hold.amount, 0)
+        used.along(event.period, MONEY, event.path, sign * hold.amount, 0, 0)
 
 
 def _reserve(sums: dict[Any, list[int]], reserved: Reservations, chunk: Chunk, sign: int) -> None:
     for one in reserved:
         figures = _of(sums, one.period, one.usage_type, chunk.ordinals.of[one.node])
         figures[_RESERVED] += sign * one.quantity
-
-
-def _held_along(
-    sums: dict[Any, list[int]], event: SessionEvent, usage_type: str, used: int, overage: int
-) -> None:
-    for ordinal in event.path:
-        figures = _of(sums, event.period, usage_type, ordinal)
-        figures[_USED] += used
-        figures[_OVERAGE] += overage
-    _of(sums, event.period, usage_type, event.path[0])[_USED_OWN] += used
 
 
 def _of(sums: dict[Any, list[int]], period: str, usage_type: str, ordinal: int) -> list[int]:
@@ -338,8 +315,13 @@ def balances_among(
     figures = {(row[0], row[1]): row for row in found}
     own = {key: row[2:6] for key, row in figures.items() if row[2] or row[3]}
     subtrees = subtree_sums(db, Asked(Tree(list(listed), depth), period, usage_types), own)
+    used = used_among(db, [member.ordinal for member in listed], period, usage_types)
+    counts = {of: zip(*map(one.column, COUNTS), strict=True) for of, one in used.items()}
     keys = [(member, (member.ordinal, usage_type)) for member in listed for usage_type in usage_types]
-    return [_balance(member, period, key[1], figures.get(key), subtrees.get(key)) for member, key in keys]
+    return [
+        _balance(member, period, key[1], figures.get(key), subtrees.get(key), next(counts[key[1]]))
+        for member, key in keys
+    ]
 
 
 def balance_of(
@@ -350,14 +332,18 @@ def balance_of(
 
 
 def _balance(
-    member: Listed, period: str, usage_type: str, row: tuple[Any, ...] | None, below: Sequence[int] | None
+    member: Listed,
+    period: str,
+    usage_type: str,
+    row: tuple[Any, ...] | None,
+    below: Sequence[int] | None,
+    used: Sequence[int],
 ) -> Balance:
     whose = (member.ordinal, member.id, member.parent_id, member.name, member.kind, member.depth)
     subtree = _holding(*below) if below else _EMPTY
-    if row is None:
-        return Balance(*whose, period, usage_type, _EMPTY, subtree, 0, 0, 0, 0, 0, 0, 0, 0)
-    own = subtree if row[2:6] == below else _holding(*row[2:6])
-    return Balance(*whose, period, usage_type, own, subtree, *row[6:])
+    held, moved, ended = (row[2:6], row[6:9], row[9:]) if row is not None else ((0,) * 4, (0,) * 3, (0,))
+    own = subtree if held == below else _holding(*held)
+    return Balance(*whose, period, usage_type, own, subtree, *moved, *used, *ended)
 
 
 def _holding(granted: int, own: int, consumed: int, reserved: int) -> Holding:
@@ -375,16 +361,13 @@ TOLD = {
     "received": "b.allocated_in - b.returned_out",
     "allocated": "b.allocated_out - b.returned_in",
     "traded": "b.traded_in - b.traded_out",
-    "used_own": "b.used_own",
-    "used": "b.used",
-    "overage": "b.overage",
-    "charges": "b.charges",
     "rejected": "b.rejected",
     "expired": "b.expired",
     "rolled_out": "b.rolled_out",
     "rolled_in": "b.rolled_in",
 }
-"""What is told of a bucket, of itself or of what moved through it; in the order of `Balance`."""
+"""What is told of a bucket, of itself or of what moved through it; in the order of `Balance`, where what
+was used stands before `rejected`."""
 AMONG = """b.period = %(period)s AND b.usage_type = ANY(%(usage_types)s::text[])
   AND b.ordinal = ANY(%(ordinals)s::bigint[]::integer[])"""
 

@@ -6,8 +6,8 @@ end. It is fed by the events themselves, so no view asks the database anything p
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeVar
 from zoneinfo import ZoneInfo
 
 from ..domain.brief import Charge
@@ -21,6 +21,7 @@ from ..domain.rerated import UsageRerated, UsageTakenBack
 from ..domain.rollover import RolledOver
 from ..domain.tenant import TenantOpened
 from .along import Elsewhere, Key, Went, apart, drawn_above, elsewhere
+from .blocks import Blocks, Kept
 from .counted import Counted
 from .tally import Tally, tally
 
@@ -29,6 +30,8 @@ ROOT = -1
 FOLLOWED = (TenantOpened, NodeAdded, ResourceAdded, ResourceMoved, ResourceEnded, NodeMoved, NodeClosed)
 """The events that ordinals follow."""
 WORLD = ZoneInfo("UTC")
+
+One = TypeVar("One")
 
 
 class Ways(NamedTuple):
@@ -56,8 +59,14 @@ class Ordinals:
         """Of the tenant's calendar, as far as it was told."""
         self.moved_at = 0
         """What began later was used where its resource stands now: none has moved since."""
+        self.line_kinds = set[int]()
+        """Kinds of invoice lines that the view is known to hold."""
+        self.kept: dict[str, Any] = {}
+        """What views have read of their own tables: it stands, for nobody else writes them."""
         self._ways = set[tuple[int, ...]]()
         """Ways up from nodes that were asked for, and stand."""
+        self.blocks: dict[str, Kept] = {}
+        """By table: blocks of counters as they were written last."""
 
     def enter(self, ident: str, ordinal: int, parent: int, *, is_node: bool) -> None:
         assert ordinal == len(self.parents)
@@ -171,7 +180,7 @@ class Chunk:
     """Events of consecutive seqs: usage by its outcome, and the rest in order."""
 
     __slots__ = (
-        *("_counted", "_looked", "_tally", "charges", "copied", "corrections", "elsewhere", "left"),
+        *("_after", "_counted", "_looked", "_tally", "charges", "copied", "corrections", "elsewhere", "left"),
         *("may_copy", "moved", "ordinals", "others", "rejected", "suspended"),
     )
 
@@ -186,6 +195,7 @@ class Chunk:
         counted: Counted | None = None,
         copied: bytes | bytearray = b"",
     ) -> None:
+        self._after = ordinals.seq
         self.charges = charges
         self._tally = added_up
         self._counted = counted
@@ -234,6 +244,27 @@ class Chunk:
             known = self.ordinals.zone if counted is None else counted.zone
             self._tally = tally(self.rest, known if zone is None else zone)
         return self._tally
+
+    def kept(self, name: str, read: Callable[[], One], *, changes: bool = False) -> One:
+        """What a view has read of its own tables before this chunk, under a name of its own.
+
+        It is read again after a chunk that changes it.
+        """
+        known = self.ordinals.kept
+        found: One = known[name] if name in known else read()
+        if changes:
+            known.pop(name, None)
+        else:
+            known[name] = found
+        return found
+
+    def blocks(self, table: Blocks) -> Kept:
+        """Its blocks as they stand before this chunk, as far as they are known: ask once, and write."""
+        kept = self.ordinals.blocks.get(table.name)
+        if kept is None or kept.seq != self._after:
+            kept = self.ordinals.blocks[table.name] = Kept(self._after)
+        kept.seq = self.ordinals.seq
+        return kept
 
     def _sort(self, told: Recorded, charged: list[tuple[Recorded, UsageCharged]]) -> None:
         event = told.event

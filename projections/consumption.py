@@ -10,7 +10,6 @@ there are too many of them. What one of them used by day is read from its own ch
 """
 
 from collections.abc import Sequence
-from typing import Any
 from zoneinfo import ZoneInfo
 
 from msgspec import Struct
@@ -22,21 +21,19 @@ from ..domain.rerated import UsageRerated
 from ..domain.tenant import TenantOpened
 from ..domain.usage import MONEY
 from .along import Elsewhere, Holdings, Went
+from .blocks import BITS
 from .chunk import Chunk
+from .daily import CONSUMPTION, COUNTS, Sums
 from .members import each
 from .tables import Connection, Table
 from .tally import BEGINNING
+from .used import used_among
 
-CONSUMPTION = Table(
-    "consumption",
-    {"period": "text", "ordinal": "integer", "usage_type": "text", "day": "integer"},
-    dict.fromkeys(("used", "overage", "amount", "records", "drawn", "moved"), "bigint"),
-)
 CALENDAR = Table("consumption_calendar", {"seq": "bigint"}, {"time_zone": "text"})
 TABLES = (CONSUMPTION, CALENDAR)
-VERSION = 3
+VERSION = 4
 
-_USED, _OVERAGE, _AMOUNT, _RECORDS, _DRAWN, _MOVED = range(6)
+_USED, _OVERAGE, _AMOUNT, _RECORDS, _DRAWN, _MOVED = range(len(COUNTS))
 
 
 class DayUsed(Struct, frozen=True):
@@ -58,21 +55,22 @@ def apply(chunk: Chunk, db: Connection) -> None:
     for told in chunk.others:
         if isinstance(told.event, TenantOpened):
             CALENDAR.insert(db, [(told.seq, told.event.time_zone)])
+    kept = chunk.blocks(CONSUMPTION)
     if chunk.charges.events or chunk.moved or chunk.corrections:
-        zone, sums = calendar_of(db), dict[Any, list[int]]()
+        zone, sums = calendar_of(db), Sums()
         holdings = Holdings(db, (one for one in chunk.moved if isinstance(one, Went)))
         counted = chunk.counted(zone)
         if counted is not None:
-            CONSUMPTION.add_packed(db, counted.days)
-        days = {key: (*figures, 0) for key, figures in chunk.tally(zone).days.items()}
-        CONSUMPTION.add(db, days, by=("period", "usage_type", "day"))
+            CONSUMPTION.add_blocks(db, kept, counted.days)
+        for (period, ordinal, usage_type, day), figures in chunk.tally(zone).days.items():
+            sums.setdefault((period, usage_type, day), {})[ordinal] = [*figures, 0]
         _corrections(chunk, Days(zone), sums)
         _elsewhere(chunk.elsewhere, Days(zone), sums)
         _moves(chunk, holdings, zone, sums)
-        CONSUMPTION.add(db, sums)
+        CONSUMPTION.add_blocks(db, kept, CONSUMPTION.added(sums))
 
 
-def _moves(chunk: Chunk, holdings: Holdings, zone: ZoneInfo, sums: dict[Any, list[int]]) -> None:
+def _moves(chunk: Chunk, holdings: Holdings, zone: ZoneInfo, sums: Sums) -> None:
     for one in chunk.moved:
         day = BEGINNING if one.at is None else day_of(one.at, zone)
         if isinstance(one, Went):
@@ -84,26 +82,26 @@ def _moves(chunk: Chunk, holdings: Holdings, zone: ZoneInfo, sums: dict[Any, lis
         for period, usage_type, quantity in along:
             for side, change in ((one.less, -quantity), (one.more, quantity)):
                 for ordinal in side:
-                    _of(sums, (period, ordinal, usage_type, day))[_MOVED] += change
+                    sums.figures(period, ordinal, usage_type, day)[_MOVED] += change
 
 
-def _elsewhere(found: Sequence[Elsewhere], days: Days, sums: dict[Any, list[int]]) -> None:
+def _elsewhere(found: Sequence[Elsewhere], days: Days, sums: Sums) -> None:
     """What was drawn counts above its bucket, not where it was used."""
     for started_at, period, usage_type, part, less, more in found:
         day = days.of(started_at)
         for side, change in ((less, -part), (more, part)):
             for ordinal in side:
-                _of(sums, (period, ordinal, usage_type, day))[_DRAWN] += change
+                sums.figures(period, ordinal, usage_type, day)[_DRAWN] += change
 
 
-def _corrections(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
+def _corrections(chunk: Chunk, days: Days, sums: Sums) -> None:
     """What was taken back, and what was charged in its place, on the day on which it was used."""
     for charge, sign in chunk.corrections:
         if charge.payer != CORPORATE:
             continue
         day, path = days.of(charge.started_at), charge.path
         for place, node in enumerate(path[1:], 1):
-            row = _of(sums, (charge.period, node, charge.usage_type, day))
+            row = sums.figures(charge.period, node, charge.usage_type, day)
             row[_USED] += sign * charge.billed
             row[_OVERAGE] += sign * charge.overage
             row[_AMOUNT] += sign * charge.amount
@@ -111,17 +109,10 @@ def _corrections(chunk: Chunk, days: Days, sums: dict[Any, list[int]]) -> None:
             row[_DRAWN] += sign * sum(part for bucket, part in charge.drawn if path.index(bucket) <= place)
         for bucket, part in charge.drawn:
             if bucket == path[0]:
-                _of(sums, (charge.period, bucket, charge.usage_type, BEGINNING))[_DRAWN] += sign * part
+                sums.figures(charge.period, bucket, charge.usage_type, BEGINNING)[_DRAWN] += sign * part
         for bucket, part in charge.credit:
             for node in path[path.index(bucket) :]:
-                _of(sums, (charge.period, node, MONEY, day))[_DRAWN] += sign * part
-
-
-def _of(sums: dict[Any, list[int]], key: Any) -> list[int]:
-    row = sums.get(key)
-    if row is None:
-        row = sums[key] = [0, 0, 0, 0, 0, 0]
-    return row
+                sums.figures(charge.period, node, MONEY, day)[_DRAWN] += sign * part
 
 
 # --- queries ---------------------------------------------------------------------------------
@@ -144,10 +135,22 @@ def calendar_of(db: Connection) -> ZoneInfo:
 
 
 def days_of(db: Connection, ordinal: int, period: str, usage_type: str) -> list[DayUsed]:
-    """A node's days on which something happened, in order; of a resource, on which something moved."""
-    asked = {"ordinal": ordinal, "period": period, "usage_type": usage_type}
-    found = db.execute(_MONEY_DAYS if usage_type == MONEY else _DAYS, asked)
-    return [DayUsed(*row) for row in found]
+    """A node's days of which something is left, in order; of a resource, on which something moved."""
+    asked = {"block": ordinal >> BITS, "period": period, "usage_type": usage_type}
+    found = db.execute(_DAYS_OF_ALL_TYPES if usage_type == MONEY else _DAYS, asked, binary=True)
+    days: dict[int, list[int]] = {}
+    for day, kind, figures in found:
+        row = CONSUMPTION.of(ordinal, figures)
+        if usage_type == MONEY:
+            row = _in_money(row, kind)
+        days[day] = [sum(pair) for pair in zip(days.get(day, [0] * len(COUNTS)), row, strict=True)]
+    return [DayUsed(day, *row) for day, row in sorted(days.items()) if any(row)]
+
+
+def _in_money(row: Sequence[int], usage_type: str) -> Sequence[int]:
+    """Money is used up by every usage type; what was handed on as money stands under its own name."""
+    own = usage_type == MONEY
+    return row[_AMOUNT], 0, row[_AMOUNT], row[_RECORDS], row[_DRAWN] * own, row[_MOVED] * own
 
 
 def days_of_resource(db: Connection, ordinal: int, period: str, usage_type: str) -> list[DayUsed]:
@@ -189,27 +192,20 @@ def used_by_period(
 ) -> dict[tuple[int, str, str], tuple[int, int]]:
     """What each member used in whole periods, and what of it no allowance covered.
 
-    By ordinal, usage type and period. Taken from the balances, which have resources as well.
+    By ordinal, usage type and period. Of resources as well.
     """
-    found = db.execute(
-        _BY_PERIOD,
-        {"ordinals": list(ordinals), "periods": list(periods), "usage_types": list(usage_types)},
-    )
-    return {(row[0], row[1], row[2]): (row[3], row[4]) for row in found}
+    return {
+        (ordinal, usage_type, period): (much, overage)
+        for period in periods
+        for usage_type, used in used_among(db, ordinals, period, usage_types).items()
+        for ordinal, much, overage in zip(ordinals, *map(used.column, ("used", "overage")), strict=True)
+    }
 
 
-_KEY = "period = %(period)s AND ordinal = %(ordinal)s"
-_DAYS = f"""
-SELECT day, used, overage, amount, records, drawn, moved
-FROM consumption WHERE {_KEY} AND usage_type = %(usage_type)s ORDER BY day
+_DAYS_OF_ALL_TYPES = """
+SELECT day, usage_type, figures FROM consumption_by_day WHERE period = %(period)s AND block = %(block)s
 """
-# Money is used up by every usage type; what was handed on as money stands under its own name.
-_MONEY_DAYS = f"""
-SELECT day, sum(amount)::bigint, 0, sum(amount)::bigint, sum(records)::bigint,
-       coalesce(sum(drawn) FILTER (WHERE usage_type = %(usage_type)s), 0)::bigint,
-       coalesce(sum(moved) FILTER (WHERE usage_type = %(usage_type)s), 0)::bigint
-FROM consumption WHERE {_KEY} GROUP BY day ORDER BY day
-"""
+_DAYS = _DAYS_OF_ALL_TYPES + " AND usage_type = %(usage_type)s"
 # In the order of the index of its own records: by that of its period all would be looked through.
 _CHARGES = f"""
 SELECT u.seq, e.topic, e.state
@@ -230,9 +226,4 @@ FROM (
 _COME_HERE = """
 SELECT DISTINCT first FROM reratings
 WHERE ordinal = %(ordinal)s AND period = %(period)s AND corrected_in = ''
-"""
-_BY_PERIOD = """
-SELECT ordinal, usage_type, period, used, overage FROM balances
-WHERE ordinal = ANY(%(ordinals)s::int[]) AND usage_type = ANY(%(usage_types)s::text[])
-  AND period = ANY(%(periods)s::text[])
 """

@@ -4,30 +4,29 @@ Whoever reads charges natively makes it (`backend/tallied.py`); the rule for wha
 charge is in `rest` or counted here, never both: a view that counts all takes this and the tally of the rest.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 from zoneinfo import ZoneInfo
 
 from ..domain.brief import Charge
+from .blocks import Added
+from .line_kinds import Kind
 from .tables import Packed
 from .tally import Sums
 
-USED = ("period", "usage_type", "ordinal", "used_own", "used", "overage", "charges", "consumed")
-LINES = (
-    *("period", "node", "usage_type", "direction", "zone", "tariff", "rate"),
-    *("records", "quantity", "billed", "from_allowance", "overage", "amount", "credit"),
-)
-DAYS = ("period", "ordinal", "usage_type", "day", "used", "overage", "amount", "records", "drawn")
+CONSUMED = ("period", "usage_type", "ordinal", "consumed")
+LINES = ("kind", "node", "records", "quantity", "billed", "overage", "amount", "credit")
 BLOCKS = ("period", "block", "usages")
 
 
 class Counted(NamedTuple):
-    """Columns of `balances`, `invoice_lines`, `consumption`, `usage_periods`, in the order of their keys."""
+    """Blocks of `used.py` and `daily.py`; columns of the others, in the order of their keys."""
 
     zone: ZoneInfo
-    used: Packed
+    used: Added
+    consumed: Packed
     lines: Packed
-    days: Packed
+    days: Added
     blocks: Packed
     """Of `usage_periods`: of all charges, plain or not."""
     sources: Sums
@@ -36,5 +35,7 @@ class Counted(NamedTuple):
     """When the earliest began; far away where there is none."""
     rest: Sequence[Charge]
     """Charges that are not plain: still to be counted one by one."""
+    kinds: Mapping[int, Kind]
+    """Of the lines."""
     stood: object = None
     """The shape of the hierarchy (`chunk.Ways`) in which all that buckets paid for came as it stands."""

@@ -15,6 +15,7 @@ from .balances import AMONG, TOLD
 from .subtrees import Asked, held_below
 from .tables import Connection
 from .trees import Tree
+from .used import COUNTS, Used, used_among
 
 BELOW = ("granted", "own", "consumed", "reserved")
 """What is added up over the buckets below."""
@@ -31,7 +32,8 @@ class Figures:
         self._tree = tree
         self.read: dict[str, Callable[[], Column]] = {}
         """As they were read: those of members that have any, in an order of their own."""
-        self._places: Callable[[Column], Column] | None = None
+        self.used: Used | None = None
+        """What charges have counted, in the order of the tree."""
         self._made: dict[str, Column] = {}
         self.below: list[tuple[int, tuple[int, ...]]] = []
         """What else is below members of the tree: the place of each, and its four figures."""
@@ -54,6 +56,8 @@ class Figures:
                 return list(map(sub, self.column(f"{whose}remaining"), self.column(f"{whose}reserved")))
             case figure if whose:
                 return self._added_up(figure)
+        if self.used is not None and name in COUNTS:
+            return self.used.column(name)
         read = self.read.get(name)
         # Whoever has no row has nothing: it comes last of all that was read.
         return self._in_order([*read(), 0]) if read else [0] * len(self._tree)
@@ -94,6 +98,8 @@ def figures_among(
         usage_type = (result.get_value(row, 0) or b"").decode()
         for at, name in enumerate(("ordinal", *TOLD), 1):
             found[usage_type].read[name] = _later(result.get_value(row, at) or b"")
+    for usage_type, used in used_among(db, tree.ordinals, period, list(found)).items():
+        found[usage_type].used = used
     if below and len(tree):
         rows, besides = held_below(db, Asked(tree, period, list(found)))
         for figures in found.values():

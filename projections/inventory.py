@@ -11,8 +11,10 @@ from typing import Any
 from msgspec import Struct
 
 from ..domain.usage import MONEY
+from .blocks import BITS
 from .members import each
 from .tables import Connection
+from .used import USED, used_among
 
 STATUSES = ("active", "suspended", "ended", "planned")
 
@@ -100,14 +102,11 @@ def _conditions(wanted: InventoryFilter) -> tuple[list[str], dict[str, Any]]:
 
 
 def _used(db: Connection, ordinals: list[int], period: str) -> dict[int, list[tuple[str, int]]]:
-    found = db.execute(
-        "SELECT ordinal, usage_type, used_own FROM balances WHERE period = %s AND ordinal = ANY(%s::int[]) "
-        "AND used_own > 0 ORDER BY ordinal, usage_type",
-        (period, ordinals),
-    )
     used: dict[int, list[tuple[str, int]]] = {}
-    for ordinal, usage_type, quantity in found:
-        used.setdefault(ordinal, []).append((usage_type, quantity))
+    for usage_type, found in sorted(used_among(db, ordinals, period).items()):
+        for ordinal, quantity in zip(ordinals, found.column("used_own"), strict=True):
+            if quantity > 0:
+                used.setdefault(ordinal, []).append((usage_type, quantity))
     return used
 
 
@@ -132,6 +131,7 @@ _SAME_LINE = (
     "WHERE NOT o.is_node GROUP BY t.token HAVING count(*) > 1)"
 )
 
+_BLOCK = f"block = m.ordinal >> {BITS}"
 _PAGE = f"""
 SELECT m.ordinal, m.id, m.kind, n.id, n.name, m.path, m.since, m.until, s.status, u.started_at,
        coalesce(c.charges, 0), l.percent, m.sealed, m.tokens, f.label_sealed, f.label_token
@@ -148,17 +148,19 @@ LEFT JOIN LATERAL (
     SELECT started_at FROM usages WHERE ordinal = m.ordinal ORDER BY seq DESC LIMIT 1
 ) AS u ON true
 LEFT JOIN LATERAL (
-    SELECT sum(charges)::bigint AS charges FROM balances
-    WHERE period = %(period)s AND ordinal = m.ordinal AND usage_type <> '{MONEY}'
+    SELECT sum({USED.figure("charges", "m.ordinal", "b")})::bigint AS charges FROM usage_counters b
+    WHERE period = %(period)s AND {_BLOCK} AND usage_type <> '{MONEY}'
 ) AS c ON true
 LEFT JOIN LATERAL (
-    SELECT max(b.used * 100 / nullif(h.quantity, 0))::bigint AS percent
+    SELECT max(
+        coalesce({USED.figure("used", "m.ordinal", "b")}, 0) * 100 / nullif(h.quantity, 0)
+    )::bigint AS percent
     FROM (
         SELECT DISTINCT ON (usage_type) usage_type, quantity FROM limits
         WHERE ordinal = m.ordinal AND from_period <= %(period)s
         ORDER BY usage_type, from_period DESC, seq DESC
     ) AS h
-    JOIN balances b ON b.ordinal = m.ordinal AND b.usage_type = h.usage_type AND b.period = %(period)s
+    LEFT JOIN usage_counters b ON b.{_BLOCK} AND b.usage_type = h.usage_type AND b.period = %(period)s
     WHERE h.quantity IS NOT NULL
 ) AS l ON true
 WHERE NOT m.is_node AND m.ordinal > %(after)s{{conditions}}

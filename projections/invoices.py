@@ -9,6 +9,7 @@ on when it happened. Amounts are micro-units of the tenant's currency. What a po
 to personal accounts is in no line of the enterprise: it is told apart.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -26,26 +27,18 @@ from ..domain.tenant import TenantOpened
 from .chunk import Chunk
 from .fees import FeeLine, one_off, recurring
 from .in_force import in_force
+from .line_kinds import KINDS, Kind, number_of, store
 from .members import each
 from .plans import PlanLine
 from .plans import lines as plan_lines
 from .tables import Connection, Table, int8_array
 
 LINES = Table(
-    "invoice_lines",
-    {
-        "period": "text",
-        "node": "integer",
-        "usage_type": "text",
-        "direction": "text",
-        "zone": "text",
-        "tariff": "integer",
-        "rate": "integer",
-    },
-    dict.fromkeys(
-        ("records", "quantity", "billed", "from_allowance", "overage", "amount", "credit"), "bigint"
-    ),
+    "invoice_sums",
+    {"kind": "bigint", "node": "integer"},
+    dict.fromkeys(("records", "quantity", "billed", "overage", "amount", "credit"), "bigint"),
 )
+"""What kinds of lines come to on each node; the kinds themselves are `line_kinds.KINDS`."""
 PERSONAL = Table(
     "personal_lines",
     {
@@ -86,8 +79,8 @@ TARIFFS = Table(
     {"tariff": "text", "valid_from": "bigint", "currency": "text", "seq": "bigint"}
     | {"method": "text", "decimals": "integer", "plans": "text", "fees": "text"},
 )
-TABLES = (LINES, PERSONAL, CORRECTIONS, FACTS, TARIFFS)
-VERSION = 4
+TABLES = (LINES, KINDS, PERSONAL, CORRECTIONS, FACTS, TARIFFS)
+VERSION = 5
 
 _encode = msgspec.json.Encoder().encode
 
@@ -257,18 +250,7 @@ class Invoice(Struct, frozen=True):
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
-    sums: dict[Any, list[int]] = {}
-    own: dict[Any, list[int]] = {}
-    counted, charged = chunk.counted(), chunk.tally()
-    if counted is not None:
-        LINES.add_packed(db, counted.lines)
-    LINES.add(db, charged.lines, by=("period", "usage_type", "direction"))
-    for charge in charged.others:
-        _add_up(sums, own, charge, 1)
-    for corrected, sign in chunk.corrections:
-        _add_up(sums, own, corrected, sign)
-    LINES.add(db, sums)
-    PERSONAL.add(db, own)
+    PERSONAL.add(db, _lines(chunk, db))
     CORRECTIONS.add(db, _corrections(chunk))
     for told in chunk.others:
         match told.event:
@@ -278,6 +260,39 @@ def apply(chunk: Chunk, db: Connection) -> None:
                 TARIFFS.insert(db, [_tariff(published, told.seq)])
             case TariffAmended() | RatesOverridden() as event:
                 TARIFFS.insert(db, [_tariff_of_another(db, event, told.seq)])
+
+
+def _lines(chunk: Chunk, db: Connection) -> dict[Any, list[int]]:
+    """Add what charges come to; what users pay personally of them is left to be added."""
+    sums, own = _Sums(), dict[Any, list[int]]()
+    counted, charged = chunk.counted(), chunk.tally()
+    for (period, node, *rest), (*figures, _, overage, amount, credit) in charged.lines.items():
+        sums.add((period, *rest), node, (*figures, overage, amount, credit))
+    for charge in charged.others:
+        _add_up(sums, own, charge, 1)
+    for corrected, sign in chunk.corrections:
+        _add_up(sums, own, corrected, sign)
+    if counted is not None:
+        store(db, counted.kinds, chunk.ordinals.line_kinds)
+        LINES.add_packed(db, counted.lines)
+    store(db, sums.kinds, chunk.ordinals.line_kinds)
+    LINES.add(db, sums.lines)
+    return own
+
+
+class _Sums:
+    """Lines of some kinds, by number and node."""
+
+    def __init__(self) -> None:
+        self.kinds: dict[int, Kind] = {}
+        self.lines: dict[tuple[int, int], list[int]] = {}
+
+    def add(self, kind: Kind, node: int, figures: Sequence[int]) -> None:
+        number = number_of(kind)
+        self.kinds[number] = kind
+        line = self.lines.setdefault((number, node), [0] * len(figures))
+        for place, much in enumerate(figures):
+            line[place] += much
 
 
 def _tariff(published: TariffPublished, seq: int) -> tuple[Any, ...]:
@@ -298,24 +313,15 @@ def _tariff_of_another(db: Connection, event: TariffAmended | RatesOverridden, s
     return event.version, event.tariff, event.valid_from, event.currency, seq, *kept
 
 
-def _add_up(sums: dict[Any, list[int]], own: dict[Any, list[int]], charge: Charge, sign: int) -> None:
+def _add_up(sums: _Sums, own: dict[Any, list[int]], charge: Charge, sign: int) -> None:
     if charge.payer != CORPORATE:
         _add_personal(own, charge, sign)
         return
-    node, billed, overage = charge.path[1], charge.billed, charge.overage
-    kind, way = charge.usage_type, charge.direction
-    key = (charge.period, node, kind, way, charge.zone, charge.tariff, charge.rate)
-    line = sums.get(key)
-    if line is None:
-        line = sums[key] = [0, 0, 0, 0, 0, 0, 0]
-    line[0] += sign
-    line[1] += sign * charge.quantity
-    line[2] += sign * billed
-    line[3] += sign * (billed - overage)
-    line[4] += sign * overage
-    line[5] += sign * charge.amount
-    for _, part in charge.credit:
-        line[6] += sign * part
+    type_and_way = charge.usage_type, charge.direction
+    kind = (charge.period, *type_and_way, charge.zone, charge.tariff, charge.rate)
+    figures = (1, charge.quantity, charge.billed, charge.overage, charge.amount)
+    credit = sum(part for _, part in charge.credit)
+    sums.add(kind, charge.path[1], [sign * much for much in (*figures, credit)])
 
 
 def _add_personal(sums: dict[Any, list[int]], charge: Charge, sign: int) -> None:
@@ -362,10 +368,10 @@ def tariffs(db: Connection) -> list[Tariff]:
 def invoice(db: Connection, period: str) -> Invoice:
     """The invoice as it stands; empty where nothing was charged yet."""
     about = facts(db)
-    columns = ", ".join(f"l.{column}" for column in LINES.columns if column not in ("period", "node"))
+    kind = "k.usage_type, k.direction, k.zone, k.tariff, k.rate"
     found = db.execute(
-        f"SELECT l.node, {columns} FROM invoice_lines l WHERE l.period = %s AND l.records <> 0 "
-        "ORDER BY l.node, l.usage_type, l.direction, l.zone, l.tariff, l.rate",
+        f"SELECT l.node, {kind}, l.records, l.quantity, l.billed, l.billed - l.overage, l.overage, l.amount, "
+        f"l.credit FROM {_LINES} WHERE k.period = %s AND l.records <> 0 ORDER BY l.node, {kind}",
         (period,),
     ).fetchall()
     parts = _Parts()
@@ -390,10 +396,10 @@ def invoice(db: Connection, period: str) -> Invoice:
 def rates_charged(db: Connection, period: str, usage_type: str, direction: str) -> list[RateCharged]:
     """What each rate of each version has charged the enterprise in a period; no direction is both."""
     found = db.execute(
-        "SELECT tariff, rate, sum(records)::bigint, sum(billed)::bigint, sum(overage)::bigint, "
-        "sum(amount)::bigint FROM invoice_lines "
-        "WHERE period = %s AND usage_type = %s AND %s IN ('', direction) "
-        "GROUP BY tariff, rate ORDER BY tariff, rate",
+        "SELECT k.tariff, k.rate, sum(l.records)::bigint, sum(l.billed)::bigint, sum(l.overage)::bigint, "
+        f"sum(l.amount)::bigint FROM {_LINES} "
+        "WHERE k.period = %s AND k.usage_type = %s AND %s IN ('', k.direction) "
+        "GROUP BY k.tariff, k.rate ORDER BY k.tariff, k.rate",
         (period, usage_type, direction),
     )
     return [RateCharged(*row) for row in found]
@@ -465,6 +471,7 @@ def _node(ordinal: int, ident: str, name: str, part: _Part) -> InvoiceNode:
     return InvoiceNode(ordinal, ident, name, records, amount, part.lines, credit, part.fees, part.plans)
 
 
+_LINES = f"invoice_kinds k CROSS JOIN {each('invoice_sums', 'kind = k.kind')} AS l"
 _PLACES = "SELECT ordinal, id, name FROM members WHERE ordinal = ANY(%s::bigint[]::integer[]) ORDER BY path"
 _NODES = (
     "SELECT ordinal, CASE WHEN is_node THEN ordinal ELSE parent END FROM members "

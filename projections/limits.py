@@ -15,6 +15,7 @@ from ..domain.usage import MONEY, USAGE_TYPES
 from .chunk import Chunk
 from .members import Listed, ordinals_of, tree
 from .tables import Connection, Table
+from .used import used_in
 
 LIMITS = Table(
     "limits",
@@ -111,7 +112,7 @@ def limits_among(
     if not held:
         return []
     if used is None:
-        used = {row[:2]: row[2] for row in db.execute(_USED, asked).fetchall()}
+        used = used_in(db, [member.ordinal for member in listed], period)
     crossed = crossings_of(db, asked, lambda ordinal, usage_type: held.get((ordinal, usage_type)))
     return [
         _limit(member, usage_type, held[key], used.get(key, 0), crossed.get(key, []))
@@ -162,7 +163,6 @@ SELECT DISTINCT ON (ordinal, usage_type)
 FROM limits WHERE {_AMONG} AND from_period <= %(period)s
 ORDER BY ordinal, usage_type, from_period DESC, seq DESC
 """
-_USED = f"SELECT ordinal, usage_type, used FROM balances WHERE {_AMONG} AND period = %(period)s"
 _CROSSED = f"""
 SELECT ordinal, usage_type, percent, "of", seq, recorded_at, used
 FROM thresholds WHERE {_AMONG} AND period = %(period)s ORDER BY seq

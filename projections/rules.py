@@ -119,17 +119,12 @@ def apply(chunk: Chunk, db: Connection) -> None:
 
 def _count(chunk: Chunk, db: Connection) -> None:
     """What is charged within the windows of limits, from when each is set until it is lifted."""
-    limits = {
-        (ordinal, usage_type, window): since
-        for ordinal, usage_type, window, since in db.execute(
-            "SELECT ordinal, usage_type, span, since FROM window_limits WHERE in_force"
-        )
-    }
     sets = [
         (told.seq, (chunk.ordinals.of[told.event.node], told.event.usage_type, told.event.window), told.event)
         for told in chunk.others
         if isinstance(told.event, LimitSet) and told.event.window != PERIOD
     ]
+    limits = chunk.kept("window_limits", lambda: _counting(db), changes=bool(sets))
     if not limits and not sets:
         return
     counting, changed = _Counting(calendar(db), limits), {}
@@ -138,6 +133,12 @@ def _count(chunk: Chunk, db: Connection) -> None:
         changed[key] = (counting.since.get(key, seq), event.quantity is not None)
     LIMITS.put(db, changed)
     USAGE.add(db, counting.charged(chunk))
+
+
+def _counting(db: Connection) -> dict[tuple[int, str, str], int]:
+    """Since when limits in windows count, of those in force."""
+    found = db.execute("SELECT ordinal, usage_type, span, since FROM window_limits WHERE in_force")
+    return {(ordinal, usage_type, window): since for ordinal, usage_type, window, since in found}
 
 
 class _Counting:
@@ -235,15 +236,6 @@ def counted_since(db: Connection, node: str, usage_type: str, window: str) -> in
         (node, usage_type, window),
     ).fetchone()
     return int(found[0]) if found is not None else None
-
-
-def used_in(db: Connection, ordinals: Sequence[int], period: str) -> dict[tuple[int, str], int]:
-    """What a period has counted at members, by usage type."""
-    found = db.execute(
-        "SELECT ordinal, usage_type, used FROM balances WHERE period = %s AND ordinal = ANY(%s)",
-        (period, list(ordinals)),
-    )
-    return {(ordinal, usage_type): used for ordinal, usage_type, used in found}
 
 
 def policies(db: Connection) -> list[Policy]:

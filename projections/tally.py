@@ -33,15 +33,10 @@ class Used:
         self.charges: defaultdict[int, int] = defaultdict(int)
         self.consumed: defaultdict[int, int] = defaultdict(int)
 
-    def columns(self) -> dict[str, Sequence[int]]:
-        """The ordinals in order, and beside them each figure."""
-        ordinals = sorted(self.used.keys() | self.consumed.keys())
-        told: dict[str, Sequence[int]] = {"ordinal": ordinals}
-        for name in self.__slots__:
-            figures: defaultdict[int, int] = getattr(self, name)
-            if figures:
-                told[name] = [figures.get(ordinal, 0) for ordinal in ordinals]
-        return told
+    def paid(self) -> dict[str, Sequence[int]]:
+        """The ordinals of buckets that paid, in order, and what they did."""
+        ordinals = sorted(self.consumed)
+        return {"ordinal": ordinals, "consumed": [self.consumed[ordinal] for ordinal in ordinals]}
 
 
 class Tally(NamedTuple):

@@ -86,10 +86,13 @@ class Isolation:
         self._may_copy: bool | None = None
 
     @contextmanager
-    def transaction(self, tenant: UUID, role: Role = "app") -> Iterator[Connection]:
-        """A transaction that sees and writes this tenant's rows only; commits at the end."""
+    def transaction(self, tenant: UUID, role: Role = "app", setting: str = "") -> Iterator[Connection]:
+        """A transaction that sees and writes this tenant's rows only; commits at the end.
+
+        What else is to be set for as long as it lasts goes along with its beginning.
+        """
         with self.connection(role) as connection:
-            bind(connection, tenant)
+            bind(connection, tenant, setting)
             try:
                 yield connection
             except BaseException:
@@ -241,9 +244,10 @@ def _settings_to_ask(database_url: str) -> dict[str, Any]:
     return network_settings(database_url) | own
 
 
-def bind(connection: Connection, tenant: UUID) -> None:
+def bind(connection: Connection, tenant: UUID, setting: str = "") -> None:
     """Begin a transaction bound to a tenant, in one round trip."""
-    connection.execute(f"BEGIN; SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)", prepare=False)
+    bound = f"BEGIN; SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)"
+    connection.execute(f"{bound}; {setting}" if setting else bound, prepare=False)
 
 
 def _says_something(connection: Connection) -> bool:

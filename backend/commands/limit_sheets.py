@@ -12,6 +12,7 @@ from ...domain.limit_sheet import COLUMNS, as_set, limits_of, row_of, together
 from ...domain.refusals import Refused
 from ...domain.sheet import rows_of
 from ...projections import members, rules
+from ...projections.used import used_in
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..deciding import Answer
 from ..engine import wall_clock
@@ -101,7 +102,7 @@ def limits_in_force(
         listed = members.tree(db, node or None, None, resources=True)
         names = {member.ordinal: member.id for member in listed}
         period = period_now(db, entry)
-        found = rules.limits_at(db, [*names], period, wall_clock(), rules.used_in(db, [*names], period))
+        found = rules.limits_at(db, [*names], period, wall_clock(), used_in(db, [*names], period))
     if node and not names:
         raise InputError(f"{entry.slug} has no node {node!r}")
     return names, found

@@ -5,7 +5,7 @@
 #include "native.h"
 #include <string.h>
 
-enum { HEAD_BYTES = 41, KEY_BYTES = 16 };
+enum { HEAD_BYTES = 41 };
 
 static unsigned char *big_endian(unsigned char *at, uint64_t value, int width) {
     for (int place = width - 1; place >= 0; place--, value >>= 8)

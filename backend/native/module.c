@@ -24,15 +24,17 @@ static PyMethodDef methods[] = {
     CALL(leaves, "The leaf hashes of events."),
     CALL(append_peaks, "Adds leaves to the peaks of a Merkle tree, in place."),
     CALL(copy_rows, "The rows of a group in PostgreSQL's binary COPY format."),
-    CALL(hold, "Holds keys with their digests and a status; their hashes."),
-    CALL(enter, "Enters hashes into a Bloom filter."),
-    CALL(may_hold, "The hashes that a Bloom filter may hold."),
+    CALL(hold, "Holds keys with their digests and a status."),
+    CALL(enter, "Enters keys into a table; how many slots they took."),
+    CALL(moments, "Under which moments identities may stand in a table."),
+    CALL(occupied, "How many slots of a table are taken."),
     CALL(hold_gathered, "Holds keys that stand one after the other."),
-    CALL(enter_gathered, "Enters keys that stand one after the other into a Bloom filter."),
+    CALL(enter_gathered, "Enters keys that stand one after the other into a table; how many slots they took."),
     CALL(days_of, "The days of keys that stand one after the other."),
     CALL(add_up, "Adds up runs of stored charges."),
     CALL(count_up, "Adds to each counter, as far as none passes its ceiling."),
     CALL(tally, "What stored charges come to, and their rows of usage; None where not all are of that form."),
+    CALL(together, "Adds numbers of 8 bytes to those of blocks, one by one."),
     CALL(read_lines, "Reads plain lines of our own shape; where the first begins that was not read."),
     CALL(charged_together, "What a batch of one source came to that was all charged; None where it was not."),
     {NULL, NULL, 0, NULL},
@@ -44,7 +46,7 @@ static struct PyModuleDef definition = {
 };
 
 /* Grows with whatever makes an older build unfit for the Python code beside it: see using.py. */
-enum { INTERFACE = 8 };
+enum { INTERFACE = 9 };
 
 PyMODINIT_FUNC PyInit_slices(void) {
     if (hashing_start() != DONE || PyType_Ready(&prepared_type) != 0 || PyType_Ready(&sealing_type) != 0)

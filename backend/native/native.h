@@ -268,12 +268,13 @@ static inline void send_for(const void *what) {
 
 /* --- what a record is charged with ------------------------------------------------------------ */
 
-enum { TENANT_BYTES = 16, COMMAND_KEY_BYTES = 16, NONCE_BYTES = 12 };
+enum { TENANT_BYTES = 16, KEY_BYTES = 16, DAY_BYTES = 2, TIME_BYTES = 4, NONCE_BYTES = 12 };
+enum { MOMENT_BYTES = TIME_BYTES - DAY_BYTES, IDENTITY_BYTES = KEY_BYTES - TIME_BYTES };
 
 typedef struct {
     PyObject *record, *digest, *token; /* all NULL: it is not fresh */
     size_t sealed_at, sealed_size;
-    unsigned char key[COMMAND_KEY_BYTES];
+    unsigned char key[KEY_BYTES];
 } One;
 
 typedef struct {
@@ -309,13 +310,15 @@ PyObject *native_append_peaks(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_copy_rows(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_hold(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_enter(PyObject *, PyObject *const *, Py_ssize_t);
-PyObject *native_may_hold(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_moments(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_occupied(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_hold_gathered(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_enter_gathered(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_days_of(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_add_up(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_count_up(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_tally(PyObject *, PyObject *const *, Py_ssize_t);
+PyObject *native_together(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_read_lines(PyObject *, PyObject *const *, Py_ssize_t);
 PyObject *native_charged_together(PyObject *, PyObject *const *, Py_ssize_t);
 

@@ -7,7 +7,7 @@
 #include "native.h"
 #include <string.h>
 
-enum { IDENTITY_BYTES = 14, DAY_BYTES = 2, LAST_DAY = 65535, BLOCK = 32 };
+enum { LAST_DAY = 65535, MOMENTS = 65536, BLOCK = 32 };
 static const int64_t DAY_MICROSECONDS = 86400000000;
 
 PyTypeObject *record_type;
@@ -128,7 +128,7 @@ static int identity_of(Buffer *buffer, PyObject *item, PyObject **made) {
     if (done == DONE)
         done = sha256(buffer->data, buffer->size, digest);
     if (done == DONE) {
-        *made = PyBytes_FromStringAndSize((char *)digest, IDENTITY_BYTES);
+        *made = PyBytes_FromStringAndSize((char *)digest + MOMENT_BYTES, IDENTITY_BYTES);
         done = *made == NULL ? FAILED : DONE;
     }
     return done;
@@ -237,15 +237,18 @@ static int put_personal(Buffer *buffer, const Record *record) {
     return done == DONE ? put_str(buffer, record->field[COUNTERPART]) : done;
 }
 
-/* The day it speaks of, then its identity. */
+/* The day and moment it speaks of, then its identity. */
 static void key_of(const Record *record, PyObject *identity, unsigned char *key) {
     int64_t at = 0;
     int_of(record->field[STARTED_AT], &at); /* put_content has seen that it is one */
     int64_t day = at > 0 ? at / DAY_MICROSECONDS : 0;
     int has_day = day > 0 && day < LAST_DAY;
+    int64_t moment = has_day ? at % DAY_MICROSECONDS * MOMENTS / DAY_MICROSECONDS : 0;
     key[0] = has_day ? (unsigned char)(day >> 8) : 0;
     key[1] = has_day ? (unsigned char)day : 0;
-    memcpy(key + DAY_BYTES, PyBytes_AS_STRING(identity), IDENTITY_BYTES);
+    key[2] = (unsigned char)(moment >> 8);
+    key[3] = (unsigned char)moment;
+    memcpy(key + TIME_BYTES, PyBytes_AS_STRING(identity), IDENTITY_BYTES);
 }
 
 typedef struct {

@@ -12,8 +12,8 @@
 #include "native.h"
 #include <string.h>
 
-enum { KEY_BYTES = 32, TAG_BYTES = 16, LINE_BYTES = 31, LINES_FIRST = 1 << 10, LINES_LAST = 1 << 17 };
-enum { GET_TAG = 0x10, SET_TAG = 0x11, TOKEN_BYTES = 16, PAD_BYTES = 64, WRAPPED_BYTES = NONCE_BYTES + KEY_BYTES + TAG_BYTES };
+enum { SUBJECT_KEY_BYTES = 32, TAG_BYTES = 16, LINE_BYTES = 31, LINES_FIRST = 1 << 10, LINES_LAST = 1 << 17 };
+enum { GET_TAG = 0x10, SET_TAG = 0x11, TOKEN_BYTES = 16, PAD_BYTES = 64, WRAPPED_BYTES = NONCE_BYTES + SUBJECT_KEY_BYTES + TAG_BYTES };
 
 /* --- AES-GCM ------------------------------------------------------------------------------- */
 
@@ -82,7 +82,7 @@ static int seal(Buffer *into, const unsigned char *key, const unsigned char *non
 typedef struct {
     Py_hash_t hash;
     PyObject *token; /* NULL: nobody */
-    unsigned char key[KEY_BYTES];
+    unsigned char key[SUBJECT_KEY_BYTES];
     unsigned char size;
     char text[LINE_BYTES];
 } Line;
@@ -90,7 +90,7 @@ typedef struct {
 typedef struct {
     PyObject_HEAD
     PyObject *keyed, *tenant, *token_of, *key_of, *wrapped;
-    unsigned char tenant_key[KEY_BYTES], inner[PAD_BYTES], outer[PAD_BYTES]; /* of the HMAC that makes tokens */
+    unsigned char tenant_key[SUBJECT_KEY_BYTES], inner[PAD_BYTES], outer[PAD_BYTES]; /* of the HMAC that makes tokens */
     Line *lines;
     size_t room, held;
 } Sealing;
@@ -183,9 +183,9 @@ static PyObject *ask(const Sealing *with, PyObject *line, unsigned char *key) {
     PyObject *token = PyObject_CallOneArg(with->token_of, line);
     PyObject *made = token != NULL ? PyObject_CallOneArg(with->key_of, token) : NULL;
     int right = made != NULL && PyBytes_CheckExact(token) && PyBytes_CheckExact(made) &&
-                PyBytes_GET_SIZE(made) == KEY_BYTES;
+                PyBytes_GET_SIZE(made) == SUBJECT_KEY_BYTES;
     if (right)
-        memcpy(key, PyBytes_AS_STRING(made), KEY_BYTES);
+        memcpy(key, PyBytes_AS_STRING(made), SUBJECT_KEY_BYTES);
     else if (made != NULL)
         PyErr_SetString(PyExc_TypeError, "a token is bytes, and a key 32 of them");
     Py_XDECREF(made);
@@ -213,10 +213,10 @@ static int unwrap(const Sealing *with, const unsigned char *token, const unsigne
     int size = 0, rest = 0;
     memcpy(bound, PyBytes_AS_STRING(with->tenant), TENANT_BYTES);
     memcpy(bound + TENANT_BYTES, token, TOKEN_BYTES);
-    memcpy(tag, text + KEY_BYTES, TAG_BYTES);
+    memcpy(tag, text + SUBJECT_KEY_BYTES, TAG_BYTES);
     return gcm.opening != NULL && gcm.open_init(gcm.opening, NULL, NULL, with->tenant_key, wrapped) == 1 &&
                    gcm.open_update(gcm.opening, NULL, &size, bound, sizeof bound) == 1 &&
-                   gcm.open_update(gcm.opening, key, &size, text, KEY_BYTES) == 1 && size == KEY_BYTES &&
+                   gcm.open_update(gcm.opening, key, &size, text, SUBJECT_KEY_BYTES) == 1 && size == SUBJECT_KEY_BYTES &&
                    gcm.control(gcm.opening, SET_TAG, TAG_BYTES, tag) == 1 &&
                    gcm.open_final(gcm.opening, none, &rest) == 1 && rest == 0
                ? DONE
@@ -251,7 +251,7 @@ static PyObject *token_of(Sealing *with, PyObject *line, unsigned char *key) {
         return ask(with, line, key);
     const Line *known = with->room ? place_of(with->lines, with->room, hash, text, (size_t)size) : NULL;
     if (known != NULL && known->token != NULL) {
-        memcpy(key, known->key, KEY_BYTES);
+        memcpy(key, known->key, SUBJECT_KEY_BYTES);
         return Py_NewRef(known->token);
     }
     PyObject *token = NULL;
@@ -267,7 +267,7 @@ static PyObject *token_of(Sealing *with, PyObject *line, unsigned char *key) {
     if (place->token == NULL) {
         place->hash = hash;
         place->token = Py_NewRef(token);
-        memcpy(place->key, key, KEY_BYTES);
+        memcpy(place->key, key, SUBJECT_KEY_BYTES);
         place->size = (unsigned char)size;
         memcpy(place->text, text, (size_t)size);
         with->held++;
@@ -299,7 +299,7 @@ static PyObject *digest_of(const Sealing *with, const Buffer *content) {
 int sealing_apply(PyObject *sealing, One *one, Buffer *sealed, const Buffer *content, const Buffer *personal,
                   PyObject *line, const unsigned char *nonce) {
     Sealing *with = (Sealing *)sealing;
-    unsigned char key[KEY_BYTES], bound[TENANT_BYTES + sizeof one->key];
+    unsigned char key[SUBJECT_KEY_BYTES], bound[TENANT_BYTES + sizeof one->key];
     if (gcm.context == NULL)
         return LEFT;
     one->digest = digest_of(with, content);
@@ -317,7 +317,7 @@ int sealing_apply(PyObject *sealing, One *one, Buffer *sealed, const Buffer *con
 /* What HMAC hashes before a message, and before what came of that. */
 static void pad(Sealing *with, const char *key) {
     for (int place = 0; place < PAD_BYTES; place++) {
-        unsigned char byte = place < KEY_BYTES ? (unsigned char)key[place] : 0;
+        unsigned char byte = place < SUBJECT_KEY_BYTES ? (unsigned char)key[place] : 0;
         with->inner[place] = byte ^ 0x36;
         with->outer[place] = byte ^ 0x5c;
     }
@@ -330,8 +330,8 @@ PyObject *native_sealing(PyObject *self, PyObject *const *given, Py_ssize_t coun
     (void)self;
     if (check_arguments("oboobbd", given, count) != DONE)
         return NULL;
-    if (PyBytes_GET_SIZE(given[1]) != TENANT_BYTES || PyBytes_GET_SIZE(given[4]) != KEY_BYTES ||
-        PyBytes_GET_SIZE(given[5]) != KEY_BYTES) {
+    if (PyBytes_GET_SIZE(given[1]) != TENANT_BYTES || PyBytes_GET_SIZE(given[4]) != SUBJECT_KEY_BYTES ||
+        PyBytes_GET_SIZE(given[5]) != SUBJECT_KEY_BYTES) {
         PyErr_SetString(PyExc_ValueError, "a tenant's id has 16 bytes, its keys have 32");
         return NULL;
     }
@@ -344,7 +344,7 @@ PyObject *native_sealing(PyObject *self, PyObject *const *given, Py_ssize_t coun
     made->key_of = Py_NewRef(given[3]);
     made->wrapped = Py_NewRef(given[6]);
     pad(made, PyBytes_AS_STRING(given[4]));
-    memcpy(made->tenant_key, PyBytes_AS_STRING(given[5]), KEY_BYTES);
+    memcpy(made->tenant_key, PyBytes_AS_STRING(given[5]), SUBJECT_KEY_BYTES);
     made->lines = NULL;
     made->room = made->held = 0;
     return (PyObject *)made;

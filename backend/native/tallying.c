@@ -8,7 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { EVENT_FIELDS_MIN = 20, EVENT_FIELDS_MAX = 23, KEYS_MAX = 7, FIGURES_MAX = 7, KEY_SIZE = 16 };
+enum { EVENT_FIELDS_MIN = 20, EVENT_FIELDS_MAX = 23, KEYS_MAX = 6, FIGURES_MAX = 6, KEY_SIZE = 16 };
 
 static const uint64_t SINCE_2000 = 946684800000000u; /* PostgreSQL counts time from the year 2000 */
 
@@ -102,7 +102,7 @@ typedef struct {
 } Sum;
 
 typedef struct {
-    const char *kinds; /* of the key: 't' text, 'i' integer */
+    const char *kinds; /* of the key: 't' text, 'i' integer, 'k' kind of line */
     int keys, figures;
     Sum *sums;
     uint32_t *slots; /* place of a sum, and one more; 0 where none is */
@@ -141,37 +141,38 @@ static int sums_grow(Sums *sums) {
     return DONE;
 }
 
-/* The figures under a key, nothing at first; NULL where there is no room. */
-static int64_t *figures_of(Sums *sums, const int32_t *key) {
+/* What is held under a key, nothing at first; NULL where there is no room. */
+static Sum *sum_of(Sums *sums, const int32_t *key) {
     if (sums->count >= sums->room && sums_grow(sums) != DONE)
         return NULL;
     size_t slot = slot_of(sums, key), width = (size_t)sums->keys * sizeof *key;
     for (; sums->slots[slot]; slot = (slot + 1) & (sums->slot_count - 1)) {
         Sum *held = sums->sums + sums->slots[slot] - 1;
         if (memcmp(held->key, key, width) == 0)
-            return held->figures;
+            return held;
     }
     Sum *sum = sums->sums + sums->count;
     memset(sum, 0, sizeof *sum);
     memcpy(sum->key, key, width);
     sums->slots[slot] = (uint32_t)++sums->count;
-    return sum->figures;
+    return sum;
 }
 
 static int add(Sums *sums, const int32_t *key, const int64_t *more) {
-    int64_t *figures = figures_of(sums, key);
-    if (figures == NULL)
+    Sum *sum = sum_of(sums, key);
+    if (sum == NULL)
         return FAILED;
     for (int place = 0; place < sums->figures; place++)
-        if (__builtin_add_overflow(figures[place], more[place], figures + place))
+        if (__builtin_add_overflow(sum->figures[place], more[place], sum->figures + place))
             return LEFT;
     return DONE;
 }
 
 /* --- one charge --------------------------------------------------------------------------- */
 
-enum { USED_OWN, USED, OVERAGE, CHARGES, CONSUMED, USED_FIGURES };
-enum { USED_SUMS, LINE_SUMS, DAY_SUMS, PERIOD_SUMS, SOURCE_SUMS, ALL_SUMS };
+enum { USED_OWN, USED, OVERAGE, CHARGES, USED_FIGURES };
+enum { USED_SUMS, CONSUMED_SUMS, LINE_SUMS, DAY_SUMS, PERIOD_SUMS, SOURCE_SUMS, KIND_SUMS, ALL_SUMS };
+enum { DAY_FIGURES = 6 };  /* `projections/daily.py`: what moved is the last, and no charge's */
 enum { BEGINNING = 0 }; /* `projections/tally.py`: the day of what buckets of resources paid */
 enum { BLOCK_BITS = 12 }; /* `projections/usages.py`: rows of a period are found by blocks of so many seqs */
 
@@ -179,7 +180,8 @@ typedef struct {
     Texts texts;
     Sums sums[ALL_SUMS];
     Buffer rows;
-    PyObject *around;
+    PyObject *around, *kind_of;
+    int64_t *kinds; /* of lines, each by its number in KIND_SUMS, once all are there */
     int64_t day, day_starts, day_ends, since;
     Text corporate;
     int32_t money;
@@ -351,8 +353,8 @@ static int count_along(Work *work, const Charge *charge, int32_t type, int32_t p
     int64_t drawn = drawn_beside(charge);
     if (drawn < 0)
         return LEFT;
-    int64_t used[USED_FIGURES] = {charge->billed, charge->billed, charge->overage, 1, 0};
-    int64_t cost[USED_FIGURES] = {charge->amount, charge->amount, 0, 1, 0};
+    int64_t used[USED_FIGURES] = {charge->billed, charge->billed, charge->overage, 1};
+    int64_t cost[USED_FIGURES] = {charge->amount, charge->amount, 0, 1};
     Reader path = charge->path;
     int done = DONE;
     for (uint64_t place = 0; done == DONE && place < charge->path_size; place++) {
@@ -367,7 +369,7 @@ static int count_along(Work *work, const Charge *charge, int32_t type, int32_t p
             if (__builtin_add_overflow(drawn, drawn_at(charge, ordinal), &drawn))
                 return LEFT;
             int64_t day[] = {charge->billed, charge->overage, charge->amount, 1, drawn};
-            done = add(work->sums + DAY_SUMS, (int32_t[]){period, ordinal, type, (int32_t)work->day}, day);
+            done = add(work->sums + DAY_SUMS, (int32_t[]){period, type, (int32_t)work->day, ordinal}, day);
         }
     }
     Reader parts = charge->drawn;
@@ -377,33 +379,37 @@ static int count_along(Work *work, const Charge *charge, int32_t type, int32_t p
         int64_t part;
         if (!take_array(&parts, &two) || !take_small(&parts, &bucket) || !take_int(&parts, &part))
             return LEFT;
-        int64_t consumed[USED_FIGURES] = {0, 0, 0, 0, part};
-        done = add(work->sums + USED_SUMS, (int32_t[]){period, type, bucket}, consumed);
+        done = add(work->sums + CONSUMED_SUMS, (int32_t[]){period, type, bucket}, &part);
         if (done == DONE && !is_above(charge, bucket))
-            done = add(work->sums + DAY_SUMS, (int32_t[]){period, bucket, type, BEGINNING},
+            done = add(work->sums + DAY_SUMS, (int32_t[]){period, type, BEGINNING, bucket},
                        (int64_t[]){0, 0, 0, 0, part});
     }
     return done;
+}
+
+/* A line is told by the number of its kind while it is counted. */
+static int add_to_line(Work *work, const Charge *charge, const int32_t *key) {
+    Sums *kinds = work->sums + KIND_SUMS;
+    const Sum *kind = sum_of(kinds, key);
+    if (kind == NULL)
+        return FAILED;
+    return add(work->sums + LINE_SUMS, (int32_t[]){(int32_t)(kind - kinds->sums), charge->node},
+               (int64_t[]){1, charge->quantity, charge->billed, charge->overage, charge->amount, 0});
 }
 
 static int count(Work *work, const Charge *charge) {
     int32_t type = number_of(&work->texts, charge->usage_type), period = number_of(&work->texts, charge->period);
     int32_t direction = number_of(&work->texts, charge->direction), zone = number_of(&work->texts, charge->zone);
     int32_t source = number_of(&work->texts, charge->source);
-    int64_t allowed;
     if (type < 0 || period < 0 || direction < 0 || zone < 0 || source < 0)
         return FAILED;
-    if (__builtin_sub_overflow(charge->billed, charge->overage, &allowed))
-        return LEFT;
     if (work->standing && charge->drawn_size > 0)
         work->standing = is_standing(work, charge);
     int done = find_day(work, charge->started_at);
     if (done == DONE)
         done = count_along(work, charge, type, period);
     if (done == DONE)
-        done = add(work->sums + LINE_SUMS,
-                   (int32_t[]){period, charge->node, type, direction, zone, charge->tariff, charge->rate},
-                   (int64_t[]){1, charge->quantity, charge->billed, allowed, charge->overage, charge->amount, 0});
+        done = add_to_line(work, charge, (int32_t[]){period, type, direction, zone, charge->tariff, charge->rate});
     if (done == DONE)
         done = add(work->sums + SOURCE_SUMS, (int32_t[]){source, type}, (int64_t[]){1, charge->amount});
     return done;
@@ -478,21 +484,27 @@ static int by_key(const void *one, const void *other) {
     return 0;
 }
 
+static uint64_t order_of(const Work *work, char kind, int32_t key) {
+    if (kind == 't')
+        return (uint64_t)work->texts.ranks[key];
+    int64_t number = kind == 'k' ? work->kinds[key] : key;
+    return (uint64_t)number ^ (uint64_t)1 << 63;
+}
+
 /* The sums in the order of their keys; NULL where there is no room. */
-static Ordered *in_order(const Sums *sums, const Texts *texts) {
+static Ordered *in_order(const Sums *sums, const Work *work) {
     Ordered *ordered = PyMem_RawCalloc(sums->count + 1, sizeof *ordered);
     for (size_t place = 0; ordered != NULL && place < sums->count; place++) {
         const Sum *sum = ordered[place].sum = sums->sums + place;
         for (int key = 0; key < sums->keys; key++)
-            ordered[place].order[key] =
-                sums->kinds[key] == 't' ? (uint64_t)texts->ranks[sum->key[key]] : (uint64_t)((int64_t)sum->key[key] + INT32_MAX + 1);
+            ordered[place].order[key] = order_of(work, sums->kinds[key], sum->key[key]);
     }
     if (ordered != NULL)
         qsort(ordered, sums->count, sizeof *ordered, by_key);
     return ordered;
 }
 
-enum { INT4 = 23, INT8 = 20, TEXT = 25 };
+enum { BYTEA = 17, INT4 = 23, INT8 = 20, TEXT = 25 };
 
 /* The head of a PostgreSQL array in binary. */
 static int put_array_head(Buffer *column, int of, size_t size) {
@@ -514,17 +526,20 @@ static PyObject *taken(Buffer *column, int done) {
     return bytes;
 }
 
-static PyObject *key_column(const Ordered *ordered, size_t size, int place, char kind, const Texts *texts) {
+static PyObject *key_column(const Ordered *ordered, size_t size, int place, char kind, const Work *work) {
     Buffer column = {0};
-    int done = put_array_head(&column, kind == 't' ? TEXT : INT4, size);
+    const Text *texts = work->texts.texts;
+    int done = put_array_head(&column, kind == 't' ? TEXT : kind == 'k' ? INT8 : INT4, size);
     for (size_t row = 0; done == DONE && row < size; row++) {
         int32_t key = ordered[row].sum->key[place];
-        size_t width = kind == 't' ? 4 + (size_t)texts->texts[key].size : 8;
+        size_t width = kind == 't' ? 4 + (size_t)texts[key].size : kind == 'k' ? 12 : 8;
         unsigned char *at = buffer_grow(&column, width);
         if (at == NULL)
             done = FAILED;
         else if (kind == 't')
-            put_bytes(&at, texts->texts[key]);
+            put_bytes(&at, texts[key]);
+        else if (kind == 'k')
+            put_field(&at, (uint64_t)work->kinds[key], 8);
         else
             put_field(&at, (uint32_t)key, 4);
         column.size += width;
@@ -549,14 +564,14 @@ static PyObject *figure_column(const Ordered *ordered, size_t size, int place) {
 }
 
 /* How many rows, and their columns as binary arrays: the key's, then the figures'. */
-static PyObject *columns_of(const Sums *sums, const Texts *texts) {
+static PyObject *columns_of(const Sums *sums, const Work *work) {
     PyObject *columns = PyTuple_New(sums->keys + sums->figures);
-    Ordered *ordered = in_order(sums, texts);
+    Ordered *ordered = in_order(sums, work);
     if (ordered == NULL)
         PyErr_NoMemory();
     for (int place = 0; columns != NULL && place < sums->keys + sums->figures; place++) {
         PyObject *column = ordered == NULL      ? NULL
-                           : place < sums->keys ? key_column(ordered, sums->count, place, sums->kinds[place], texts)
+                           : place < sums->keys ? key_column(ordered, sums->count, place, sums->kinds[place], work)
                                                 : figure_column(ordered, sums->count, place - sums->keys);
         if (column == NULL)
             Py_CLEAR(columns);
@@ -565,6 +580,153 @@ static PyObject *columns_of(const Sums *sums, const Texts *texts) {
     }
     PyMem_RawFree(ordered);
     return columns != NULL ? Py_BuildValue("nN", (Py_ssize_t)sums->count, columns) : NULL;
+}
+
+/* --- blocks of counters ------------------------------------------------------------------- */
+
+enum { MEMBER_BITS = 4, MEMBERS = 1 << MEMBER_BITS }; /* `projections/blocks.py`: so many members in a row */
+
+static PyObject *key_of(const Sum *sum, int place, char kind, const Texts *texts) {
+    const Text *text = texts->texts + sum->key[place];
+    return kind == 't' ? PyUnicode_DecodeUTF8((const char *)text->bytes, (Py_ssize_t)text->size, NULL)
+                       : PyLong_FromLong(sum->key[place]);
+}
+
+/* What comes before the ordinal in a key, with the numbers of its blocks. */
+static int put_group(PyObject *groups, const Sums *sums, const Sum *sum, const Texts *texts, Buffer *blocks) {
+    PyObject *group = PyTuple_New(sums->keys - 1);
+    for (int place = 0; group != NULL && place < sums->keys - 1; place++) {
+        PyObject *key = key_of(sum, place, sums->kinds[place], texts);
+        if (key == NULL)
+            Py_CLEAR(group);
+        else
+            PyTuple_SET_ITEM(group, place, key);
+    }
+    PyObject *one = group == NULL ? NULL : Py_BuildValue("Ny#", group, (const char *)blocks->data, (Py_ssize_t)blocks->size);
+    int done = one != NULL && PyList_Append(groups, one) == 0 ? DONE : FAILED;
+    Py_XDECREF(one);
+    blocks->size = 0;
+    return done;
+}
+
+static int same_group(const Sums *sums, const Sum *one, const Sum *other) {
+    return memcmp(one->key, other->key, (size_t)(sums->keys - 1) * sizeof *one->key) == 0;
+}
+
+static int put_block(Buffer *blocks, Buffer *figures, int32_t number, size_t size) {
+    unsigned char *at = buffer_grow(blocks, sizeof number), *all = buffer_grow(figures, size);
+    if (at == NULL || all == NULL)
+        return FAILED;
+    memcpy(at, &number, sizeof number);
+    memset(all, 0, size);
+    blocks->size += sizeof number;
+    figures->size += size;
+    return DONE;
+}
+
+/* Blocks of `width` figures for each member, of which the last may be none that is counted here. */
+static int put_blocks(const Sums *sums, const Work *work, size_t width, PyObject *groups, Buffer *figures) {
+    Ordered *ordered = in_order(sums, work);
+    Buffer blocks = {0};
+    size_t size = MEMBERS * width * 8;
+    int done = ordered != NULL ? DONE : FAILED, last = sums->keys - 1;
+    for (size_t row = 0; done == DONE && row < sums->count; row++) {
+        const Sum *sum = ordered[row].sum, *before = row ? ordered[row - 1].sum : NULL;
+        int begun = before != NULL && same_group(sums, before, sum);
+        if (before != NULL && !begun)
+            done = put_group(groups, sums, before, &work->texts, &blocks);
+        if (done == DONE && !(begun && before->key[last] >> MEMBER_BITS == sum->key[last] >> MEMBER_BITS))
+            done = put_block(&blocks, figures, sum->key[last] >> MEMBER_BITS, size);
+        if (done != DONE)
+            break;
+        unsigned char *at = figures->data + figures->size - size + (size_t)(sum->key[last] & (MEMBERS - 1)) * width * 8;
+        for (int place = 0; place < sums->figures; place++)
+            put_number(&at, (uint64_t)sum->figures[place], 8);
+    }
+    if (done == DONE && sums->count)
+        done = put_group(groups, sums, ordered[sums->count - 1].sum, &work->texts, &blocks);
+    buffer_free(&blocks);
+    PyMem_RawFree(ordered);
+    return done;
+}
+
+static PyObject *blocks_of(const Sums *sums, const Work *work, size_t width) {
+    PyObject *groups = PyList_New(0);
+    Buffer figures = {0};
+    PyObject *told = NULL;
+    if (groups != NULL && put_blocks(sums, work, width, groups, &figures) == DONE)
+        told = Py_BuildValue("Oy#", groups, figures.data != NULL ? (const char *)figures.data : "", (Py_ssize_t)figures.size);
+    else if (!PyErr_Occurred())
+        PyErr_NoMemory();
+    Py_XDECREF(groups);
+    buffer_free(&figures);
+    return told;
+}
+
+static int64_t number_at(const unsigned char *at) {
+    uint64_t number = 0;
+    for (int place = 0; place < 8; place++)
+        number = number << 8 | at[place];
+    return (int64_t)number;
+}
+
+/* One block with more added to it; most of what is added is nothing. */
+static PyObject *block_sum(PyObject *held, const unsigned char *more, Py_ssize_t size) {
+    static const unsigned char nothing[8];
+    if (!PyBytes_Check(held) || PyBytes_GET_SIZE(held) != size)
+        return PyErr_Format(PyExc_ValueError, "a block is not of the size of what is added");
+    PyObject *sum = PyBytes_FromStringAndSize(PyBytes_AS_STRING(held), size);
+    unsigned char *at = sum != NULL ? (unsigned char *)PyBytes_AS_STRING(sum) : NULL;
+    for (Py_ssize_t place = 0; at != NULL && place < size; place += 8, at += 8, more += 8) {
+        int64_t number;
+        if (memcmp(more, nothing, 8) == 0)
+            continue;
+        if (__builtin_add_overflow(number_at(at), number_at(more), &number)) {
+            PyErr_Format(PyExc_OverflowError, "a sum does not fit into 8 bytes");
+            Py_CLEAR(sum);
+            break;
+        }
+        unsigned char *to = at;
+        put_number(&to, (uint64_t)number, 8);
+    }
+    return sum;
+}
+
+static int put_sum(PyObject *sums, Buffer *column, PyObject *sum, Py_ssize_t place) {
+    if (sum == NULL)
+        return FAILED;
+    PyList_SET_ITEM(sums, place, sum);
+    size_t size = (size_t)PyBytes_GET_SIZE(sum);
+    unsigned char *at = buffer_grow(column, 4 + size);
+    if (at == NULL)
+        return FAILED;
+    put_bytes(&at, (Text){(const unsigned char *)PyBytes_AS_STRING(sum), size});
+    column->size += 4 + size;
+    return DONE;
+}
+
+/* Blocks with more added to each, and the same as a PostgreSQL array in binary. */
+PyObject *native_together(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
+    (void)self;
+    if (check_arguments("lb", given, arguments) != DONE)
+        return NULL;
+    Py_ssize_t count_given = PyList_GET_SIZE(given[0]), size = PyBytes_GET_SIZE(given[1]);
+    if (count_given ? size % (8 * count_given) != 0 : size != 0)
+        return PyErr_Format(PyExc_ValueError, "what is added is not of whole blocks");
+    size /= count_given ? count_given : 1;
+    const unsigned char *more = (const unsigned char *)PyBytes_AS_STRING(given[1]);
+    PyObject *sums = PyList_New(count_given), *told = NULL;
+    Buffer column = {0};
+    int done = sums != NULL ? put_array_head(&column, BYTEA, (size_t)count_given) : FAILED;
+    for (Py_ssize_t place = 0; done == DONE && place < count_given; place++, more += size)
+        done = put_sum(sums, &column, block_sum(PyList_GET_ITEM(given[0], place), more, size), place);
+    if (done == DONE)
+        told = Py_BuildValue("Oy#", sums, (const char *)column.data, (Py_ssize_t)column.size);
+    else if (!PyErr_Occurred())
+        PyErr_NoMemory();
+    Py_XDECREF(sums);
+    buffer_free(&column);
+    return told;
 }
 
 /* By source and usage type: records and amount. */
@@ -583,19 +745,52 @@ static PyObject *sources_of(const Sums *sums, const Texts *texts) {
     return found;
 }
 
+static PyObject *unicode_of(const Work *work, int32_t number) {
+    const Text *text = work->texts.texts + number;
+    return PyUnicode_DecodeUTF8((const char *)text->bytes, (Py_ssize_t)text->size, NULL);
+}
+
+/* Which number a kind of line has is Python's to say: it is asked once for each. */
+static PyObject *kinds_of(Work *work) {
+    const Sums *sums = work->sums + KIND_SUMS;
+    PyObject *found = PyDict_New();
+    work->kinds = PyMem_RawCalloc(sums->count + 1, sizeof *work->kinds);
+    if (work->kinds == NULL)
+        PyErr_NoMemory();
+    int done = work->kinds != NULL && found != NULL;
+    for (size_t place = 0; done && place < sums->count; place++) {
+        const int32_t *key = sums->sums[place].key;
+        PyObject *of = Py_BuildValue("(NNNNii)", unicode_of(work, key[0]), unicode_of(work, key[1]), unicode_of(work, key[2]),
+                                     unicode_of(work, key[3]), (int)key[4], (int)key[5]);
+        PyObject *kind = of != NULL ? PyObject_CallOneArg(work->kind_of, of) : NULL;
+        done = kind != NULL && int_of(kind, work->kinds + place) && PyDict_SetItem(found, kind, of) == 0;
+        Py_XDECREF(kind);
+        Py_XDECREF(of);
+    }
+    if (!done)
+        Py_CLEAR(found);
+    return found;
+}
+
 static PyObject *told(Work *work, PyObject *left) {
     if (texts_rank(&work->texts) != DONE)
         return PyErr_NoMemory();
     PyObject *parts[ALL_SUMS] = {0}, *rows = NULL, *all = NULL;
-    int done = 1;
-    for (int of = 0; done && of < SOURCE_SUMS; of++)
-        done = (parts[of] = columns_of(work->sums + of, &work->texts)) != NULL;
+    int done = (parts[KIND_SUMS] = kinds_of(work)) != NULL;
+    for (int of = 0; done && of < SOURCE_SUMS; of++) {
+        const Sums *sums = work->sums + of;
+        parts[of] = of == USED_SUMS  ? blocks_of(sums, work, USED_FIGURES)
+                    : of == DAY_SUMS ? blocks_of(sums, work, DAY_FIGURES)
+                                     : columns_of(sums, work);
+        done = parts[of] != NULL;
+    }
     done = done && (parts[SOURCE_SUMS] = sources_of(work->sums + SOURCE_SUMS, &work->texts)) != NULL;
     if (done)
         rows = PyBytes_FromStringAndSize((const char *)work->rows.data, (Py_ssize_t)work->rows.size);
     if (rows != NULL)
-        all = Py_BuildValue("OOOOOOLOi", rows, parts[USED_SUMS], parts[LINE_SUMS], parts[DAY_SUMS], parts[PERIOD_SUMS],
-                            parts[SOURCE_SUMS], (long long)work->since, left, work->standing);
+        all = Py_BuildValue("OOOOOOOLOiO", rows, parts[USED_SUMS], parts[CONSUMED_SUMS], parts[LINE_SUMS], parts[DAY_SUMS],
+                            parts[PERIOD_SUMS], parts[SOURCE_SUMS], (long long)work->since, left, work->standing,
+                            parts[KIND_SUMS]);
     for (int of = 0; of < ALL_SUMS; of++)
         Py_XDECREF(parts[of]);
     Py_XDECREF(rows);
@@ -641,7 +836,7 @@ static int begin(Work *work, PyObject *const *given, Py_ssize_t count_given) {
         const char *kinds;
         int figures;
     } forms[ALL_SUMS] = {
-        {"tti", USED_FIGURES}, {"titttii", 7}, {"titi", 5}, {"ti", 1}, {"tt", 2}};
+        {"tti", USED_FIGURES}, {"tti", 1}, {"ki", 6}, {"ttii", 5}, {"ti", 1}, {"tt", 2}, {"ttttii", 0}};
     for (int of = 0; of < ALL_SUMS; of++) {
         work->sums[of].kinds = forms[of].kinds;
         work->sums[of].keys = (int)strlen(forms[of].kinds);
@@ -659,6 +854,7 @@ static int begin(Work *work, PyObject *const *given, Py_ssize_t count_given) {
     work->money = number_of(&work->texts, (Text){(const unsigned char *)money, (size_t)size});
     work->around = given[7];
     work->parents = PyBytes_AS_STRING(given[8]);
+    work->kind_of = given[9];
     work->members = PyBytes_GET_SIZE(given[8]) / (Py_ssize_t)sizeof(int32_t);
     work->standing = work->members > 0;
     work->since = INT64_MAX;
@@ -667,7 +863,7 @@ static int begin(Work *work, PyObject *const *given, Py_ssize_t count_given) {
 
 PyObject *native_tally(PyObject *self, PyObject *const *given, Py_ssize_t arguments) {
     (void)self;
-    if (check_arguments("bbbbiooob", given, arguments) != DONE)
+    if (check_arguments("bbbbiooobo", given, arguments) != DONE)
         return NULL;
     Work work = {0};
     Reader reader = {(const unsigned char *)PyBytes_AS_STRING(given[0]),
@@ -689,6 +885,7 @@ PyObject *native_tally(PyObject *self, PyObject *const *given, Py_ssize_t argume
         PyMem_RawFree(work.sums[of].sums);
         PyMem_RawFree(work.sums[of].slots);
     }
+    PyMem_RawFree(work.kinds);
     PyMem_RawFree(work.texts.texts);
     PyMem_RawFree(work.texts.slots);
     PyMem_RawFree(work.texts.ranks);

@@ -23,7 +23,7 @@ from ...domain.usage import USAGE_TYPES, UsageRecord, pack_personal
 from ...tenants.sealing import Sealer
 from ..intake.gate import DIRECTIONS, MOMENT_MAX, MOMENT_MIN, QUANTITY_MAX, TEXT_MAX
 
-INTERFACE = 8
+INTERFACE = 9
 """Of the build that this can use: an older one that was left lying about is not."""
 
 Prepared = tuple[UsageRecord, bytes, bytes, bytes, bytes]
@@ -111,13 +111,16 @@ class Slices(Protocol):
         keys: list[bytes],
         digests: list[bytes],
         status: bytes,
-    ) -> list[bytes] | None: ...
-    def enter(self, bits: bytearray, size_bits: int, hashes: list[bytes]) -> bool: ...
-    def may_hold(self, bits: bytearray, size_bits: int, hashes: list[bytes]) -> list[bytes] | None: ...
+    ) -> bool: ...
+    def enter(self, shelves: bytearray, size_bits: int, keys: list[bytes]) -> int | None: ...
+    def moments(self, shelves: bytearray, size_bits: int, identities: list[bytes]) -> list[bytes] | None: ...
+    def occupied(self, shelves: bytes | bytearray) -> int | None: ...
     def hold_gathered(
         self, young: dict[bytes, bytes], keys: bytes, digests: bytes, status: bytes
     ) -> bool: ...
-    def enter_gathered(self, bits: bytearray, size_bits: int, keys: bytes, first: int, last: int) -> bool: ...
+    def enter_gathered(
+        self, shelves: bytearray, size_bits: int, keys: bytes, first: int, last: int
+    ) -> int | None: ...
     def days_of(self, keys: bytes) -> list[bytes]: ...
     def add_up(
         self,
@@ -140,7 +143,9 @@ class Slices(Protocol):
         money: str,
         around: Callable[[int], tuple[int, int, int]],
         parents: bytes,
+        number_of: Callable[[tuple[str, str, str, str, int, int]], int],
     ) -> tuple[Any, ...] | None: ...
+    def together(self, held: list[bytes], more: bytes) -> tuple[list[bytes], bytes]: ...
     def read_lines(
         self,
         body: bytes,
@@ -246,7 +251,7 @@ def _seals_as_python(slices: Slices) -> bool:
     First its subject's key is made by the sealer, then it is unwrapped natively.
     """
     record = UsageRecord("source", "record", "line", "data", 1, 5, "outbound", "counterpart")
-    sealer, nonce, identity = Sealer(UUID(int=1), bytes(range(32))), bytes(range(12)), bytes(range(14))
+    sealer, nonce, identity = Sealer(UUID(int=1), bytes(range(32))), bytes(range(12)), bytes(range(12))
     _, tenant, token_of, key_of, *_ = sealer.parts
     for _ in range(2):
         ready = slices.prepare([record], [identity], set(), {}, {}, slices.sealing(*sealer.parts), nonce)

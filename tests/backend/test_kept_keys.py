@@ -9,6 +9,7 @@ from backend.test_snapshots import Snapshotted, settle
 from fixtures_writer import call, charge, furnish, statuses
 
 from allotment.backend import seen, snapshots
+from allotment.backend.keys import TIME_BYTES
 from allotment.backend.native import using
 from allotment.backend.seen import SeenKeys, count_of, together
 
@@ -71,7 +72,7 @@ def test_after_any_snapshot_every_key_is_held_or_asked_for(
     monkeypatch.setattr(snapshots, "EVENTS_PER_BYTE", 0)
     monkeypatch.setattr(snapshots, "FILTER_AFTER", filter_after)
     monkeypatch.setattr(snapshots, "PIECES_MAX", pieces)
-    monkeypatch.setattr(seen, "FIRST_LEVEL_BITS", 12)
+    monkeypatch.setattr(seen, "FIRST_LEVEL_BITS", 3)
     monkeypatch.setattr(snapshots, "SeenKeys", lambda: SeenKeys(recent))
     monkeypatch.setattr("allotment.backend.deciding.SeenKeys", lambda: SeenKeys(recent))
 
@@ -104,7 +105,7 @@ def test_after_any_snapshot_every_key_is_held_or_asked_for(
 def in_the_log(store, decider) -> tuple[int, int]:
     """Of the keys in the log: how many are held, and of how many the log would be asked."""
     rows = store.ask("SELECT command_key FROM events WHERE command_key IS NOT NULL")
-    held, doubtful = decider.seen.sort_out([bytes(key)[2:] for (key,) in rows])
+    held, doubtful = decider.seen.sort_out([bytes(key)[TIME_BYTES:] for (key,) in rows])
     assert len(held) + len(doubtful) == len(rows)
     return len(held), len(doubtful)
 
@@ -130,6 +131,31 @@ def test_a_snapshot_that_failed_is_followed_by_one_that_tells_all(isolation, mon
             assert in_the_log(store, store.loaded())[0] >= 50
 
     asyncio.run(run())
+
+
+def test_a_table_that_is_full_to_the_key_is_kept_and_read_again(isolation, monkeypatch):
+    monkeypatch.setattr(snapshots, "EVENTS_PER_BYTE", 0)
+    monkeypatch.setattr(snapshots, "FILTER_AFTER", 0)
+    monkeypatch.setattr(seen, "FIRST_LEVEL_BITS", 4)
+
+    async def furnished(store) -> None:
+        async with store.opened() as writer:
+            await furnish(writer)
+
+    with ThreadPoolExecutor(2) as threads:
+        store, chance = Snapshotted(isolation, threads, 10**6), random.Random(1)
+        asyncio.run(furnished(store))
+        decider = store.loaded()
+        decider.seen.settle()
+        room = decider.seen.levels()[-1][1]
+        given = [chance.randbytes(16) for _ in range(room)]
+        decider.seen.add_all(given, [DIGEST] * room, CHARGED)
+        assert [left for _, left, _ in decider.seen.levels()] == [0]
+        decider.snapshots._write(decider.snapshots._copy(), 0)
+        assert store.began_at() == decider.head.seq
+        loaded = store.loaded().seen
+    assert loaded.levels()[0] == decider.seen.levels()[0]
+    assert loaded.sort_out([key[TIME_BYTES:] for key in given]) == ([*range(room)], [])
 
 
 def test_a_large_part_is_written_and_read_row_by_row(isolation, monkeypatch):

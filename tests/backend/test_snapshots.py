@@ -14,6 +14,7 @@ from patience import until_there
 from allotment.backend import folding, snapshots
 from allotment.backend.deciding import Decider
 from allotment.backend.engine import Engine
+from allotment.backend.keys import TIME_BYTES
 from allotment.backend.log import Head
 from allotment.backend.reading_log import Chunk, chunk_of, fetch, unfold
 from allotment.backend.seen import SeenKeys
@@ -326,10 +327,10 @@ def test_many_keys_at_once_are_known_as_one_by_one(snapshotted):
     for seen in (one_by_one, at_once):
         assert seen.forgotten
         for key, digest in zip(keys[50:], digests[50:], strict=True):
-            held = seen.recall(key[2:])
-            assert held == key[:2] + digest + b"\x01" or seen.sort_out([key[2:]]) == ([], [key[2:]])
+            held, ident = seen.recall(key[TIME_BYTES:]), key[TIME_BYTES:]
+            assert held == key[:TIME_BYTES] + digest + b"\x01" or seen.sort_out([ident]) == ([], [key[2:]])
             assert key in seen.candidates(key[2:])
-        assert len(seen.sort_out([chance.randbytes(14) for _ in range(1_000)])[1]) < 20
+        assert len(seen.sort_out([chance.randbytes(12) for _ in range(1_000)])[1]) < 20
 
 
 # --- idle tenants --------------------------------------------------------------------------------
@@ -425,22 +426,23 @@ def test_a_database_that_goes_away_while_a_snapshot_is_read_is_waited_for(
     asyncio.run(run())
 
 
-def test_bits_of_older_standing_and_the_keys_held_since_know_every_key():
-    """The filter is stored once for each generation of keys: what came since is held, and entered again."""
-    seen, given = SeenKeys(100), [bytes(2) + number.to_bytes(14, "big") for number in range(250)]
+def test_a_table_of_older_standing_and_the_keys_held_since_know_every_key():
+    """It is stored now and then: what came since is held, and entered again."""
+    chance, seen = random.Random(1), SeenKeys(100)
+    given = [chance.randbytes(16) for _ in range(250)]
     seen.add_all(given[:200], [bytes(8)] * 200, b"\x01")
-    stored = [(size_bits, left, bytes(bits)) for size_bits, left, bits in seen.levels()]
+    stored = [(size_bits, left, bytes(shelves)) for size_bits, left, shelves in seen.levels()]
     seen.add_all(given[200:], [bytes(8)] * 50, b"\x01")
     loaded, kept = SeenKeys(100), seen.copy()
     loaded.restore(kept._replace(levels=[(*kept.levels[0][:2], stored[0][2])]))
     assert loaded.levels() == seen.levels()
-    held, doubtful = loaded.sort_out([key[2:] for key in given])
+    held, doubtful = loaded.sort_out([key[TIME_BYTES:] for key in given])
     assert len(held) + len(doubtful) == len(given)
 
 
 def test_few_keys_that_were_never_seen_are_asked_for():
     seen = SeenKeys()
     (_, room, _), *_ = seen.levels()
-    hashes = [sha256(number.to_bytes(4, "big")).digest()[:14] for number in range(room + 50_000)]
-    seen.add_all([bytes(2) + hashed for hashed in hashes[:room]], [bytes(8)] * room, b"\x01")
-    assert len(seen.sort_out(hashes[room:])[1]) < 50
+    hashes = [sha256(number.to_bytes(4, "big")).digest()[:12] for number in range(room + 50_000)]
+    seen.add_all([bytes(4) + hashed for hashed in hashes[:room]], [bytes(8)] * room, b"\x01")
+    assert len(seen.sort_out(hashes[room:])[1]) < 5

@@ -246,10 +246,11 @@ def test_more_than_there_was_cannot_be_moved_unseen(led):
 
 def test_a_view_that_was_changed_is_found(led, tamper):
     checked(led)
-    tamper("UPDATE allotment.balances SET used = used + 1 WHERE tenant_id = %s", led.tenant)
+    added = "figures = set_byte(figures, 15, get_byte(figures, 15) # 1)"
+    tamper(f"UPDATE allotment.usage_counters SET {added} WHERE tenant_id = %s", led.tenant)
     report = checked(led)
     assert not report.ok
-    assert "balances" in report.problem
+    assert "usage_counters" in report.problem
     assert checked(led, projections=False).ok
 
 

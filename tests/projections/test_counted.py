@@ -1,7 +1,7 @@
 """What is counted natively from stored bytes is what the tally counts of the same charges, one by one."""
 
 from array import array
-from collections import Counter, defaultdict
+from collections import Counter
 from sys import byteorder
 from zoneinfo import ZoneInfo
 
@@ -17,9 +17,14 @@ from allotment.backend.native import using
 from allotment.backend.reading_log import decode_charges
 from allotment.domain.charging import CORPORATE, UsageCharged
 from allotment.domain.events import SCHEMA, Envelope
+from allotment.projections import used
+from allotment.projections.blocks import MEMBERS
 from allotment.projections.chunk import ROOT, Charges, Ordinals
+from allotment.projections.daily import CONSUMPTION
+from allotment.projections.line_kinds import number_of
 from allotment.projections.tally import tally
 from allotment.projections.usages import BLOCK_BITS, copied
+from allotment.projections.used import USED
 
 ZONE = ZoneInfo("Europe/Berlin")
 encode = msgspec.msgpack.Encoder().encode
@@ -76,15 +81,17 @@ def assert_counted_alike(given_charges):
     counted, rows = tallied.counted(told, ZONE, decoded)
     rest = tally(counted.rest, ZONE)
     assert rows == copied(as_told)
-    assert used_of(whole) == summed(used_of(rest), keyed(counted.used, ("period", "usage_type", "ordinal")))
-    line = ("period", "node", "usage_type", "direction", "zone", "tariff", "rate")
-    figures = ("records", "quantity", "billed", "from_allowance", "overage", "amount", "credit")
-    assert named(whole.lines, figures) == summed(named(rest.lines, figures), keyed(counted.lines, line))
-    day, figures = (
-        ("period", "ordinal", "usage_type", "day"),
-        ("used", "overage", "amount", "records", "drawn"),
-    )
-    assert named(whole.days, figures) == summed(named(rest.days, figures), keyed(counted.days, day))
+    assert used_of(whole) == summed(used_of(rest), spread(USED, counted.used))
+    paid = keyed(counted.consumed, ("period", "usage_type", "ordinal"))
+    assert consumed_of(whole) == summed(consumed_of(rest), paid)
+    if not counted.rest:
+        assert by_group(USED, counted.used) == by_group(USED, used.added(whole.used))
+    figures = ("records", "quantity", "billed", "overage", "amount", "credit")
+    lines = summed(named(by_kind(rest), figures), keyed(counted.lines, ("kind", "node")))
+    assert named(by_kind(whole), figures) == lines
+    assert counted.kinds == {number_of(kind): kind for kind in counted.kinds.values()}
+    assert {kind for kind, _ in lines} <= {*counted.kinds, *(kind for kind, _ in by_kind(rest))}
+    assert days_of(whole) == summed(days_of(rest), spread(CONSUMPTION, counted.days))
     blocks = Counter(
         (one.period, seq >> BLOCK_BITS) for seq, one in zip(as_told.seqs, given_charges, strict=True)
     )
@@ -129,16 +136,59 @@ def hierarchy(parents, members):
     return standing
 
 
+def by_kind(told):
+    """Lines of a tally as the table has them: what allowances paid is the rest of what was billed."""
+    return {
+        (number_of((period, *kind)), node): (*figures[:3], *figures[4:])
+        for (period, node, *kind), figures in told.lines.items()
+    }
+
+
 def used_of(told):
-    found = defaultdict(dict)
-    for of, used in told.used.items():
-        columns = used.columns()
-        for row in zip(*columns.values(), strict=True):
-            ordinal, *figures = row
-            for name, much in zip([*columns][1:], figures, strict=True):
-                if much:
-                    found[(*of, ordinal)][name] = much
-    return dict(found)
+    return {
+        (*of, ordinal): shown({name: getattr(one, name).get(ordinal, 0) for name in used.COUNTS})
+        for of, one in told.used.items()
+        for ordinal in one.used
+    }
+
+
+def consumed_of(told):
+    return {
+        (*of, ordinal): {"consumed": part}
+        for of, one in told.used.items()
+        for ordinal, part in one.consumed.items()
+    }
+
+
+def days_of(told):
+    rows = named(told.days, ("used", "overage", "amount", "records", "drawn"))
+    return {(period, kind, day, ordinal): row for (period, ordinal, kind, day), row in rows.items()}
+
+
+def by_group(table, added):
+    """The bytes of each."""
+    found, at = {}, 0
+    for group, blocks in added.groups:
+        size = table.size * len(blocks)
+        found[group] = list(blocks), added.figures[at : at + size]
+        at += size
+    return found
+
+
+def spread(table, added):
+    """What blocks say, member by member, where it is not nothing."""
+    found, at = {}, 0
+    for group, blocks in added.groups:
+        assert list(blocks) == sorted(set(blocks)), "each once, in the order of the index"
+        for block in blocks:
+            figures = added.figures[at : at + table.size]
+            at += table.size
+            for ordinal in range(block * MEMBERS, (block + 1) * MEMBERS):
+                row = shown(dict(zip(table.counts, table.of(ordinal, figures), strict=True)))
+                if row:
+                    found[(*group, ordinal)] = row
+    assert at == len(added.figures)
+    return found
 
 
 def named(sums, figures):

@@ -11,7 +11,7 @@ from allotment.domain.charging import CORPORATE, UsageCharged
 from allotment.domain.days import day_of
 from allotment.domain.policy import PERSONAL
 from allotment.domain.usage import MONEY
-from allotment.projections.consumption import CONSUMPTION
+from allotment.projections.balances import BALANCES
 from allotment.projections.tables import BY_INDEX
 from allotment.projections.tally import BEGINNING, tally
 
@@ -78,13 +78,13 @@ def test_a_tally_is_what_counting_each_charge_on_each_node_gives(given_charges, 
 
 
 def figures_of(used):
-    columns = used.columns()
-    ordinals = columns.pop("ordinal")
-    assert ordinals == sorted(set(ordinals))
+    paid = used.paid()
+    assert paid["ordinal"] == sorted(set(paid["ordinal"]))
+    assert dict(zip(*paid.values(), strict=True)) == used.consumed
     return {
         (ordinal, name): much
-        for name, column in columns.items()
-        for ordinal, much in zip(ordinals, column, strict=True)
+        for name in used.__slots__
+        for ordinal, much in getattr(used, name).items()
         if much
     }
 
@@ -125,13 +125,14 @@ def add(row, figures):
 
 @pytest.mark.parametrize("size", [1, 7, 500])
 def test_counters_add_up_however_many_rows_have_a_period_in_common(enterprise, size):
-    made, expected = enterprise(), defaultdict(lambda: [0] * 6)
+    made, rest = enterprise(), [0] * (len(BALANCES.figures) - 5)
+    expected = defaultdict(lambda: [0] * len(BALANCES.figures))
     with made.isolation.transaction(made.tenant, "projector") as db:
         db.execute(BY_INDEX)
         for turn in range(3):
             # Each turn meets rows of the turn before, and some that are new.
             sums = {
-                (period, turn * size // 2 + place, kind, 20_000 + turn): [place, 0, turn, 1, -place, 0]
+                (period, kind, turn * size // 2 + place): [place, 0, turn, 1, -place, *rest]
                 for place in range(size)
                 for kind in ("voice", "data")[: 1 + turn]
                 for period in ("2026-11", "2026-12")
@@ -139,11 +140,11 @@ def test_counters_add_up_however_many_rows_have_a_period_in_common(enterprise, s
             for key, figures in sums.items():
                 add(expected[key], figures)
                 add(expected[key], figures)
-            CONSUMPTION.add(db, sums, by=("period", "usage_type", "day"))
-            CONSUMPTION.add(db, sums)
-        columns = ", ".join(CONSUMPTION.columns)
-        found = db.execute(f"SELECT {columns} FROM consumption").fetchall()
-        assert {row[:4]: list(row[4:]) for row in found} == expected
+            BALANCES.add(db, sums, by=("period", "usage_type"))
+            BALANCES.add(db, sums)
+        columns = ", ".join(BALANCES.columns)
+        found = db.execute(f"SELECT {columns} FROM balances").fetchall()
+        assert {row[:3]: list(row[3:]) for row in found} == expected
 
 
 def test_counters_are_found_by_their_whole_key_in_a_table_that_was_never_analysed(enterprise):
@@ -151,10 +152,12 @@ def test_counters_are_found_by_their_whole_key_in_a_table_that_was_never_analyse
     made = enterprise()
     with made.isolation.transaction(made.tenant, "projector") as db:
         db.execute(BY_INDEX)
-        keys = [("2026-11", place, "voice", 20_000) for place in range(3_000)]
-        CONSUMPTION.add(db, {key: [1, 0, 0, 1, 0, 0] for key in keys}, by=("period", "usage_type", "day"))
-        columns = dict(zip(CONSUMPTION.key, zip(*keys, strict=True), strict=True)) | {"used": [1] * len(keys)}
-        statement = "EXPLAIN " + CONSUMPTION._change(tuple(columns))
-        plan = db.execute(statement, CONSUMPTION._arrays(columns), prepare=False).fetchall()
+        keys = [("2026-11", "voice", place) for place in range(3_000)]
+        figures = [1] * len(BALANCES.figures)
+        BALANCES.add(db, dict.fromkeys(keys, figures), by=("period", "usage_type"))
+        columns = dict(zip(BALANCES.key, zip(*keys, strict=True), strict=True))
+        columns["consumed"] = [1] * len(keys)
+        statement = "EXPLAIN " + BALANCES._change(tuple(columns))
+        plan = db.execute(statement, BALANCES._arrays(columns), prepare=False).fetchall()
     condition = next(line for (line,) in plan if "Index Cond" in line)
-    assert all(f"({name} = " in condition for name in CONSUMPTION.key)
+    assert all(f"({name} = " in condition for name in BALANCES.key)

@@ -35,6 +35,7 @@ from allotment.projections import (
     balances,
     consumers,
     consumption,
+    inventory,
     invoices,
     limits,
     members,
@@ -600,11 +601,11 @@ def _sums_below(db):
         ),
         (
             lambda db: consumption.days_of(db, 1, PERIOD, "voice"),
-            r"consumption_pkey .*\n *Index Cond: .*\(period = .*\(ordinal = .*\(usage_type =",
+            r"consumption_by_day_pkey .*\n *Index Cond: .*\(period = .*\(block = .*\(usage_type =",
         ),
         (
             lambda db: consumption.days_of(db, 1, PERIOD, MONEY),
-            r"consumption_pkey .*\n *Index Cond: .*\(period = .*\(ordinal =",
+            r"consumption_by_day_pkey .*\n *Index Cond: .*\(period = .*\(block =",
         ),
         (
             lambda db: consumption.days_of_resource(db, 4, PERIOD, "voice"),
@@ -612,7 +613,7 @@ def _sums_below(db):
         ),
         (
             lambda db: consumption.used_by_period(db, [1], [PERIOD], ["voice"]),
-            r"balances_pkey .*\n *Index Cond: .*\(period = .*\(usage_type = .*\(ordinal =",
+            r"usage_counters_pkey .*\n *Index Cond: .*\(period = .*\(usage_type = .*\(block =",
         ),
         (
             lambda db: balances.balances_under(db, None, None, PERIOD),
@@ -624,7 +625,15 @@ def _sums_below(db):
         ),
         (
             lambda db: consumers.resources_of(db, members.member(db, "emea"), PERIOD, "voice", 5, 0),
-            r"balances_pkey .*\n *Index Cond: .*\(period = .*\(usage_type = .*\(ordinal =",
+            r"usage_counters_pkey .*\n *Index Cond: .*\(period = .*\(usage_type = .*\(block =",
+        ),
+        (
+            lambda db: consumers.resources_of(db, members.member(db, "acme"), PERIOD, "voice", 5, 0),
+            r"usage_counters_pkey .*\n *Index Cond: .*\(period = .*\(usage_type =",
+        ),
+        (
+            lambda db: inventory.inventory_page(db, 5, 0, PERIOD, 0, inventory.InventoryFilter()),
+            r"usage_counters_pkey .*\n *Index Cond: .*\(period = .*\(block =",
         ),
         (
             lambda db: consumers.resources_of(db, members.member(db, "emea"), PERIOD, "voice", 5, 0),
@@ -643,11 +652,15 @@ def test_hot_queries_use_their_indexes_under_row_level_security(busy, ask, condi
 
 
 def test_every_table_is_as_the_views_write_it(isolation, enterprise):
-    made = enterprise()
+    # What the version before still writes is there until no such version can be at work any more.
+    made, retired = enterprise(), {"balances": ("used_own", "used", "overage", "charges")}
     with reading(made) as db:
         for view in VIEWS:
             for table in view.tables:
-                assert _columns(db, table.name) == ["tenant_id", *table.columns]
+                columns = [
+                    name for name in _columns(db, table.name) if name not in retired.get(table.name, ())
+                ]
+                assert columns == ["tenant_id", *table.columns]
                 assert _key(db, table.name) == ["tenant_id", *table.key]
 
 

@@ -3,8 +3,11 @@
 import contextlib
 import inspect
 import os
+import shutil
+import sysconfig
 from hashlib import sha256
 from itertools import pairwise
+from pathlib import Path
 from uuid import UUID
 
 import pytest
@@ -51,7 +54,16 @@ RULES = (
 )
 WRITTEN_FOR = "a076cb52e882f599"
 
+HEADER = Path(sysconfig.get_path("include"), "Python.h")
 needed = pytest.mark.skipif(using.native() is None, reason=f"charges with {using.told()}")
+
+
+@pytest.mark.skipif(
+    shutil.which("cc") is None or not HEADER.exists(), reason="nothing is here to build it with"
+)
+def test_it_is_there_wherever_it_can_be_built():
+    """What does not compile is left out, and everything that is about it would be skipped."""
+    assert (using.native() is None, using.reader() is None) == (False, False), using.told()
 
 
 def both(work):

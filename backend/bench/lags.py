@@ -42,8 +42,9 @@ async def measure(
 
     async def listened(message: Msg) -> None:
         now = time.perf_counter()
-        last = msgspec.json.decode(message.data, type=Told).seqs[-1]
-        heard.extend(now - at for seq, at in commits.items() if seq == last)
+        committed = commits.get(msgspec.json.decode(message.data, type=Told).seqs[-1])
+        if committed is not None:
+            heard.append(now - committed)
 
     async with (
         Engine(isolation, root, projected_elsewhere=True) as engine,

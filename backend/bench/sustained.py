@@ -5,10 +5,13 @@ with what happened in it (a snapshot, a checkpoint, what the collector and other
 """
 
 import asyncio
+import contextlib
 import gc
+import os
 import statistics
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -56,6 +59,8 @@ class Second(Struct):
     checkpoint: bool = False
     collections: int = 0
     """Of the oldest generation."""
+    stolen_ms: int = 0
+    """What other machines on the same host had of our cores, where the system says so."""
 
 
 def run(plan: Endurance, progress: Progress) -> dict[str, Any]:
@@ -138,14 +143,30 @@ class _Watch:
         found = connection.execute("SELECT num_timed + num_requested FROM pg_stat_checkpointer").fetchone()
         assert found is not None
         cpu_ms = round(time.process_time() * 1_000)
-        return (self.charged, cpu_ms, self._snapshots.last, found[0], gc.get_stats()[2]["collections"])
+        collections = gc.get_stats()[2]["collections"]
+        return (self.charged, cpu_ms, self._snapshots.last, found[0], collections, _stolen_ms())
 
     def _note(self, before: tuple[int, ...], now: tuple[int, ...]) -> None:
-        charged, cpu_ms, snapshot, checkpoint, collections = (b - a for a, b in zip(before, now, strict=True))
-        told = Second(charged, cpu_ms, rss_bytes() >> 20, snapshot != 0, checkpoint != 0, collections)
+        past = (b - a for a, b in zip(before, now, strict=True))
+        charged, cpu_ms, snapshot, checkpoint, collections, stolen_ms = past
+        told = Second(
+            charged, cpu_ms, rss_bytes() >> 20, snapshot != 0, checkpoint != 0, collections, stolen_ms
+        )
         self.seconds.append(told)
         if len(self.seconds) % 10 == 0:
             self._progress(f"{self.charged:,} of {self._wanted:,}, {told.charged:,}/s, {told.rss_mb} MB")
+
+
+def _stolen_ms() -> int:
+    """Since the start, of all cores together."""
+    with contextlib.suppress(OSError, IndexError):
+        ticks = int(_CORES.read_text(encoding="ascii").split()[_STOLEN])
+        return ticks * 1_000 // os.sysconf("SC_CLK_TCK")
+    return 0
+
+
+_CORES, _STOLEN = Path("/proc/stat"), 8
+"""Its first line is of all cores: its name, user, nice, system, idle, iowait, irq, softirq, steal."""
 
 
 def report(plan: Endurance, seconds: list[Second]) -> dict[str, Any]:

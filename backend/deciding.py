@@ -35,7 +35,7 @@ from ..domain.suspense import RecycleUsage
 from ..domain.tariff import Tariffs
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trading import TradingCommand
-from ..domain.usage import UnreadableRecord, UsageRecord, pack_personal
+from ..domain.usage import UnreadableRecord, Usage, UsageRecord, pack_personal
 from ..domain.versioning import About
 from ..domain.window import PERIOD
 from ..domain.writing_off import DismissUsage, KeepUsage
@@ -72,8 +72,6 @@ from .seen import SeenKeys, status_of
 from .snapshots import Snapshots, load, snapshots_of
 
 log = structlog.get_logger()
-
-Usage = UsageRecord | UnreadableRecord
 
 
 class Order(Struct, frozen=True):

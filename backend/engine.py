@@ -29,7 +29,7 @@ from ..domain.rating_job import StartRating
 from ..domain.refusals import Refused
 from ..domain.session import ReleaseSession, UpdateSession
 from ..domain.tenant import Command, OpenTenant, Tenant
-from ..domain.usage import UsageRecord
+from ..domain.usage import Usage, UsageRecord
 from ..projections.trees import Trees
 from ..tenants.definition import DefinitionError
 from ..tenants.isolation import Isolation
@@ -37,7 +37,7 @@ from ..tenants.lines import Unsealed
 from ..tenants.onboarding import Definition, Step, TenantEntry, check_slug, enter, make_key, steps
 from ..tenants.sealing import RootKey, Sealer, load_sealer
 from .authorising import AskUnits, StartSession
-from .deciding import Answer, Order, Usage, UsageOutcome, command_key, made_ready, session_key, usage_keys
+from .deciding import Answer, Order, UsageOutcome, command_key, made_ready, session_key, usage_keys
 from .in_force import is_limited, is_ruled, turn_of
 from .intake.numbers import is_region, normal_number
 from .intake.tallying import Tallies

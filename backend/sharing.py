@@ -14,7 +14,8 @@ from uuid import UUID
 import psycopg
 import structlog
 
-from .deciding import Answer, Order, Usage, UsageOutcome
+from ..domain.usage import Usage
+from .deciding import Answer, Order, UsageOutcome
 from .log import LogUnavailable
 from .peers import Peers, TooLarge
 from .placement import Placement

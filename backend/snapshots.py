@@ -51,9 +51,9 @@ CLOSING_MIN = 1_000
 SEQ_MAX = 2**62
 KEPT = 2
 """Snapshots kept: the newest, and one more."""
-FILTER_AFTER = 400_000
+TABLE_AFTER = 400_000
 """Keys that are told one by one before the last table is stored anew, or ..."""
-FILTER_SHARE = 4
+TABLE_SHARE = 4
 """... a quarter of what the table has, if that is more: else it would be most of a snapshot."""
 COPIED_SHELVES = 1 << 12
 """Of the last table at a time: while they are copied nobody enters a key."""
@@ -155,7 +155,7 @@ class Main(Struct, frozen=True, array_like=True):
     parts: list[Part]
     pieces: list[Piece]
     """Of all keys that are held, and of those that the last table as stored may lack; oldest first."""
-    filtered: int
+    complete: int
     """The seq up to which they lack none."""
 
 
@@ -190,7 +190,7 @@ class Snapshots:
         self._parts: dict[str, tuple[object, Part]] = {}
         """What is stored already, and of what: while that is the same, it is not stored again."""
         self._pieces: list[Piece] = []
-        self._filtered = 0
+        self._complete = 0
         self._came: list[Entered] = []
         """Keys that no stored snapshot tells of."""
         self._whole = True
@@ -304,8 +304,8 @@ class Snapshots:
         came = together(
             taken.came.entered if taken.held is None else entered_of(taken.held, taken.generation)
         )
-        filtered = self._filter_of(taken, count_of(came), tokens, fresh)
-        pieces = self._pieces_of(taken, came, filtered, fresh)
+        complete = self._tables_of(taken, count_of(came), tokens, fresh)
+        pieces = self._pieces_of(taken, came, complete, fresh)
         parts = [self._part(name, fresh, taken.at.seq) for name in tokens]
         main = Main(
             taken.recorded_at,
@@ -316,19 +316,19 @@ class Snapshots:
             [(size_bits, left) for size_bits, left, _ in taken.levels],
             parts,
             pieces,
-            filtered,
+            complete,
         )
         encoded = _encode(main)
         used = [*parts, *(piece.part for piece in pieces)]
         if self._insert(taken.at, encoded, fresh, used, patience_seconds):
             self._parts = {part.name: (tokens[part.name], part) for part in parts}
-            self._pieces, self._filtered = pieces, filtered
+            self._pieces, self._complete = pieces, complete
             self._whole, self._lost = True, False
             del self._came[: len(taken.came.entered)]
             self.last = taken.at.seq
             self.bytes_last = len(encoded) + sum(map(len, fresh.values()))
 
-    def _filter_of(self, taken: Taken, came: int, tokens: dict[str, object], fresh: dict[str, bytes]) -> int:
+    def _tables_of(self, taken: Taken, came: int, tokens: dict[str, object], fresh: dict[str, bytes]) -> int:
         """The tables that are to be stored now; the seq up to which what is stored lacks no key.
 
         A full one never changes again. The last does with every key, and is stored
@@ -340,23 +340,23 @@ class Snapshots:
             if not self._is_stored(_level(number), level[2]):
                 fresh[_level(number)] = bytes(level[2])
         name, had = _level(len(full)), capacity(size_bits) - left
-        since = came + sum(piece.count for piece in self._pieces if piece.part.seq > self._filtered)
-        if taken.came.whole and taken.held is None and since <= max(FILTER_AFTER, had // FILTER_SHARE):
+        since = came + sum(piece.count for piece in self._pieces if piece.part.seq > self._complete)
+        if taken.came.whole and taken.held is None and since <= max(TABLE_AFTER, had // TABLE_SHARE):
             if name in self._parts:
                 tokens[name] = self._parts[name][0]
-            return self._filtered
+            return self._complete
         tokens[name] = object()
         fresh[name] = _compressed(shelves)
         return taken.at.seq
 
     def _pieces_of(
-        self, taken: Taken, came: list[Entered], filtered: int, fresh: dict[str, bytes]
+        self, taken: Taken, came: list[Entered], complete: int, fresh: dict[str, bytes]
     ) -> list[Piece]:
         """Of which pieces this snapshot is; what came is a new one."""
         needed = [
             piece
             for piece in self._pieces
-            if piece.newest >= taken.generation - 1 or piece.part.seq > filtered
+            if piece.newest >= taken.generation - 1 or piece.part.seq > complete
         ]
         if len(needed) >= PIECES_MAX:
             read = self._read_parts([piece.part for piece in needed])
@@ -371,7 +371,7 @@ class Snapshots:
     def _forget(self) -> None:
         """Nothing is known to be stored."""
         self._parts, self._pieces, self._came = {}, [], []
-        self._filtered, self._whole, self._lost = 0, True, False
+        self._complete, self._whole, self._lost = 0, True, False
 
     def _is_stored(self, name: str, token: object) -> bool:
         """Of the same object, or of the same state of the structure."""
@@ -473,7 +473,7 @@ class Snapshots:
             tokens[_level(number)] = shelves if number < full else object()
         self._forget()
         self._parts = {part.name: (tokens[part.name], part) for part in main.parts}
-        self._pieces, self._filtered = main.pieces, main.filtered
+        self._pieces, self._complete = main.pieces, main.complete
         folded.seen.newest  # noqa: B018  (put in order here, and not when the first is charged)
 
     def _newest(self, upto: int) -> list[tuple[int, bytes]]:

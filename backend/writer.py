@@ -24,7 +24,7 @@ import structlog
 
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.tenant import Command, Tenant
-from ..domain.usage import UsageRecord
+from ..domain.usage import Usage, UsageRecord
 from ..tenants.lines import Unsealed
 from ..tenants.sealing import Sealer
 from .authorising import AskUnits, StartSession
@@ -34,7 +34,6 @@ from .deciding import (
     Order,
     Repeated,
     Slice,
-    Usage,
     UsageOutcome,
     pseudonymous,
 )

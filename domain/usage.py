@@ -65,6 +65,10 @@ class UnreadableRecord(Struct, frozen=True, array_like=True, gc=False):
     """The header of its file, where the row says nothing without it. It is no part of what was sent."""
 
 
+Usage = UsageRecord | UnreadableRecord
+"""Whatever a network element sends."""
+
+
 def pack_personal(record: UsageRecord) -> bytes:
     """The personal part of a record, as it is sealed."""
     return _pack((record.line, record.counterpart))

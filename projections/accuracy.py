@@ -26,7 +26,6 @@ from ..domain.receiving import (
     Tally,
 )
 from ..domain.suspense import UsageRecycled
-from ..domain.tenant import TenantOpened
 from ..domain.writing_off import UsageDismissed
 from .chunk import Chunk
 from .tables import Connection, Table
@@ -130,8 +129,7 @@ class Import(Struct):
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
-    others = ((told.seq, told.event) for told in chunk.others)
-    opened = [(seq, event.time_zone) for seq, event in others if isinstance(event, TenantOpened)]
+    opened = chunk.opened
     CALENDAR.insert(db, opened)
     sums: dict[Any, list[int]] = {}
     days = Days(chunk.kept("accuracy_calendar", lambda: _calendar_of(db), changes=bool(opened)))

@@ -9,9 +9,9 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
-from .figures import Column, Figures, figures_among, side_by_side, unpacked
+from .figures import Column, Figures, figures_among, side_by_side
 from .limits import IN_FORCE, Crossing, crossings_of
-from .tables import Connection
+from .tables import Connection, int8s
 from .trees import Tree
 
 _COLUMNS = ("at", "quantity", "seq", "thresholds", "from_period")
@@ -84,7 +84,7 @@ def _read(
     for group, (usage_type, from_period, thresholds, *_) in enumerate(cursor):
         kind = usage_types.index(usage_type)
         packed = (result.get_value(group, column) or b"" for column in (3, 4, 5))
-        for ordinal, quantity, seq in zip(*map(unpacked, packed), strict=True):
+        for ordinal, quantity, seq in zip(*map(int8s, packed), strict=True):
             rows.append((places[ordinal] * each + kind, quantity, seq, thresholds, from_period))
     return rows
 

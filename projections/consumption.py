@@ -18,7 +18,6 @@ from ..domain.charging import CORPORATE, UNCHARGED, UsageCharged
 from ..domain.days import Days, day_of
 from ..domain.events import decode
 from ..domain.rerated import UsageRerated
-from ..domain.tenant import TenantOpened
 from ..domain.usage import MONEY
 from .along import Elsewhere, Holdings, Went
 from .blocks import BITS
@@ -52,12 +51,12 @@ class DayUsed(Struct, frozen=True):
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
-    for told in chunk.others:
-        if isinstance(told.event, TenantOpened):
-            CALENDAR.insert(db, [(told.seq, told.event.time_zone)])
+    opened = chunk.opened
+    CALENDAR.insert(db, opened)
+    zone = chunk.kept("consumption_calendar", lambda: calendar_of(db), changes=bool(opened))
     kept = chunk.blocks(CONSUMPTION)
     if chunk.charges.events or chunk.moved or chunk.corrections:
-        zone, sums = calendar_of(db), Sums()
+        sums = Sums()
         holdings = Holdings(db, (one for one in chunk.moved if isinstance(one, Went)))
         counted = chunk.counted(zone)
         if counted is not None:

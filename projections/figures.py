@@ -5,15 +5,13 @@ is taken in one go: a thousand rows of twenty figures, each an object in Python,
 everything else that is done for a screen. A column is made when somebody asks for it.
 """
 
-from array import array
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from operator import itemgetter, sub
-from sys import byteorder
 
 from .balances import AMONG, TOLD
 from .subtrees import Asked, held_below
-from .tables import Connection
+from .tables import Connection, int8s
 from .trees import Tree
 from .used import COUNTS, Used, used_among
 
@@ -120,20 +118,8 @@ def side_by_side(columns: Sequence[Column]) -> Column:
 
 
 def _later(packed: bytes) -> Callable[[], Column]:
-    return lambda: unpacked(packed)
+    return lambda: int8s(packed)
 
 
-def unpacked(packed: bytes) -> Column:
-    """The numbers of a bigint[] as PostgreSQL sends it: a header, and each behind its length."""
-    raw = packed[_HEADER_BYTES:]
-    assert len(raw) % 12 == 0, "there is no null among them"
-    swapped = bytearray(len(raw) // 12 * 8)
-    for place in range(8):
-        at = 7 - place if byteorder == "little" else place
-        swapped[at::8] = raw[4 + place :: 12]
-    return array("q", bytes(swapped)).tolist()
-
-
-_HEADER_BYTES = 20
 _ARRAYS = ", ".join(f"array_agg(({one})::bigint)" for one in ("b.ordinal", *TOLD.values()))
 _FIGURES = f"SELECT b.usage_type, {_ARRAYS} FROM balances b WHERE {AMONG} GROUP BY b.usage_type"

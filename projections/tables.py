@@ -246,6 +246,25 @@ def _int_array(values: Sequence[int | None], one: Callable[[int, int], bytes], c
     return _HEADER.pack(1, 0, oid, len(numbers), 1) + packed
 
 
+def int8s(told: bytes) -> list[int]:
+    """The numbers of a bigint[] as PostgreSQL sends it: a header, and each behind its length."""
+    raw = told[_HEADER.size :]
+    assert len(raw) % 12 == 0, "there is no null among them"
+    swapped = bytearray(len(raw) // 12 * 8)
+    for place in range(8):
+        at = 7 - place if byteorder == "little" else place
+        swapped[at::8] = raw[4 + place :: 12]
+    return array("q", bytes(swapped)).tolist()
+
+
+def int4s(told: bytes) -> Sequence[int]:
+    """The same of an integer[]: each and its length are of one size."""
+    found = array("i", told[_HEADER.size :])
+    if byteorder == "little":
+        found.byteswap()
+    return found[1::2]
+
+
 def text_array(values: Iterable[str | None]) -> TextArray:
     parts = list(map(_Texts().__getitem__, values))
     return TextArray(_HEADER.pack(1, 1, 25, len(parts), 1) + b"".join(parts))

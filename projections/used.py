@@ -5,15 +5,13 @@ What buckets paid is in `balances`, where the other figures of a bucket are. The
 `balances`.
 """
 
-from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from operator import itemgetter
-from sys import byteorder
 from typing import Any
 
 from .blocks import BITS, LAST, NUMBER, Added, Blocks, numbers
-from .tables import Connection, int4_array
+from .tables import Connection, int4_array, int4s
 from .tally import Used as Counted
 
 COUNTS = ("used_own", "used", "overage", "charges")
@@ -132,18 +130,9 @@ def _read(
     assert result is not None, "it gave rows"
     for row in range(result.ntuples):
         usage_type, blocks, figures = (result.get_value(row, column) or b"" for column in range(3))
-        yield usage_type.decode(), _int4s(blocks), figures
+        yield usage_type.decode(), int4s(blocks), figures
 
 
-def _int4s(told: bytes) -> Sequence[int]:
-    """Of an integer[] as PostgreSQL sends it: a header, and each behind its length."""
-    found = array("i", told[_HEADER_BYTES:])
-    if byteorder == "little":
-        found.byteswap()
-    return found[1::2]
-
-
-_HEADER_BYTES = 20
 # Both arrays are put together from the same rows in the same order.
 _TOLD = "SELECT usage_type, array_agg(block), string_agg(figures, ''::bytea) FROM usage_counters"
 _ASKED = "period = %(period)s AND usage_type = ANY(%(usage_types)s::text[])"

@@ -11,7 +11,7 @@ from uuid import UUID, uuid4
 import pytest
 from patience import PATIENCE_SECONDS
 
-from allotment.backend.deciding import Answer, Usage, UsageOutcome, command_key
+from allotment.backend.deciding import Answer, UsageOutcome, command_key
 from allotment.backend.log import (
     Fenced,
     Group,
@@ -30,7 +30,7 @@ from allotment.domain.contract import Grant, SignContract
 from allotment.domain.hierarchy import AddNode
 from allotment.domain.tariff import PublishTariff, Rate
 from allotment.domain.tenant import OpenTenant
-from allotment.domain.usage import UnreadableRecord, UsageRecord
+from allotment.domain.usage import UnreadableRecord, Usage, UsageRecord
 from allotment.tenants.isolation import Isolation
 from allotment.tenants.onboarding import Enrol
 from allotment.tenants.sealing import RootKey, Sealer, create_tenant_key, load_sealer

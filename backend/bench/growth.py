@@ -7,7 +7,6 @@ that other work on the machine weighs on both sides alike.
 
 import asyncio
 import gc
-import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -28,12 +27,11 @@ from ..engine import Engine, wall_clock
 from ..snapshots import SnapshottedLog
 from ..tuning import tuned
 from .charge import IN_FLIGHT, Progress, charge_all, embedded_home
-from .workload import Shape, onboard, records, rss_bytes
+from .workload import CLOCK_SECONDS, Shape, onboard, records, rss_bytes
 
 HISTORY_AT_ONCE = 50_000
 HISTORY_US = 28 * 86_400_000_000
 """Over so long the usage of a history is spread."""
-TICK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
 GOALS = {"depth": 1.5, "devices": 1.6, "history": 1.1, "duplicates": 1.2}
 """At most so many times the cost of the smallest."""
 
@@ -218,7 +216,7 @@ def _used_by(pid: int) -> float:
         told = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     except FileNotFoundError:
         return 0.0
-    return (int(told[11]) + int(told[12])) * TICK_SECONDS
+    return (int(told[11]) + int(told[12])) * CLOCK_SECONDS
 
 
 def report(plan: Plan, measured: dict[str, list[Size]]) -> dict[str, Any]:

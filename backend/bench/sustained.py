@@ -7,7 +7,6 @@ with what happened in it (a snapshot, a checkpoint, what the collector and other
 import asyncio
 import contextlib
 import gc
-import os
 import statistics
 import time
 from collections.abc import Iterator
@@ -28,7 +27,7 @@ from ..engine import Engine, wall_clock
 from ..snapshots import Snapshots, snapshots_of
 from ..tuning import tuned
 from .charge import Progress, embedded_home
-from .workload import ACTOR, Shape, onboard, records, rss_bytes
+from .workload import ACTOR, CLOCK_SECONDS, Shape, onboard, records, rss_bytes
 
 POOL_RECORDS = 50_000
 """Made once; each time round they come as new ones. Millions in memory would be most of what is measured."""
@@ -161,7 +160,7 @@ def _stolen_ms() -> int:
     """Since the start, of all cores together."""
     with contextlib.suppress(OSError, IndexError):
         ticks = int(_CORES.read_text(encoding="ascii").split()[_STOLEN])
-        return ticks * 1_000 // os.sysconf("SC_CLK_TCK")
+        return round(ticks * CLOCK_SECONDS * 1_000)
     return 0
 
 

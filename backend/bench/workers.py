@@ -27,7 +27,7 @@ from ..placement import Placement
 from ..sharing import Sharing
 from ..tuning import tuned
 from .charge import Figure, Progress, charge_all, embedded_home, figure
-from .workload import Shape, onboard, records
+from .workload import CLOCK_SECONDS, Shape, onboard, records
 
 PROGRAM = "from allotment.backend.bench.workers import worker; worker()"
 ROOT = RootKey(bytes(32))
@@ -149,7 +149,7 @@ def _cpu_seconds(postmaster: int) -> float:
                     ticks += int(fields[11]) + int(fields[12])
                 elif int(entry.name) == postmaster:
                     ticks += sum(map(int, fields[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return ticks * CLOCK_SECONDS
 
 
 # --- the workers ---------------------------------------------------------------------------------

@@ -155,6 +155,10 @@ async def furnish(writer: Writer, todo: Iterator[Command | Enrol], clock: Clock)
         decider.head = Head(group.last, group.epoch, group.peaks)
 
 
+CLOCK_SECONDS = 1 / os.sysconf("SC_CLK_TCK")
+"""In which the system counts processor time."""
+
+
 def rss_bytes() -> int:
     """What this process holds in memory now."""
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])

@@ -7,7 +7,7 @@ when somebody asks for one.
 from collections.abc import Iterator, Sequence
 from typing import overload
 
-from ...domain.usage import UnreadableRecord, UsageRecord
+from ...domain.usage import Usage
 
 
 class Positions(Sequence[str]):
@@ -37,12 +37,12 @@ class Records:
 
     __slots__ = ("positions", "records")
 
-    def __init__(self, records: list[UsageRecord | UnreadableRecord], positions: Sequence[str]) -> None:
+    def __init__(self, records: list[Usage], positions: Sequence[str]) -> None:
         self.records = records
         self.positions = positions
 
     def __len__(self) -> int:
         return len(self.records)
 
-    def __iter__(self) -> Iterator[tuple[UsageRecord | UnreadableRecord, str]]:
+    def __iter__(self) -> Iterator[tuple[Usage, str]]:
         return zip(self.records, self.positions, strict=True)

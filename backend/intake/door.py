@@ -17,9 +17,9 @@ from uuid import UUID
 from msgspec import Struct, field
 
 from ...domain.receiving import LATE, Tally
-from ...domain.usage import UnreadableRecord, UsageRecord
+from ...domain.usage import UnreadableRecord, Usage, UsageRecord
 from ...tenants.sealing import load_sealer
-from ..deciding import Usage, UsageOutcome
+from ..deciding import UsageOutcome
 from ..engine import Engine
 from ..log import Group, Head, PostgresLog, Row
 from ..native import using
@@ -291,7 +291,7 @@ async def _submit(charge: Charge, batch: Records, *, patient: bool) -> list[Usag
             await asyncio.sleep(busy.retry_after_ms / 1_000)
 
 
-def _next(reader: Reader, records: Iterator[UsageRecord | UnreadableRecord]) -> Records:
+def _next(reader: Reader, records: Iterator[Usage]) -> Records:
     found, positions = list[Usage](), list[str]()
     for record in islice(records, BATCH_RECORDS):
         found.append(record)
@@ -299,7 +299,7 @@ def _next(reader: Reader, records: Iterator[UsageRecord | UnreadableRecord]) -> 
     return Records(found, positions)
 
 
-def _problem(record: UsageRecord | UnreadableRecord, position: str, outcome: UsageOutcome) -> Problem:
+def _problem(record: Usage, position: str, outcome: UsageOutcome) -> Problem:
     detail = record.detail if isinstance(record, UnreadableRecord) else outcome.detail
     where = record.position if isinstance(record, UnreadableRecord) and record.position else position
     return Problem(record.record_id, outcome.status, outcome.reason, where, detail)

@@ -10,13 +10,11 @@ import asyncio
 from io import BytesIO
 from typing import BinaryIO
 
-from ...domain.usage import UnreadableRecord, UsageRecord
+from ...domain.usage import Usage
 from .batches import Positions, Records
 from .declaration import Format
 from .own_shape import plain_reader
 from .reading import ReadingCounts
-
-Usage = UsageRecord | UnreadableRecord
 
 BYTES_MAX = 1 << 20
 """Some 5,000 records: more is read as it is charged, and not kept in memory."""

@@ -139,7 +139,7 @@ def test_a_writer_that_takes_over_knows_what_the_one_before_stored(store, forget
 
 def test_a_snapshot_keeps_keys_of_both_forms(isolation, forgetful, monkeypatch):
     monkeypatch.setattr(snapshots, "EVENTS_PER_BYTE", 0)
-    monkeypatch.setattr(snapshots, "FILTER_AFTER", 20)
+    monkeypatch.setattr(snapshots, "TABLE_AFTER", 20)
     earlier, since = ([call(number) for number in range(first, first + 80)] for first in (0, 80))
 
     async def run():

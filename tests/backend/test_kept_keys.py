@@ -1,4 +1,4 @@
-"""Keys in snapshots: told once, in pieces; whatever was forgotten again by then is in the filters."""
+"""Keys in snapshots: told once, in pieces; whatever was forgotten again by then is in the tables."""
 
 import asyncio
 import random
@@ -62,15 +62,13 @@ def test_an_account_says_when_keys_were_forgotten_before_anybody_asked():
     assert known.account().whole
 
 
-@pytest.mark.parametrize(
-    ("recent", "filter_after", "pieces"), [(60, 0, 128), (60, 500, 128), (100, 10**6, 3)]
-)
+@pytest.mark.parametrize(("recent", "table_after", "pieces"), [(60, 0, 128), (60, 500, 128), (100, 10**6, 3)])
 def test_after_any_snapshot_every_key_is_held_or_asked_for(
-    isolation, monkeypatch, recent, filter_after, pieces
+    isolation, monkeypatch, recent, table_after, pieces
 ):
-    """Few are held, filters are stored at every chance, or hardly ever, and pieces put together."""
+    """Few are held, tables are stored at every chance, or hardly ever, and pieces put together."""
     monkeypatch.setattr(snapshots, "EVENTS_PER_BYTE", 0)
-    monkeypatch.setattr(snapshots, "FILTER_AFTER", filter_after)
+    monkeypatch.setattr(snapshots, "TABLE_AFTER", table_after)
     monkeypatch.setattr(snapshots, "PIECES_MAX", pieces)
     monkeypatch.setattr(seen, "FIRST_LEVEL_BITS", 3)
     monkeypatch.setattr(snapshots, "SeenKeys", lambda: SeenKeys(recent))
@@ -135,7 +133,7 @@ def test_a_snapshot_that_failed_is_followed_by_one_that_tells_all(isolation, mon
 
 def test_a_table_that_is_full_to_the_key_is_kept_and_read_again(isolation, monkeypatch):
     monkeypatch.setattr(snapshots, "EVENTS_PER_BYTE", 0)
-    monkeypatch.setattr(snapshots, "FILTER_AFTER", 0)
+    monkeypatch.setattr(snapshots, "TABLE_AFTER", 0)
     monkeypatch.setattr(seen, "FIRST_LEVEL_BITS", 4)
 
     async def furnished(store) -> None:

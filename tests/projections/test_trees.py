@@ -17,10 +17,9 @@ from allotment.domain.life import (
     SuspendResource,
 )
 from allotment.projections.chunk import ROOT, Ordinals
-from allotment.projections.figures import unpacked
 from allotment.projections.member_changes import Changes
 from allotment.projections.members import tree
-from allotment.projections.tables import int8_array
+from allotment.projections.tables import int8_array, int8s
 from allotment.projections.trees import OVERHEAD, Trees
 
 STEPS = [
@@ -171,4 +170,4 @@ def test_arrays_of_numbers_are_unpacked_as_they_were(database, values, isolation
     made = enterprise()
     with reading(made) as db:
         found = db.execute("SELECT %s::bigint[]", (int8_array(values),), binary=True)
-        assert unpacked(found.pgresult.get_value(0, 0)) == values
+        assert int8s(found.pgresult.get_value(0, 0)) == values

@@ -124,7 +124,7 @@ class Repeated(Struct, frozen=True):
 class Slice:
     """What is decided in one go, in order; a list for each thing known of every item."""
 
-    __slots__ = ("_hashes", "_positions", "actors", "before", "charged_by_commands", "items")
+    __slots__ = ("_hashes", "_positions", "actors", "are_new", "before", "charged_by_commands", "items")
 
     def __init__(self) -> None:
         self.items: list[Any] = []
@@ -136,6 +136,8 @@ class Slice:
         self._hashes: list[bytes] = []
         self.charged_by_commands: list[bytes] = []
         """The identities of the records that commands among them may charge."""
+        self.are_new = False
+        """Whether it is known that none of them was ever seen, but for what stands in it twice."""
 
     def add(
         self,
@@ -284,6 +286,7 @@ class Decider:
         if self.seen.forgotten:
             slice.charge_also(self._charged_silently(slice))
             held, doubtful = self.seen.sort_out(slice.hashes + slice.charged_by_commands)
+            slice.are_new = not (held or doubtful)
             for dated in doubtful:
                 keys += self.seen.candidates(dated)
             keys += self._conflicts_to_look_up(slice, held)
@@ -327,7 +330,7 @@ class Decider:
         """What every record that may be plain is charged with; None for the rest."""
         native, items, repeated = using.native(), slice.items, slice.repeated
         if native is not None:
-            newest, sealer = self.seen.newest, self.sealer
+            newest, sealer = ({}, {}) if slice.are_new else self.seen.newest, self.sealer
             if self._sealing is None:
                 self._sealing = native.sealing(*sealer.parts)
             nonces = sealer.nonces(len(items))

@@ -9,7 +9,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from .key_table import KeyTable
-from .keys import DAY_BYTES, KEY_BYTES, TIME_BYTES
+from .keys import DAY_BYTES, KEY_BYTES, MOMENT_BYTES, TIME_BYTES
 from .native import using
 
 RECENT_MAX = 200_000
@@ -112,14 +112,21 @@ class SeenKeys:
     def sort_out(self, hashes: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
         """The places of those held; and of what only the log can tell whether it was seen, moment and hash.
 
-        That is as often as there are moments under which it may be stored.
+        That is as often as there are moments under which it may be stored. The tables are asked first: what
+        is held stands in them as well, and of a slice of fresh usage nothing does.
         """
+        found = [dated for level in self._levels for dated in level.moments(hashes)]
+        if not found:
+            return [], []
         young, old = self.newest
-        held = [place for place, hashed in enumerate(hashes) if hashed in young or hashed in old]
+        met = {dated[MOMENT_BYTES:] for dated in found}
+        held = [
+            place
+            for place, hashed in enumerate(hashes)
+            if hashed in met and (hashed in young or hashed in old)
+        ]
         known = {hashes[place] for place in held}
-        unknown = [hashed for hashed in hashes if hashed not in known] if known else hashes
-        found = [dated for level in self._levels for dated in level.moments(unknown)]
-        return held, [*dict.fromkeys(found)]
+        return held, [*dict.fromkeys(dated for dated in found if dated[MOMENT_BYTES:] not in known)]
 
     def candidates(self, dated: bytes) -> Iterator[bytes]:
         """The keys under which the log may hold a hash with its moment: one for every day it speaks of."""

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from allotment.backend import key_table, keys, seen
 from allotment.backend.key_table import SHELF_BYTES, SLOTS, KeyTable, capacity, occupied
-from allotment.backend.keys import DAY_BYTES, NO_TIME, TIME_BYTES, both_forms, time_of
+from allotment.backend.keys import DAY_BYTES, MOMENT_BYTES, NO_TIME, TIME_BYTES, both_forms, time_of
 from allotment.backend.native import using
 from allotment.backend.seen import Entered, SeenKeys
 from allotment.backend.snapshots import _compressed
@@ -173,8 +173,18 @@ def test_every_key_is_held_or_among_the_candidates(groups, chance):
                 held, dated = known.sort_out([key[TIME_BYTES:]])
                 asked = {one for each in dated for one in known.candidates(each)}
                 assert held or key in asked
+            _check_held(known, [key[TIME_BYTES:] for key in given_all + made(3, seed=5)])
     finally:
         seen.FIRST_LEVEL_BITS = first
+
+
+def _check_held(known, identities):
+    """Those that are in memory, and no others; the tables are asked first, and leave none of them out."""
+    young, old = known.newest
+    places = [place for place, one in enumerate(identities) if one in young or one in old]
+    held, dated = known.sort_out(identities)
+    assert held == places
+    assert not {identities[place] for place in places} & {one[MOMENT_BYTES:] for one in dated}
 
 
 def _give(known, group, chance):

@@ -295,6 +295,21 @@ async def test_records_too_old_to_be_remembered_are_looked_up(store, short_memor
 
 
 @in_a_loop
+async def test_fresh_held_and_forgotten_records_in_one_request_are_each_what_they_are(store, short_memory):
+    async with store.opened() as writer:
+        await furnish(writer)
+        for first in range(0, 1_800, 300):
+            await charge(writer, *(call(i, i % 10) for i in range(first, first + 300)))
+        assert writer._decider.seen.forgotten
+        twice = await charge(writer, call("a"), call("b"), call("a"))
+        assert statuses(twice) == ["charged", "charged", "duplicate"]
+        mixed = await charge(writer, call("c"), call(1_799, 9), call("c"), call(3, 3), call("a"), call("d"))
+        assert statuses(mixed) == ["charged", *["duplicate"] * 4, "charged"]
+        assert statuses(await charge(writer, call("e"))) == ["charged"]
+    assert len(store.charges()) == 1_805
+
+
+@in_a_loop
 async def test_an_old_record_under_another_day_is_looked_up_too(store, short_memory):
     async with store.opened() as writer:
         await furnish(writer)

@@ -22,7 +22,7 @@ from ..messaging import Messenger
 from ..offspring import projector_process
 from .workload import ACTOR, Shape, records
 
-BATCH = 50
+WARM = 50
 SECONDS = 5
 PATIENCE_SECONDS = 60.0
 
@@ -34,9 +34,9 @@ class Told(msgspec.Struct):
 
 
 async def measure(
-    servers: Servers, isolation: Isolation, root: RootKey, tenant: UUID, shape: Shape, rate: int
+    servers: Servers, isolation: Isolation, root: RootKey, tenant: UUID, shape: Shape, rate: int, batch: int
 ) -> dict[str, list[float]]:
-    """Milliseconds from commit to visible, and from commit to a subscriber, at a steady rate."""
+    """Milliseconds from commit to visible, and from commit to a subscriber, at a steady rate in batches."""
     commits: dict[int, float] = {}
     heard: list[float] = []
 
@@ -59,7 +59,7 @@ async def measure(
         seed = 9_000_000 + 2 * (await engine.writer(tenant)).seq
         await _warm(engine, tenant, shape, seed)
         given = records(shape, rate * SECONDS, wall_clock(), seed + 1)
-        seen, reached = await _steadily(engine, tenant, given, rate)
+        seen, reached = await _steadily(engine, tenant, given, rate, batch)
         await listener.close()
     measured = {"lag_records_per_s": [reached]}
     for name, seconds in (("projection_lag_ms", seen), ("live_ms", heard)):
@@ -79,12 +79,12 @@ def _both(commits: dict[int, float], messenger: Messenger) -> Callable[[Group], 
 
 async def _warm(engine: Engine, tenant: UUID, shape: Shape, seed: int) -> None:
     """Until the projector is up and at the end of the log."""
-    outcomes = await engine.charge(tenant, records(shape, BATCH, wall_clock(), seed), ACTOR)
+    outcomes = await engine.charge(tenant, records(shape, WARM, wall_clock(), seed), ACTOR)
     await engine.follower(tenant).wait_for(outcomes[-1].seq, PATIENCE_SECONDS)
 
 
 async def _steadily(
-    engine: Engine, tenant: UUID, given: Sequence[UsageRecord], rate: int
+    engine: Engine, tenant: UUID, given: Sequence[UsageRecord], rate: int, batch: int
 ) -> tuple[list[float], float]:
     """Seconds from each answer to its being visible; and records per second that were really answered."""
     follower, seen = engine.follower(tenant), list[float]()
@@ -99,8 +99,8 @@ async def _steadily(
 
     started = time.perf_counter()
     asked = []
-    for at in range(0, len(given), BATCH):
-        asked.append(asyncio.create_task(one(given[at : at + BATCH])))
+    for at in range(0, len(given), batch):
+        asked.append(asyncio.create_task(one(given[at : at + batch])))
         await asyncio.sleep(max(0.0, started + at / rate - time.perf_counter()))
     await asyncio.gather(*asked)
     return seen, len(given) / (answered_at - started)

@@ -9,8 +9,8 @@ import psycopg
 
 RECORD_BYTES = 1_000
 """What a record takes of it, about."""
-STOCK_BYTES_MAX = 1 << 30
-"""As much as the embedded server keeps (`min_wal_size`)."""
+STOCK_BYTES_MAX = 3 << 30
+"""As much as the embedded server comes to keep: it has a checkpoint each 2 GB (`max_wal_size`)."""
 _PIECE_BYTES = 8 << 20
 
 

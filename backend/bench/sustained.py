@@ -1,12 +1,14 @@
 """`allotment bench sustained`: millions of charges on one tenant, second by second.
 
 What is asked is whether it stays as fast as it begins, and memory flat: so each second is told
-with what happened in it (a snapshot, a checkpoint, what the collector and other programs took).
+with what happened in it (a snapshot, a checkpoint, what the collector and other programs took), how
+fast the machine's cores were, and how much the kernel has yet to write.
 """
 
 import asyncio
 import contextlib
 import gc
+import random
 import statistics
 import time
 from collections.abc import Iterator
@@ -25,7 +27,9 @@ from ...tenants.sealing import RootKey
 from ..embedded import embedded_servers
 from ..engine import Engine, wall_clock
 from ..snapshots import Snapshots, snapshots_of
+from ..stopping import cancelled
 from ..tuning import tuned
+from . import stocking
 from .charge import Progress, embedded_home
 from .workload import ACTOR, CLOCK_SECONDS, Shape, onboard, records, rss_bytes
 
@@ -33,6 +37,8 @@ POOL_RECORDS = 50_000
 """Made once; each time round they come as new ones. Millions in memory would be most of what is measured."""
 SLOW = 0.8
 """Of the median: a second below that is slow."""
+FEEL_SECONDS = 0.05
+"""How often it is felt how fast the cores are."""
 
 
 class Endurance(Struct, frozen=True):
@@ -60,6 +66,10 @@ class Second(Struct):
     """Of the oldest generation."""
     stolen_ms: int = 0
     """What other machines on the same host had of our cores, where the system says so."""
+    dirty_mb: int = 0
+    """What the kernel has yet to write: most of it goes at once, and commits wait behind it."""
+    pace: float = 1.0
+    """How fast the cores were with the same small work, to their median; a shared host changes."""
 
 
 def run(plan: Endurance, progress: Progress) -> dict[str, Any]:
@@ -77,14 +87,14 @@ async def _endure(plan: Endurance, database_url: str, progress: Progress) -> lis
             shape = Shape(plan.devices, plan.depth)
             progress(f"onboarding {plan.devices:,} devices in {plan.depth} levels")
             tenant = await onboard(engine, shape)
+            await asyncio.to_thread(stocking.stock, database_url, plan.records)
             pool = records(shape, POOL_RECORDS, wall_clock(), 1)
             watch = _Watch(await _snapshots(engine, tenant), database_url, progress, plan.records)
             batches = _batches(plan, pool)
             callers = max(1, plan.in_flight // plan.batch)
-            watching = asyncio.create_task(watch.run())
+            beside = [asyncio.create_task(watch.run()), asyncio.create_task(watch.cores.feel())]
             await asyncio.gather(*(_charge(engine, tenant, batches, watch) for _ in range(callers)))
-            watching.cancel()
-            await asyncio.gather(watching, return_exceptions=True)
+            await cancelled(beside)
             return watch.seconds
     finally:
         isolation.close()
@@ -122,6 +132,7 @@ class _Watch:
     def __init__(self, snapshots: Snapshots, database_url: str, progress: Progress, wanted: int) -> None:
         self.charged = 0
         self.seconds: list[Second] = []
+        self.cores = _Cores()
         self._snapshots = snapshots
         self._progress = progress
         self._wanted = wanted
@@ -149,11 +160,41 @@ class _Watch:
         past = (b - a for a, b in zip(before, now, strict=True))
         charged, cpu_ms, snapshot, checkpoint, collections, stolen_ms = past
         told = Second(
-            charged, cpu_ms, rss_bytes() >> 20, snapshot != 0, checkpoint != 0, collections, stolen_ms
+            *(charged, cpu_ms, rss_bytes() >> 20, snapshot != 0, checkpoint != 0, collections, stolen_ms),
+            *(_dirty_mb(), self.cores.pace()),
         )
         self.seconds.append(told)
         if len(self.seconds) % 10 == 0:
             self._progress(f"{self.charged:,} of {self._wanted:,}, {told.charged:,}/s, {told.rss_mb} MB")
+
+
+class _Cores:
+    """How fast they are, felt by looking up the same few hundred of many numbers again and again."""
+
+    def __init__(self) -> None:
+        self._many = {number: number for number in range(300_000)}
+        self._some = random.Random(1).sample(range(len(self._many)), 300)  # noqa: S311  (no secret)
+        self._taken: list[int] = []
+
+    async def feel(self) -> None:
+        while True:
+            await asyncio.sleep(FEEL_SECONDS)
+            began = time.thread_time_ns()
+            for number in self._some:
+                self._many[number]
+            self._taken.append(time.thread_time_ns() - began)
+
+    def pace(self) -> float:
+        """Since it was asked last: so many of these a millisecond of processor time."""
+        taken, self._taken = self._taken, []
+        return len(taken) * 1e6 / sum(taken) if taken else 0.0
+
+
+def _dirty_mb() -> int:
+    with contextlib.suppress(OSError):
+        told = dict(line.split(":") for line in _MEMORY.read_text(encoding="ascii").splitlines())
+        return sum(int(told.get(name, "0").split()[0]) for name in ("Dirty", "Writeback")) >> 10
+    return 0
 
 
 def _stolen_ms() -> int:
@@ -164,6 +205,7 @@ def _stolen_ms() -> int:
     return 0
 
 
+_MEMORY = Path("/proc/meminfo")
 _CORES, _STOLEN = Path("/proc/stat"), 8
 """Its first line is of all cores: its name, user, nice, system, idle, iowait, irq, softirq, steal."""
 
@@ -174,6 +216,9 @@ def report(plan: Endurance, seconds: list[Second]) -> dict[str, Any]:
     rates = [second.charged for second in counted]
     assert rates, "it lasts longer than two seconds"
     median = statistics.median(rates)
+    usual = statistics.median(second.pace for second in counted) or 1.0
+    for second in seconds:
+        second.pace = round(second.pace / usual, 2)
     per_cpu = [round(second.charged * 1_000 / second.cpu_ms) for second in counted if second.cpu_ms]
     slow = [
         {"second": number, **msgspec.to_builtins(second)}
@@ -186,6 +231,9 @@ def report(plan: Endurance, seconds: list[Second]) -> dict[str, Any]:
         "charges_per_s": median,
         "slowest_per_s": min(rates),
         "slowest_of_median": round(min(rates) / median, 3),
+        "slowest_at_pace": round(
+            min(one.charged / max(0.1, min(1.0, one.pace)) for one in counted) / median, 3
+        ),
         "charges_per_cpu_s": statistics.median(per_cpu),
         "rss_mb_start": counted[0].rss_mb,
         "rss_mb_middle": counted[len(counted) // 2].rss_mb,

@@ -229,6 +229,16 @@ def sustained(as_json: bool, **wanted: Any) -> None:
     slow = figures.pop("slow_seconds")
     told = [(name, f"{value:,}") for name, value in figures.items() if isinstance(value, int | float)]
     say(table(("figure", "value"), told, right=(1,)))
-    columns = ("second", "charged", "cpu_ms", "rss_mb", "snapshot", "checkpoint", "collections")
+    columns = (
+        "second",
+        "charged",
+        "pace",
+        "cpu_ms",
+        "stolen_ms",
+        "dirty_mb",
+        "rss_mb",
+        "snapshot",
+        "checkpoint",
+    )
     if slow:
         say(table(columns, [tuple(str(second[name]) for name in columns) for second in slow]))

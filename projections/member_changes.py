@@ -107,8 +107,9 @@ class Changes:
         self._look_up_identities(db)
         if self.changed:
             db.execute(_CHANGE, self._arrays(), prepare=False)
-        roots = [ordinal for ordinal in self.moved if ordinal not in self.added]
-        if roots:
+        if self.moved:
+            # New ones as well: who was here before may have come below them.
+            roots = [*self.moved]
             paths = text_array(map(self._path, roots))
             db.execute(_PATHS, [int8_array(roots), paths], prepare=False)
 

@@ -35,7 +35,7 @@ MEMBERS = Table(
 MEMBER_CHANGES = Table("member_changes", {"part": "text"}, {"seq": "bigint"})
 """The last event that changed what a tree shows of its nodes, or its resources: see `trees.py`."""
 TABLES = (MEMBERS, MEMBER_LIFE, MEMBER_CHANGES)
-VERSION = 3
+VERSION = 4
 
 
 class Listed(Struct, frozen=True, gc=False):

@@ -14,6 +14,7 @@ from patience import until_there
 from allotment.backend import folding, snapshots
 from allotment.backend.deciding import Decider
 from allotment.backend.engine import Engine
+from allotment.backend.key_table import ENTRY_BYTES, SHELF_BYTES, SLOTS
 from allotment.backend.keys import TIME_BYTES
 from allotment.backend.log import Head
 from allotment.backend.reading_log import Chunk, chunk_of, fetch, unfold
@@ -76,9 +77,24 @@ def snapshotted(isolation, executor, monkeypatch):
     return lambda every=EVERY: Snapshotted(isolation, executor, every)
 
 
+def in_any_order(shelves) -> list:
+    """What stands on each shelf of a table of keys: a log that is folded enters some in another order."""
+    return [
+        sorted(
+            (shelves[shelf + slot], bytes(shelves[at : at + ENTRY_BYTES]))
+            for slot in range(SLOTS)
+            if shelves[shelf + slot]
+            for at in (shelf + SLOTS + slot * ENTRY_BYTES,)
+        )
+        for shelf in range(0, len(shelves), SHELF_BYTES)
+        if shelves[shelf]
+    ]
+
+
 def state_of(decider) -> tuple:
     kept = decider.seen.copy()
-    keys = (kept.forgotten, set(kept.days), kept.young, kept.old, [tuple(level) for level in kept.levels])
+    levels = [(size_bits, room, in_any_order(shelves)) for size_bits, room, shelves in kept.levels]
+    keys = (kept.forgotten, set(kept.days), kept.young, kept.old, levels)
     return [*canonical.lines(decider.state)], keys, decider.recorded_at, decider.head.seq, decider.head.peaks
 
 

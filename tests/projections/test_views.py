@@ -7,7 +7,7 @@ import msgspec
 import psycopg
 import pytest
 from columns_told import check_columns
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 from members_listed import members_under
 
@@ -55,6 +55,17 @@ MEMBERS = (*NODES, "r1", "r2", "r3", "r4")
 LINES = ("r1", "r2", "r3", "r4", "nobody")
 PERIOD = "2026-11"
 ALL_TYPES = (*USAGE_TYPES, MONEY)
+
+
+INTO_A_NEW_NODE = [
+    ("r3", "voice", 53_660),
+    ("r3", "data", 691),
+    ChangeIdentities("r4", (), ()),
+    AddNode("added", "apac", "Added", "group"),
+    MoveNode("added", "acme", 0),
+    CloseNode("apac", "added"),
+]
+"""Whoever was below a node gets to a successor that the same chunk tells of first."""
 
 
 def histories():
@@ -114,6 +125,7 @@ def dumped(made):
     phases=[Phase.explicit, Phase.generate],
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
+@example(history=INTO_A_NEW_NODE, chunk=7)
 @given(history=histories(), chunk=st.sampled_from([7, 5_000]))
 def test_after_any_history_the_views_tell_what_the_writer_knows(enterprise, history, chunk):
     made = enterprise().opened()

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 
 from ..projections import members
 from ..projections.chunk import FOLLOWED, Chunk, Ordinals, Ways
-from ..projections.consumption import calendar_of
+from ..projections.consumption import CALENDAR
 from ..projections.tables import BY_INDEX
 from ..projections.tally import tally
 from ..projections.usages import copied
@@ -164,7 +164,7 @@ def _ordinals_at(db: Connection, seq: int, members_seq: int | None) -> Ordinals:
     if seq == members_seq:
         loaded = members.load(db, seq)
         # Only a guess where that view stands elsewhere: it looks itself before it counts days.
-        loaded.zone = calendar_of(db)
+        loaded.zone = CALENDAR.zone(db)
         # When they moved last is not known here: surely not after what was told since.
         loaded.moved_at = max(loaded.moved_at, recorded_at(db, seq) or 0)
         return loaded

@@ -9,7 +9,6 @@ as `recycled`, `recycled_rejected` or `dismissed`: it was received once.
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any
-from zoneinfo import ZoneInfo
 
 from msgspec import Struct
 
@@ -27,6 +26,7 @@ from ..domain.receiving import (
 )
 from ..domain.suspense import UsageRecycled
 from ..domain.writing_off import UsageDismissed
+from .calendars import CalendarTable
 from .chunk import Chunk
 from .tables import Connection, Table
 
@@ -55,7 +55,7 @@ IMPORTS = Table(
         "problem": "text",
     },
 )
-CALENDAR = Table("accuracy_calendar", {"seq": "bigint"}, {"time_zone": "text"})
+CALENDAR = CalendarTable("accuracy_calendar")
 TABLES = (ACCURACY, IMPORTS, CALENDAR)
 VERSION = 2
 
@@ -129,10 +129,8 @@ class Import(Struct):
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
-    opened = chunk.opened
-    CALENDAR.insert(db, opened)
     sums: dict[Any, list[int]] = {}
-    days = Days(chunk.kept("accuracy_calendar", lambda: _calendar_of(db), changes=bool(opened)))
+    days = Days(CALENDAR.follow(chunk, db))
     _charges(chunk, days, sums)
     for told, denied in chunk.rejected:
         row = _of(sums, days, told, denied.source, denied.usage_type)
@@ -267,13 +265,6 @@ def _add_up(row: Import, sources: Sequence[SourceCounts]) -> None:
         brought.add(one)
     for name in TALLIED:
         setattr(row, name, getattr(brought, name))
-
-
-def _calendar_of(db: Connection) -> ZoneInfo:
-    found = db.execute(
-        "SELECT time_zone FROM accuracy_calendar ORDER BY seq LIMIT 1", prepare=False
-    ).fetchone()
-    return ZoneInfo(found[0] if found else "UTC")
 
 
 # --- queries ---------------------------------------------------------------------------------

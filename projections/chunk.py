@@ -245,12 +245,6 @@ class Chunk:
             self._tally = tally(self.rest, known if zone is None else zone)
         return self._tally
 
-    @property
-    def opened(self) -> list[tuple[int, str]]:
-        """At which seq the tenant was opened with which calendar, if that is in here."""
-        others = ((told.seq, told.event) for told in self.others)
-        return [(seq, event.time_zone) for seq, event in others if isinstance(event, TenantOpened)]
-
     def kept(self, name: str, read: Callable[[], One], *, changes: bool = False) -> One:
         """What a view has read of its own tables before this chunk, under a name of its own.
 

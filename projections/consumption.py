@@ -21,14 +21,15 @@ from ..domain.rerated import UsageRerated
 from ..domain.usage import MONEY
 from .along import Elsewhere, Holdings, Went
 from .blocks import BITS
+from .calendars import CalendarTable
 from .chunk import Chunk
 from .daily import CONSUMPTION, COUNTS, Sums
 from .members import each
-from .tables import Connection, Table
+from .tables import Connection
 from .tally import BEGINNING
 from .used import used_among
 
-CALENDAR = Table("consumption_calendar", {"seq": "bigint"}, {"time_zone": "text"})
+CALENDAR = CalendarTable("consumption_calendar")
 TABLES = (CONSUMPTION, CALENDAR)
 VERSION = 4
 
@@ -51,9 +52,7 @@ class DayUsed(Struct, frozen=True):
 
 
 def apply(chunk: Chunk, db: Connection) -> None:
-    opened = chunk.opened
-    CALENDAR.insert(db, opened)
-    zone = chunk.kept("consumption_calendar", lambda: calendar_of(db), changes=bool(opened))
+    zone = CALENDAR.follow(chunk, db)
     kept = chunk.blocks(CONSUMPTION)
     if chunk.charges.events or chunk.moved or chunk.corrections:
         sums = Sums()
@@ -125,14 +124,6 @@ class TooManyRecords(Exception):
     """A resource has used too often for its days to be counted while somebody waits."""
 
 
-def calendar_of(db: Connection) -> ZoneInfo:
-    """The tenant's calendar; the world's where none has been opened."""
-    found = db.execute(
-        "SELECT time_zone FROM consumption_calendar ORDER BY seq LIMIT 1", prepare=False
-    ).fetchone()
-    return ZoneInfo(found[0] if found else "UTC")
-
-
 def days_of(db: Connection, ordinal: int, period: str, usage_type: str) -> list[DayUsed]:
     """A node's days of which something is left, in order; of a resource, on which something moved."""
     asked = {"block": ordinal >> BITS, "period": period, "usage_type": usage_type}
@@ -158,7 +149,7 @@ def days_of_resource(db: Connection, ordinal: int, period: str, usage_type: str)
     found = db.execute(_CHARGES, asked | {"of_any_type": usage_type == MONEY}, binary=True).fetchall()
     if len(found) > RECORDS_MAX:
         raise TooManyRecords
-    days, firsts = Days(calendar_of(db)), [seq for seq, *_ in found]
+    days, firsts = Days(CALENDAR.zone(db)), [seq for seq, *_ in found]
     come = [first for (first,) in db.execute(_COME_HERE, asked, prepare=False)]
     made = db.execute(_MADE_AGAIN, {"firsts": sorted({*firsts, *come})}, binary=True).fetchall()
     again = {first: told for first, *told in made}

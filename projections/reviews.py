@@ -16,7 +16,7 @@ from ..domain.burning import Basis, Outlook, Rate, outlook
 from ..domain.days import date_of, day_of, start_of
 from .balances import Balance, balance_of, periods
 from .consumers import Ranking, children_of, resources_of
-from .consumption import DayUsed, calendar_of, days_of, days_of_resource
+from .consumption import CALENDAR, DayUsed, days_of, days_of_resource
 from .limits import Limit, limits_of
 from .members import Member, member
 from .tables import Connection
@@ -116,7 +116,7 @@ class _Reviewing:
         self.db = db
         self.asked = asked
         self.about = about
-        self.zone = calendar_of(db)
+        self.zone = CALENDAR.zone(db)
         self.opened = {one.period: (one.starts_at, one.ends_at) for one in periods(db)}
         self.starts_at, self.ends_at = self.opened.get(asked.period, asked.bounds)
         self.first, self.last = day_of(self.starts_at, self.zone), day_of(self.ends_at - 1, self.zone)

@@ -69,7 +69,7 @@ class Second(Struct):
     dirty_mb: int = 0
     """What the kernel has yet to write: most of it goes at once, and commits wait behind it."""
     pace: float = 1.0
-    """How fast the cores were with the same small work, to their median; a shared host changes."""
+    """How fast the cores were with the same small work, as a shared host lets them; told to their median."""
 
 
 def run(plan: Endurance, progress: Progress) -> dict[str, Any]:
@@ -210,15 +210,19 @@ _CORES, _STOLEN = Path("/proc/stat"), 8
 """Its first line is of all cores: its name, user, nice, system, idle, iowait, irq, softirq, steal."""
 
 
+def _to_their_median(seconds: list[Second]) -> list[Second]:
+    """The same, with how fast the cores were as a part of how fast they usually were."""
+    usual = statistics.median(second.pace for second in seconds[1:]) or 1.0
+    return [msgspec.structs.replace(second, pace=round(second.pace / usual, 2)) for second in seconds]
+
+
 def report(plan: Endurance, seconds: list[Second]) -> dict[str, Any]:
     """What matters of it: the first second, in which nothing was under way yet, is left out."""
+    seconds = _to_their_median(seconds)
     counted = seconds[1:]
     rates = [second.charged for second in counted]
     assert rates, "it lasts longer than two seconds"
     median = statistics.median(rates)
-    usual = statistics.median(second.pace for second in counted) or 1.0
-    for second in seconds:
-        second.pace = round(second.pace / usual, 2)
     per_cpu = [round(second.charged * 1_000 / second.cpu_ms) for second in counted if second.cpu_ms]
     slow = [
         {"second": number, **msgspec.to_builtins(second)}

@@ -77,18 +77,17 @@ def snapshotted(isolation, executor, monkeypatch):
     return lambda every=EVERY: Snapshotted(isolation, executor, every)
 
 
-def in_any_order(shelves) -> list:
-    """What stands on each shelf of a table of keys: a log that is folded enters some in another order."""
-    return [
-        sorted(
-            (shelves[shelf + slot], bytes(shelves[at : at + ENTRY_BYTES]))
-            for slot in range(SLOTS)
-            if shelves[shelf + slot]
-            for at in (shelf + SLOTS + slot * ENTRY_BYTES,)
+def in_any_order(shelves) -> dict:
+    """What stands on which shelf of a table of keys: a log that is folded enters some in another order."""
+    entries = range(SLOTS, SLOTS + SLOTS * ENTRY_BYTES, ENTRY_BYTES)
+    return {
+        shelf: sorted(
+            (shelves[shelf + slot], bytes(shelves[shelf + at : shelf + at + ENTRY_BYTES]))
+            for slot, at in enumerate(entries)
         )
         for shelf in range(0, len(shelves), SHELF_BYTES)
         if shelves[shelf]
-    ]
+    }
 
 
 def state_of(decider) -> tuple:

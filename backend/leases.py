@@ -8,7 +8,8 @@ A lease is about placement. What keeps a second writer from appending is the epo
 here a log is taken over only by the worker that its lease names.
 
 Every call is one statement, committed with it: a worker that is stopped in the middle of one holds
-nothing that another waits for.
+nothing that another waits for. Each locks leases before workers, one lease or its own, and workers in
+the order of their ids or without waiting: no two of them wait for each other.
 """
 
 import os
@@ -136,9 +137,10 @@ FROM workers
 _TAKE = "SELECT take_lease(%s, %s)"
 
 _LEAVE = """
-WITH given AS (DELETE FROM leases WHERE worker_id = %(me)s)
-DELETE FROM workers WHERE worker_id = %(me)s
+WITH given AS (DELETE FROM leases WHERE worker_id = %(me)s RETURNING tenant_id)
+DELETE FROM workers WHERE worker_id = %(me)s AND (SELECT count(*) FROM given) >= 0
 """
+"""Counting them has the leases go first."""
 
 _WHERE_MINE = "FROM leases WHERE tenant_id = %s AND worker_id = %s"
 """Whom the lease does not name holds up nobody who appends."""
@@ -150,6 +152,10 @@ ON CONFLICT (tenant_id) DO UPDATE SET epoch = held.epoch + 1 RETURNING seq, epoc
 """
 
 _FORGET = """
-DELETE FROM workers WHERE until < clock_timestamp() - make_interval(secs => %s)
-AND NOT EXISTS (SELECT FROM leases WHERE leases.worker_id = workers.worker_id)
+DELETE FROM workers WHERE worker_id IN (
+    SELECT worker_id FROM workers WHERE until < clock_timestamp() - make_interval(secs => %s)
+    AND NOT EXISTS (SELECT FROM leases WHERE leases.worker_id = workers.worker_id)
+    FOR UPDATE SKIP LOCKED
+)
 """
+"""Of one that somebody looks at just now the next may be rid."""

@@ -1,6 +1,7 @@
 """What all tests share: real embedded servers, and folders that they can use."""
 
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -30,8 +31,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def logs_stay_where_they_are() -> Iterator[None]:
-    """Commands that run in this process would send the logs of all later tests to a stream that is closed."""
+def logs_go_where_the_program_sends_them() -> Iterator[None]:
+    """To what is stderr just then: not to the stream of a command that ended in this process long ago."""
+    structlog.configure(logger_factory=lambda *_: structlog.PrintLogger(sys.stderr))
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(structlog, "configure", lambda **_: None)
         yield

@@ -13,8 +13,8 @@ from ..domain.tenant import Event, Tenant
 from ..domain.usage import UsageRecord, unpack_personal
 from ..domain.withdrawn import AS_IT_WAS, SUSPENDED, Standing, standing
 from ..tenants.sealing import Sealer
-from .deciding import replacing_keys
 from .folding import apply_piece, pieces
+from .keys import replacing_keys
 from .log import PostgresLog, reachable, recorded
 from .rerated_chain import events_at, held_in
 from .snapshots import Snapshots, collector_paused

@@ -6,41 +6,35 @@ answered: answers are given by the writer, after the commit.
 """
 
 import functools
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, get_args
 
 import msgspec
 import structlog
-from msgspec import Struct
 
 from ..domain.bucket import Allocate, Return, Trade
 from ..domain.charging import (
-    CONFLICTING,
     ChargeUsage,
-    SuspendUsage,
     UsageCharged,
     UsageRejected,
     UsageSuspended,
 )
-from ..domain.contract import OpenPeriod, PeriodNotOpen, first_form
+from ..domain.contract import OpenPeriod, PeriodNotOpen
 from ..domain.events import encode
-from ..domain.preparing import Prepared
 from ..domain.receiving import ReceivingCommand
 from ..domain.refusals import InvariantBroken, Refused
 from ..domain.rerated import RatingCommand, RerateCharges, UsageCorrected, UsageRerated
 from ..domain.session import ExpireSession, ReleaseSession, ReserveUnits, SessionCommand, UpdateSession
 from ..domain.snapshot import COUNTED
 from ..domain.suspense import RecycleUsage
-from ..domain.tariff import Tariffs
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trading import TradingCommand
 from ..domain.usage import UnreadableRecord, Usage, UsageRecord, pack_personal
-from ..domain.versioning import About
 from ..domain.window import PERIOD
 from ..domain.writing_off import DismissUsage, KeepUsage
 from ..tenants.lines import Unsealed
 from ..tenants.sealing import DIGEST_BYTES, Sealer
+from .asking import Answer, Order, Outcome, Repeated, Slice, UsageOutcome, content_of
 from .authorising import (
     AskUnits,
     StartSession,
@@ -53,149 +47,29 @@ from .authorising import (
 )
 from .correcting import AmendRecord, InClear, RecycleRecord
 from .intake.gate import checked
-from .intake.rereading import kept
 from .keys import (
-    IDENTITY_BYTES,
     NO_DAY,
     TIME_BYTES,
-    both_forms,
-    hash_of,
-    identity,
-    key_of_command,
+    conflict_key,
+    period_key,
+    recycled_identity,
+    recycled_key,
+    replacing_identity,
+    replacing_key,
     time_of,
-    undated_key,
+    undated_usage_key,
+    usage_identity,
+    usage_key,
+    usage_keys,
 )
 from .log import Group, Head, Log, reachable, recorded
 from .native import using
 from .plain_run import Fresh, PlainRun, half_applied
 from .seen import SeenKeys, status_of
 from .snapshots import Snapshots, load, snapshots_of
+from .suspending import conflicting, suspend, unexpected
 
 log = structlog.get_logger()
-
-
-class Order(Struct, frozen=True):
-    """A command with the key under which it is carried out once."""
-
-    command: Command | Unsealed | StartSession | AskUnits | InClear
-    key: bytes
-    dry: bool = False
-    """Only tell what it would lead to: nothing is written, and the key is not used up."""
-    ready: "Ready | None" = None
-
-
-class Ready(Struct, frozen=True):
-    """What was done for a large command beside the writer."""
-
-    content: bytes
-    """As `content_of` tells it."""
-    versions: Prepared
-
-
-class UsageOutcome(Struct, frozen=True, gc=False):
-    status: str
-    """charged, rejected, suspended, or duplicate."""
-    reason: str = ""
-    seq: int = 0
-    detail: str = ""
-    """What to do about it, or whose limit it was."""
-    amount: int = 0
-    """What was charged, or what it would cost where it waits, as far as this is known."""
-
-
-class Answer(Struct, frozen=True):
-    """What a command led to, and where it stands in the log."""
-
-    events: tuple[Event, ...]
-    first_seq: int
-    last_seq: int
-    repeated: bool = False
-    """The same command with the same key had been carried out before: this is its answer."""
-    dry: bool = False
-    """Nothing has happened: these events would have stood in the log."""
-
-
-class Repeated(Struct, frozen=True):
-    """The command was carried out before; its answer stands in the log under this key."""
-
-    key: bytes
-
-
-class Slice:
-    """What is decided in one go, in order; a list for each thing known of every item."""
-
-    __slots__ = ("_hashes", "_positions", "actors", "are_new", "before", "charged_by_commands", "items")
-
-    def __init__(self) -> None:
-        self.items: list[Any] = []
-        self.actors: list[str] = []
-        self.before: list[Any] = []
-        """What it was decided to be before its commit failed."""
-        self._positions: list[tuple[int, Sequence[str]]] = []
-        """With the place of the first item that they speak of."""
-        self._hashes: list[bytes] = []
-        self.charged_by_commands: list[bytes] = []
-        """The identities of the records that commands among them may charge."""
-        self.are_new = False
-        """Whether it is known that none of them was ever seen, but for what stands in it twice."""
-
-    def add(
-        self,
-        items: Sequence[Usage | Order],
-        actor: str,
-        before: Sequence[Any] = (),
-        positions: Sequence[str] = (),
-    ) -> None:
-        """Items of one caller, records or commands; `before` and `positions` one for each, or none."""
-        self.add_run(items, [actor] * len(items), before, positions)
-
-    def add_run(
-        self,
-        items: Sequence[Usage | Order],
-        actors: Sequence[str],
-        before: Sequence[Any],
-        positions: Sequence[str],
-    ) -> None:
-        """Items of a caller each; `before` one for each, or none."""
-        if positions:
-            self._positions.append((len(self.items), positions))
-        self.items += items
-        self.actors += actors
-        self.before += before or [None] * len(items)
-        self.charged_by_commands += [
-            one for item in items if type(item) is Order for one in _charged_by(item)
-        ]
-
-    def position(self, place: int) -> str:
-        """Where a record stood: "calls.csv:12"; "" where nobody said."""
-        for first, positions in reversed(self._positions):
-            if first <= place:
-                return positions[place - first] if place - first < len(positions) else ""
-        return ""
-
-    def charge_also(self, identities: Iterable[bytes]) -> None:
-        self.charged_by_commands += [one for one in identities if one not in self.charged_by_commands]
-
-    @property
-    def hashes(self) -> list[bytes]:
-        """The identity of each item. Made for all at once, when the slice is whole."""
-        if len(self._hashes) != len(self.items):
-            self._hashes = _hashes_of(self.items)
-        return self._hashes
-
-    @property
-    def repeated(self) -> set[bytes]:
-        """The identities of records that stand in it twice, or that a command of it may charge."""
-        every = self.hashes + self.charged_by_commands
-        native = using.native()
-        if native is not None and native.all_different(every):
-            return set()
-        if len(set(every)) == len(every):
-            return set()
-        return {hashed for hashed, times in Counter(every).items() if times > 1}
-
-
-Outcome = UsageOutcome | Answer | Repeated | Refused
 
 OF_ALL = ("charged_already", "session_exists")
 """What is wrong with a whole request, when its first group is refused for it."""
@@ -264,9 +138,7 @@ class Decider:
 
     def _decide_all(self, slice: Slice, prepared: "using.Ready", now: int) -> list[Outcome]:
         outcomes: list[Outcome] = []
-        run = PlainRun(
-            self.state.plain, prepared, slice.actors, now, self._fresh, self._first_seq, UsageOutcome
-        )
+        run = PlainRun(self.state.plain, prepared, slice.actors, now, self._fresh, self._first_seq)
         while True:
             run.charge(outcomes)
             if len(outcomes) == len(slice.items):
@@ -374,15 +246,15 @@ class Decider:
             key = conflict_key(item.source, item.record_id, digest)
             if self.seen.recall(key[TIME_BYTES:]) is not None:
                 return _answered_before(before) or DUPLICATE
-            command = _conflicting(item, key, sealer)
+            command = conflicting(item, key, sealer)
         elif type(item) is UsageRecord:
             key = time_of(item.started_at) + ident
             token = sealer.token(item.line)
             sealed = sealer.seal(token, pack_personal(item), key)
             command = ChargeUsage(item, token, sealed, slice.position(place))
         else:
-            key = undated_key(_usage(item.source, item.record_id))
-            command = _suspend(item, key, sealer)
+            key = undated_usage_key(item.source, item.record_id)
+            command = suspend(item, key, sealer)
         return self._charge(command, item, key, digest, actor, now)
 
     def _charge(
@@ -395,7 +267,7 @@ class Decider:
         except Exception:
             # Deciding changes nothing, so one record we have no rule for stops nobody else.
             log.exception("a record could not be decided")
-            events = self.state.decide(_unexpected(item, key, self.sealer), now)
+            events = self.state.decide(unexpected(item, key, self.sealer), now)
         self._apply(events)
         seq = self._add(_under(key, events), digest, actor)
         told = events[0]
@@ -556,7 +428,7 @@ class Decider:
 
     def _still_held(self, command: RerateCharges) -> RerateCharges:
         """Without the charges that others were made in place of: each is replaced once, whoever asks."""
-        held = [one for one in command.charges if self.seen.recall(_replacing_identity(one.seq)) is None]
+        held = [one for one in command.charges if self.seen.recall(replacing_identity(one.seq)) is None]
         return msgspec.structs.replace(command, charges=tuple(held))
 
     def _is_taken(self, source: str, record_id: str) -> bool:
@@ -614,7 +486,7 @@ class Decider:
         session = session_of(command, self.state)
         assert session is not None
         key = conflict_key(charge.source, charge.record_id, digest)
-        conflict = _conflicting(record_of(charge, session, self.sealer, own), key, self.sealer)
+        conflict = conflicting(record_of(charge, session, self.sealer, own), key, self.sealer)
         return self.state.decide(conflict, 0)[0], key
 
     def _events_of(self, command: Command, now: int, actor: str) -> Sequence[Event]:
@@ -681,164 +553,6 @@ _NO_KEY = b""
 _CHARGED = status_of(UsageCharged.topic)
 _SUSPENDED = status_of(UsageSuspended.topic)
 _pack = msgspec.msgpack.Encoder().encode
-
-
-def usage_identity(source: str, record_id: str) -> bytes:
-    """The identity of a usage record, for ever, whatever it says."""
-    return identity(_usage(source, record_id))
-
-
-def usage_key(source: str, record_id: str, started_at: int) -> bytes:
-    """The key under which a record is stored when it is the first of its identity."""
-    return usage_keys(source, record_id, started_at)[0]
-
-
-def usage_keys(source: str, record_id: str, started_at: int) -> tuple[bytes, bytes]:
-    """That, and the one that releases before decision 0049 stored it under."""
-    return both_forms(_usage(source, record_id), started_at)
-
-
-def _usage(source: str, record_id: str) -> str:
-    return f"usage\x1f{source}\x1f{record_id}"
-
-
-def replacing_key(seq: int, started_at: int) -> bytes:
-    """The key under which a charge is stored that takes the place of the one in an event: there is one."""
-    return replacing_keys(seq, started_at)[0]
-
-
-def replacing_keys(seq: int, started_at: int) -> tuple[bytes, bytes]:
-    """That, and the one of earlier releases."""
-    return both_forms(_replacing(seq), started_at)
-
-
-def _replacing_identity(seq: int) -> bytes:
-    return identity(_replacing(seq))
-
-
-def _replacing(seq: int) -> str:
-    return f"replaces\x1f{seq}"
-
-
-def recycled_identity(source: str, record_id: str) -> bytes:
-    """Of what became of a record that had waited: there is one charge, whatever waited under its id."""
-    return identity(_recycled(source, record_id))
-
-
-def recycled_key(source: str, record_id: str, started_at: int) -> bytes:
-    return recycled_keys(source, record_id, started_at)[0]
-
-
-def recycled_keys(source: str, record_id: str, started_at: int) -> tuple[bytes, bytes]:
-    return both_forms(_recycled(source, record_id), started_at)
-
-
-def _recycled(source: str, record_id: str) -> str:
-    return f"recycled\x1f{source}\x1f{record_id}"
-
-
-def conflict_key(source: str, record_id: str, digest: bytes) -> bytes:
-    """Of a record that came under the identity of another: it is itself kept only once."""
-    return undated_key(f"conflict\x1f{hash_of(_usage(source, record_id)).hex()}\x1f{digest.hex()}")
-
-
-def due_key(command: Command) -> bytes:
-    """Of what time asked for: every such command is unlike any other."""
-    return key_of_command(f"due\x1f{content_of(Order(command, b'')).hex()}")
-
-
-def session_key(source: str, session: str, number: int | str, now: int) -> bytes:
-    """Of a session's report, by its number; kept together by time."""
-    return time_of(now) + identity(f"session\x1f{source}\x1f{session}\x1f{number}")
-
-
-def period_key(period: str) -> bytes:
-    return key_of_command(f"period\x1f{period}")
-
-
-def command_key(idempotency_key: str) -> bytes:
-    return key_of_command(f"command\x1f{idempotency_key}")
-
-
-def content_of(item: Usage | Order) -> bytes:
-    """What makes the same key another command: the whole of what was asked."""
-    if type(item) is UsageRecord:
-        return _pack(item)
-    if isinstance(item, Order):
-        asked = item.command
-        if item.ready is not None:
-            return item.ready.content
-        return _pack([type(asked).__name__, first_form(asked)])
-    return _raw(item)
-
-
-def made_ready(order: Order, seen: Tariffs, about: About, now: int) -> Order:
-    """A large command, decided on a copy of what it is about; in a thread."""
-    command: Any = order.command
-    return msgspec.structs.replace(order, ready=Ready(content_of(order), Prepared(command, about, seen, now)))
-
-
-def pseudonymous(record: Usage, sealer: Sealer) -> Usage:
-    """A record known only by a hash of its content is known by a keyed one: see `Sealer.digest`."""
-    if isinstance(record, UnreadableRecord) and record.record_id.startswith("raw:"):
-        return msgspec.structs.replace(record, record_id=f"raw:{sealer.token(record.record_id).hex()}")
-    return record
-
-
-def _raw(record: Usage) -> bytes:
-    return record.raw.encode() if isinstance(record, UnreadableRecord) else msgspec.json.encode(record)
-
-
-def _suspend(record: UnreadableRecord, key: bytes, sealer: Sealer) -> SuspendUsage:
-    return _suspense(record, key, sealer, record.reason, record.field, record.detail)
-
-
-def _conflicting(record: Any, key: bytes, sealer: Sealer) -> SuspendUsage:
-    return _suspense(record, key, sealer, *CONFLICTING)
-
-
-def _unexpected(record: Any, key: bytes, sealer: Sealer) -> SuspendUsage:
-    detail = "it could not be charged by a mistake of ours, which is in the server's log"
-    return _suspense(record, key, sealer, "internal_error", "", detail)
-
-
-def _suspense(
-    record: Usage, key: bytes, sealer: Sealer, reason: str, field: str, detail: str
-) -> SuspendUsage:
-    subject = sealer.token(f"raw:{record.source}:{record.record_id}")
-    return SuspendUsage(
-        record.source,
-        record.record_id,
-        reason,
-        field,
-        detail,
-        getattr(record, "position", ""),
-        sealer.seal(subject, kept(record) if isinstance(record, UnreadableRecord) else _raw(record), key),
-        subject,
-        getattr(record, "started_at", 0),
-    )
-
-
-def _hashes_of(items: Sequence[Any]) -> list[bytes]:
-    """The identity of each record, or the hash of each command's key."""
-    native = using.native()
-    made = native.identities(items) if native is not None and isinstance(items, list) else None
-    return made or [
-        item.key[-IDENTITY_BYTES:] if type(item) is Order else usage_identity(item.source, item.record_id)
-        for item in items
-    ]
-
-
-def _charged_by(item: Usage | Order) -> list[bytes]:
-    """The identities of the records that a command may charge."""
-    if not isinstance(item, Order):
-        return []
-    if isinstance(item.command, RerateCharges):
-        return [_replacing_identity(one.seq) for one in item.command.charges]
-    if isinstance(item.command, RecycleRecord):
-        named = item.command.record.source, item.command.record.record_id
-        return [usage_identity(*named), recycled_identity(*named)]
-    return [usage_identity(*one) for one in records_of(item.command)]
 
 
 def _digest(known: bytes) -> bytes:

@@ -36,12 +36,13 @@ from ..tenants.isolation import Isolation
 from ..tenants.lines import Unsealed
 from ..tenants.onboarding import Definition, Step, TenantEntry, check_slug, enter, make_key, steps
 from ..tenants.sealing import RootKey, Sealer, load_sealer
+from .asking import Answer, Order, UsageOutcome, made_ready
 from .authorising import AskUnits, StartSession
-from .deciding import Answer, Order, UsageOutcome, command_key, made_ready, session_key, usage_keys
 from .in_force import is_limited, is_ruled, turn_of
 from .intake.numbers import is_region, normal_number
 from .intake.tallying import Tallies
 from .keeping_up import Follower, Keeper, Watcher
+from .keys import command_key, session_key, usage_keys
 from .leases import LeasedLog
 from .log import Group, NotHeld, PostgresLog, answer_of
 from .rating_jobs import RatingJobs

@@ -1,4 +1,4 @@
-"""Command keys: what makes a command known for ever, and where its key stands in the unique index.
+"""Keys: what makes a record or a command known for ever, and where its key stands in the unique index.
 
 A key of usage is the day and the moment it speaks of, then a hash: time keeps neighbours together
 in the index, the hash alone is the identity. So the same record under another time is found too.
@@ -61,3 +61,83 @@ def undated_key(what: str) -> bytes:
 def key_of_command(what: str) -> bytes:
     """A function of the command alone: the same again has the same key, whenever it comes."""
     return COMMANDS + hash_of(what)
+
+
+# --- of what ----------------------------------------------------------------------------------
+
+
+def usage_identity(source: str, record_id: str) -> bytes:
+    """The identity of a usage record, for ever, whatever it says."""
+    return identity(_usage(source, record_id))
+
+
+def usage_key(source: str, record_id: str, started_at: int) -> bytes:
+    """The key under which a record is stored when it is the first of its identity."""
+    return usage_keys(source, record_id, started_at)[0]
+
+
+def usage_keys(source: str, record_id: str, started_at: int) -> tuple[bytes, bytes]:
+    """That, and the one that releases before decision 0049 stored it under."""
+    return both_forms(_usage(source, record_id), started_at)
+
+
+def undated_usage_key(source: str, record_id: str) -> bytes:
+    """Of a record that could not be read."""
+    return undated_key(_usage(source, record_id))
+
+
+def _usage(source: str, record_id: str) -> str:
+    return f"usage\x1f{source}\x1f{record_id}"
+
+
+def replacing_key(seq: int, started_at: int) -> bytes:
+    """The key under which a charge is stored that takes the place of the one in an event: there is one."""
+    return replacing_keys(seq, started_at)[0]
+
+
+def replacing_keys(seq: int, started_at: int) -> tuple[bytes, bytes]:
+    """That, and the one of earlier releases."""
+    return both_forms(_replacing(seq), started_at)
+
+
+def replacing_identity(seq: int) -> bytes:
+    return identity(_replacing(seq))
+
+
+def _replacing(seq: int) -> str:
+    return f"replaces\x1f{seq}"
+
+
+def recycled_identity(source: str, record_id: str) -> bytes:
+    """Of what became of a record that had waited: there is one charge, whatever waited under its id."""
+    return identity(_recycled(source, record_id))
+
+
+def recycled_key(source: str, record_id: str, started_at: int) -> bytes:
+    return recycled_keys(source, record_id, started_at)[0]
+
+
+def recycled_keys(source: str, record_id: str, started_at: int) -> tuple[bytes, bytes]:
+    return both_forms(_recycled(source, record_id), started_at)
+
+
+def _recycled(source: str, record_id: str) -> str:
+    return f"recycled\x1f{source}\x1f{record_id}"
+
+
+def conflict_key(source: str, record_id: str, digest: bytes) -> bytes:
+    """Of a record that came under the identity of another: it is itself kept only once."""
+    return undated_key(f"conflict\x1f{hash_of(_usage(source, record_id)).hex()}\x1f{digest.hex()}")
+
+
+def session_key(source: str, session: str, number: int | str, now: int) -> bytes:
+    """Of a session's report, by its number; kept together by time."""
+    return time_of(now) + identity(f"session\x1f{source}\x1f{session}\x1f{number}")
+
+
+def period_key(period: str) -> bytes:
+    return key_of_command(f"period\x1f{period}")
+
+
+def command_key(idempotency_key: str) -> bytes:
+    return key_of_command(f"command\x1f{idempotency_key}")

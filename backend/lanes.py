@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from .deciding import Outcome, Slice
+from .asking import Outcome, Slice
 
 RUN_MAX = 500
 """Requests of one item that are collected: no more than fit into a slice."""

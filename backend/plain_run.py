@@ -4,17 +4,14 @@ Native code goes as far as it can, then Python is asked for the one record it le
 (`domain/plain_charge.py`), which know more. What both leave is decided by `Charging`.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ..domain.charging import FUTURE_MAX, UsageCharged
 from ..domain.events import encode
 from ..domain.plain_charge import PlainCharges
 from ..domain.refusals import InvariantBroken
+from .asking import UsageOutcome
 from .native import using
-
-if TYPE_CHECKING:
-    from .deciding import UsageOutcome
 
 LEFT_MAX = 3
 """Records in a row that native code leaves; then Python is asked alone for the rest of the slice."""
@@ -50,7 +47,6 @@ class PlainRun:
         now: int,
         fresh: Fresh,
         first_seq: int,
-        outcome: "Callable[[str, str, int, str, int], UsageOutcome]",
     ) -> None:
         self.keys: list[bytes] = []
         """Of what was charged, with its digests."""
@@ -61,7 +57,6 @@ class PlainRun:
         self._now = now
         self._fresh = fresh
         self._first_seq = first_seq
-        self._outcome = outcome
         self._native = using.native()
         if self._native is not None and isinstance(prepared, list):
             self._prepared = self._native.prepared(prepared)
@@ -113,7 +108,7 @@ class PlainRun:
         if charged is None:
             return False
         actor, fresh = self._actors[len(outcomes)], self._fresh
-        outcomes.append(self._outcome("charged", "", self._first_seq + len(fresh), "", charged.amount))
+        outcomes.append(UsageOutcome("charged", "", self._first_seq + len(fresh), "", charged.amount))
         fresh.add(charged.topic, encode(charged, actor, digest), key)
         self.keys.append(key)
         self.digests.append(digest)

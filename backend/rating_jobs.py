@@ -20,9 +20,9 @@ from ..domain.rerated import RerateCharges
 from ..domain.resettled import CorrectPlans
 from ..domain.session import Session
 from ..domain.tenant import Tenant
+from .asking import Answer, Order
 from .charges import state_at
 from .correcting import RecycleRecord
-from .deciding import Answer, Order
 from .log import LogUnavailable
 from .rerating import PREVIEW, Outcome, Plan, Progress, begun, finish, hand_over, preview, start_key
 from .resettling import Unsettled, settle, show, unsettled

@@ -21,11 +21,12 @@ from ..domain.writing_off import DismissUsage, KeepUsage, UsageDismissalAsked
 from ..projections.suspense import EVERYTHING, SuspenseFilter, Waiting, waited, waiting_after, waiting_count
 from ..tenants.isolation import Connection
 from ..tenants.sealing import Sealer, load_sealer
+from .asking import Answer, Order
 from .correcting import AmendRecord, RecycleRecord, raw_told, record_told
-from .deciding import Answer, Order, command_key
 from .engine import Engine
 from .intake.declaration import Format
 from .intake.rereading import read_alone
+from .keys import command_key
 from .log import COLUMNS, Row, recorded
 from .writer import Busy
 

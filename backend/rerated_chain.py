@@ -4,7 +4,7 @@ from ..domain.charging import UsageCharged, UsageRejected
 from ..domain.events import Recorded
 from ..domain.rerated import UsageCorrected, UsageRerated, UsageTakenBack, unsealed
 from ..domain.withdrawn import of_rejected
-from .deciding import replacing_keys
+from .keys import replacing_keys
 from .log import COLUMNS, PostgresLog, Row, reachable, recorded
 
 

@@ -30,11 +30,12 @@ from ..domain.rerated import Again, Made, RerateCharges, UsageCorrected, UsageRe
 from ..domain.suspense import RecycleUsage
 from ..domain.tenant import Event, Tenant
 from ..tenants.sealing import Sealer
+from .asking import Answer
 from .charges import READ_MAX, TOPICS, Charges
 from .correcting import RecycleRecord
 from .counted_charges import CountedCharges, Run
-from .deciding import Answer, command_key
 from .folding import pieces
+from .keys import command_key
 from .log import PostgresLog, recorded
 from .rerated_chain import events_at
 from .stopping import cancelled

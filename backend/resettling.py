@@ -20,8 +20,9 @@ from ..domain.resettling import settled_whole, settles_plans
 from ..domain.tenant import Tenant
 from ..projections.resettled import resettled
 from ..tenants.isolation import Isolation
-from .deciding import Answer, command_key
+from .asking import Answer
 from .following import catch_up
+from .keys import command_key
 
 PLANS_AT_ONCE = 200
 """Settled again in one command: the writer decides them in some milliseconds."""

@@ -15,7 +15,7 @@ import psycopg
 import structlog
 
 from ..domain.usage import Usage
-from .deciding import Answer, Order, UsageOutcome
+from .asking import Answer, Order, UsageOutcome
 from .log import LogUnavailable
 from .peers import Peers, TooLarge
 from .placement import Placement

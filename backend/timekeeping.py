@@ -15,8 +15,10 @@ import psycopg
 import structlog
 
 from ..domain.refusals import Refused
+from ..domain.tenant import Command
 from ..tenants.isolation import Isolation
-from .deciding import Answer, due_key
+from .asking import Answer, Order, content_of
+from .keys import key_of_command
 from .log import LogUnavailable, reachable
 from .stopping import cancelled
 from .writer import Moved, Writer
@@ -151,3 +153,8 @@ def _asleep(isolation: Isolation, now: int) -> list[UUID]:
             (now, WAKEN_AT_ONCE),
         )
         return [tenant for (tenant,) in found]
+
+
+def due_key(command: Command) -> bytes:
+    """Of what time asked for: every such command is unlike any other."""
+    return key_of_command(f"due\x1f{content_of(Order(command, b'')).hex()}")

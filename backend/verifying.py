@@ -34,9 +34,8 @@ from ..projections.plans import counters as plan_counters
 from ..projections.sessions import held_now
 from ..tenants.isolation import Connection, Isolation
 from .checking_received import received_wrongly
-from .deciding import recycled_keys, usage_keys
 from .following import catch_up, stands_at
-from .keys import TIME_BYTES
+from .keys import TIME_BYTES, recycled_keys, usage_keys
 from .log import Head, PostgresLog, Row, follow, recorded
 from .looking_back import dump_views, past, rebuild_and_compare
 from .rerated_chain import Chain, Unchained

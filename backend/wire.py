@@ -17,9 +17,9 @@ from ..domain.refusals import Refused
 from ..domain.tenant import Command
 from ..domain.usage import UnreadableRecord, Usage, UsageRecord
 from ..tenants.lines import Unsealed
+from .asking import Answer, Order, UsageOutcome
 from .authorising import AskUnits, StartSession
 from .correcting import InClear
-from .deciding import Answer, Order, UsageOutcome
 from .intake.gate import checked
 from .log import LogUnavailable
 from .parcels import Fetching, Kept, Lost, Parcel, Part, Piece

@@ -27,20 +27,14 @@ from ..domain.tenant import Command, Tenant
 from ..domain.usage import Usage, UsageRecord
 from ..tenants.lines import Unsealed
 from ..tenants.sealing import Sealer
+from .asking import Answer, Order, Repeated, Slice, UsageOutcome
 from .authorising import AskUnits, StartSession
-from .deciding import (
-    Answer,
-    Decider,
-    Order,
-    Repeated,
-    Slice,
-    UsageOutcome,
-    pseudonymous,
-)
+from .deciding import Decider
 from .intake.gate import checked
 from .lanes import Answered, Lane, Share
 from .log import Fenced, Group, Head, KeyStored, Log, LogUnavailable, NotHeld, Sends, answer_of
 from .native import using
+from .suspending import pseudonymous
 
 GROUP_MAX = 2_500
 """Events in one commit, about; more would make the ones who wait, wait longer."""

@@ -16,7 +16,7 @@ from lending import Lending, drop
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
-from allotment.backend.deciding import command_key
+from allotment.backend.keys import command_key
 from allotment.backend.log import Group, PostgresLog
 from allotment.backend.writer import Writer
 from allotment.domain.charging import ChargeUsage

@@ -11,7 +11,8 @@ from uuid import UUID, uuid4
 import pytest
 from patience import PATIENCE_SECONDS
 
-from allotment.backend.deciding import Answer, UsageOutcome, command_key
+from allotment.backend.asking import Answer, UsageOutcome
+from allotment.backend.keys import command_key
 from allotment.backend.log import (
     Fenced,
     Group,

@@ -9,8 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from fixtures_writer import NOON, furnish
 
+from allotment.backend.asking import Order
 from allotment.backend.charges import state_at
-from allotment.backend.deciding import Order
 from allotment.backend.rerating import Plan, carry_out, preview, start_key
 from allotment.backend.snapshots import Snapshots
 from allotment.backend.verifying import verify

@@ -23,7 +23,6 @@ from msgspec import Struct
 from ...domain.tenant import OpenTenant, Tenant
 from ...domain.usage import UsageRecord
 from ...tenants.sealing import Sealer
-from ..deciding import command_key
 from ..engine import moment, wall_clock
 from ..intake.formats import load_format
 from ..intake.gate import checked
@@ -32,6 +31,7 @@ from ..intake.numbers import number_of
 from ..intake.reading import Reader, _locator
 from ..intake.rows import csv_rows
 from ..intake.unpacking import opened
+from ..keys import command_key
 from ..log import MemoryLog
 from ..tuning import tuned
 from ..writer import Writer

@@ -25,8 +25,9 @@ from ...domain.usage import USAGE_TYPES, UsageRecord
 from ...tenants.lines import InventoryLine, TakeStock
 from ...tenants.onboarding import ContractDefinition, Definition, Enrol, NodeDefinition, TenantEntry, steps
 from ...tenants.tariff_file import RateDefinition, TariffDefinition
-from ..deciding import Answer, Order, Slice, command_key
+from ..asking import Answer, Order, Slice
 from ..engine import Engine, normal_line
+from ..keys import command_key
 from ..log import Group, Head
 from ..writer import GROUP_MAX, Clock, Writer
 

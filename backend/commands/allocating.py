@@ -13,7 +13,7 @@ from ...domain.running import Line
 from ...domain.sheet import csv_of, lines_of
 from ...projections.allocations import as_lines
 from ...tenants.onboarding import TenantEntry, find_tenant
-from ..deciding import Answer
+from ..asking import Answer
 from ..following import catch_up
 from ..running import running
 from .changing import carried_out

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from ...domain.tenant import Command, Tenant
 from ...tenants.onboarding import TenantEntry, find_tenant
-from ..deciding import Answer
+from ..asking import Answer
 from ..engine import Engine
 from ..running import Product, running
 from ..stopping import complete

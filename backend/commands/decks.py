@@ -22,7 +22,7 @@ from ...domain.tenant import Tenant
 from ...projections.invoices import rates_charged
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ...tenants.tariff_file import usable_tariff
-from ..deciding import Answer
+from ..asking import Answer
 from ..engine import wall_clock
 from ..following import catch_up
 from ..running import Product, running

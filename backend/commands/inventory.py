@@ -21,7 +21,7 @@ from ...tenants.inventory_sheet import COLUMNS, read_lines
 from ...tenants.lines import InventoryLine, TakeStock
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ...tenants.sealing import Sealer, load_sealer
-from ..deciding import Answer
+from ..asking import Answer
 from ..engine import moment, normal_line, wall_clock
 from ..following import catch_up
 from ..running import Product, running

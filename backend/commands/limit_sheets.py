@@ -14,7 +14,7 @@ from ...domain.sheet import rows_of
 from ...projections import members, rules
 from ...projections.used import used_in
 from ...tenants.onboarding import TenantEntry, find_tenant
-from ..deciding import Answer
+from ..asking import Answer
 from ..engine import wall_clock
 from ..following import catch_up
 from ..running import Product, running

@@ -9,7 +9,7 @@ from ...graphql.refusals import TOLD, message_of, problem_of
 from ...projections.balances import period_at
 from ...tenants.isolation import Connection
 from ...tenants.onboarding import TenantEntry
-from ..deciding import Answer
+from ..asking import Answer
 from ..engine import wall_clock
 from .input import InputError, opened
 from .output import note, say, tell_json

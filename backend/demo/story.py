@@ -12,10 +12,10 @@ from uuid import UUID, uuid4
 from ...domain.bucket import Trade
 from ...domain.limit import ThresholdCrossed
 from ..commands.output import amount
-from ..deciding import usage_key
 from ..engine import Engine
 from ..explaining import explained
 from ..following import catch_up
+from ..keys import usage_key
 from ..log import PostgresLog, replay
 from ..running import Product
 from . import traffic

@@ -19,7 +19,7 @@ from msgspec import Struct, field
 from ...domain.receiving import LATE, Tally
 from ...domain.usage import UnreadableRecord, Usage, UsageRecord
 from ...tenants.sealing import load_sealer
-from ..deciding import UsageOutcome
+from ..asking import UsageOutcome
 from ..engine import Engine
 from ..log import Group, Head, PostgresLog, Row
 from ..native import using

@@ -14,7 +14,8 @@ import structlog
 
 from ...domain.receiving import SOURCES_MAX, CountDuplicates
 from ...domain.refusals import Refused
-from ..deciding import Order, command_key
+from ..asking import Order
+from ..keys import command_key
 from ..log import LogUnavailable
 from ..stopping import cancelled
 from ..writer import Busy, Halted, Unavailable

@@ -1,8 +1,8 @@
 /* What is known of a usage record before it is decided: whether it is sound, its identity, its key, the
  * digest of its content, and its personal part, sealed.
  *
- * Twins: `checked` of backend/intake/gate.py, `_hashes_of` and `_prepare_all` of backend/deciding.py. See
- * sealing.c for digest, token and sealed part.
+ * Twins: `checked` of backend/intake/gate.py, `_hashes_of` of backend/asking.py, `_prepare_all` of
+ * backend/deciding.py. See sealing.c for digest, token and sealed part.
  */
 #include "native.h"
 #include <string.h>

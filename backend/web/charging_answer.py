@@ -22,7 +22,7 @@ from ...domain.session import (
 )
 from ...domain.session_conditions import Conditions
 from ...domain.session_request import GroupReport
-from ..deciding import UsageOutcome
+from ..asking import UsageOutcome
 from ..engine import moment
 from .charging_request import RATING_GROUPS, ChargingData, unit_of
 from .problem_details import HttpProblem

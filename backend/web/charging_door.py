@@ -15,8 +15,8 @@ from litestar import Response, post
 from ...domain.refusals import Refused
 from ...domain.session import SessionDenied
 from ...graphql.refusals import problem_of
+from ..asking import Answer
 from ..authorising import AskUnits
-from ..deciding import Answer
 from ..engine import Engine
 from ..intake.gate import TEXT_MAX
 from .bearer import Callers

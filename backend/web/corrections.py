@@ -8,7 +8,7 @@ from uuid import UUID
 from ...domain.refusals import Refused
 from ...graphql.context import TryAgain
 from ...projections.suspense import SuspenseFilter
-from ..deciding import Answer
+from ..asking import Answer
 from ..engine import Engine, normal_line
 from ..intake.declaration import Format
 from ..intake.formats import FormatError, parse_format, shipped_format

@@ -22,9 +22,10 @@ from ...tenants.access import NotPermitted
 from ...tenants.identity import Principal
 from ...tenants.isolation import Connection
 from ...tenants.lines import LINES_IN_CLEAR, TakeStock, Unsealed, label_token
-from ..deciding import Answer, Order, command_key
+from ..asking import Answer, Order
 from ..engine import Engine, normal_line
 from ..feeding import Feeds
+from ..keys import command_key
 from ..log import COLUMNS, LogUnavailable, PostgresLog, Row, answer_of, recorded
 from ..looking_back import past, seq_at
 from ..notifying.queue import notice_id

@@ -6,7 +6,7 @@ import pytest
 from fixtures_writer import NOON, SECOND, call, charge, line, submit
 from fixtures_writer_jobs import Killed
 
-from allotment.backend.deciding import Order
+from allotment.backend.asking import Order
 from allotment.backend.log import recorded
 from allotment.backend.rerated_chain import held_in
 from allotment.backend.rerating import begun, preview, start_key

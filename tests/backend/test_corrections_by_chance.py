@@ -20,8 +20,8 @@ from fixtures_writer_jobs import JOB, Killed, Product
 from msgspec.structs import replace
 
 from allotment.backend import rerating
+from allotment.backend.asking import Order
 from allotment.backend.correcting import AmendRecord, RecycleRecord
-from allotment.backend.deciding import Order
 from allotment.backend.log import PostgresLog, recorded
 from allotment.backend.rerating import begun, start_key
 from allotment.backend.seen import SeenKeys

@@ -16,7 +16,7 @@ from fixtures_counting import Count
 from fixtures_writer import NOON, RATES, Store, call, in_time, line, submit
 
 from allotment.backend.authorising import StartSession
-from allotment.backend.deciding import session_key, usage_key
+from allotment.backend.keys import session_key, usage_key
 from allotment.backend.log import recorded
 from allotment.backend.verifying import verify
 from allotment.domain.bucket import Allocate, Return, Trade

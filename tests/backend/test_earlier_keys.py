@@ -12,19 +12,19 @@ from fixtures_writer import NOON, SECOND, call, charge, furnish, line, statuses,
 
 from allotment.backend import deciding, snapshots, verifying
 from allotment.backend.charges import stored
-from allotment.backend.deciding import (
+from allotment.backend.keys import (
+    TIME_BYTES,
     conflict_key,
-    due_key,
     replacing_keys,
     session_key,
     usage_key,
     usage_keys,
 )
-from allotment.backend.keys import TIME_BYTES
 from allotment.backend.log import Group, PostgresLog, recorded
 from allotment.backend.native import using
 from allotment.backend.rerated_chain import Chain, Unchained
 from allotment.backend.seen import SeenKeys
+from allotment.backend.timekeeping import due_key
 from allotment.domain.charging import UsageCharged, UsageSuspended
 from allotment.domain.contract import OpenPeriod
 from allotment.domain.limit import SetLimit

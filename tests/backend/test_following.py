@@ -11,9 +11,9 @@ from msgspec.structs import replace
 from patience import PATIENCE_SECONDS
 
 from allotment.backend import following, keeping_up, looking_back, reading_log
-from allotment.backend.deciding import command_key
 from allotment.backend.following import NewerView, Projector, catch_up
 from allotment.backend.keeping_up import Follower
+from allotment.backend.keys import command_key
 from allotment.backend.looking_back import dump_views, past, rebuild, rebuild_and_compare, seq_at
 from allotment.backend.native import using
 from allotment.domain.bucket import Allocate

@@ -7,7 +7,8 @@ from fixtures_loop import in_a_loop
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allotment.backend.deciding import Order, Slice, usage_identity
+from allotment.backend.asking import Order, Slice
+from allotment.backend.keys import usage_identity
 from allotment.backend.lanes import RUN_MAX, Lane
 from allotment.domain.session import ReleaseSession, Report
 

@@ -17,11 +17,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from allotment.backend import deciding
+from allotment.backend.asking import Answer, Order, Slice, UsageOutcome
 from allotment.backend.bench.workload import ACTOR, Shape, commands, records
 from allotment.backend.copying import copy_buffer
-from allotment.backend.deciding import Answer, Decider, Order, Slice, command_key
+from allotment.backend.deciding import Decider
 from allotment.backend.intake.gate import checked
+from allotment.backend.keys import command_key
 from allotment.backend.leaves import append_peaks, leaves_of
 from allotment.backend.log import Group, Head, MemoryLog
 from allotment.backend.native import using
@@ -647,7 +648,7 @@ def test_an_older_build_is_not_used(monkeypatch):
     monkeypatch.setattr(using, "INTERFACE", -1)
     monkeypatch.setattr(using._Built, "slices", None)
     monkeypatch.setattr(using._Built, "missing", using._Built.missing)
-    using.set_up(deciding.UsageOutcome)
+    using.set_up(UsageOutcome)
     assert using.native() is None
     assert "Python alone" in using.told()
 

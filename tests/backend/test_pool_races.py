@@ -11,7 +11,7 @@ import pytest
 from fixtures_writer import NOON, call, furnish, line
 
 from allotment.backend.authorising import AskUnits
-from allotment.backend.deciding import command_key, session_key
+from allotment.backend.keys import command_key, session_key
 from allotment.domain.bucket import Allocate, Return, Trade
 from allotment.domain.limit import SetLimit
 from allotment.domain.refusals import Refused

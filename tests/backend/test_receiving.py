@@ -18,13 +18,13 @@ from hypothesis import strategies as st
 from sheet_format import SHEET
 
 from allotment.backend.correcting import AmendRecord, RecycleRecord
-from allotment.backend.deciding import command_key
 from allotment.backend.engine import Engine
 from allotment.backend.following import catch_up
 from allotment.backend.intake.door import charge_stream
 from allotment.backend.intake.formats import load_format, parse_format
 from allotment.backend.intake.importing import import_stream, known
 from allotment.backend.intake.rows import UnreadableFile
+from allotment.backend.keys import command_key
 from allotment.backend.log import recorded, replay
 from allotment.backend.recycling import Recycling, Selection
 from allotment.backend.verifying import verify

@@ -7,7 +7,7 @@ from fixtures_writer import NOON, SECOND, charge, furnish, in_time, line, status
 from msgspec.structs import replace
 
 from allotment.backend.authorising import AskUnits
-from allotment.backend.deciding import session_key
+from allotment.backend.keys import session_key
 from allotment.backend.log import recorded
 from allotment.domain import canonical
 from allotment.domain.charging import UsageCharged, UsageSuspended

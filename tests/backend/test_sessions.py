@@ -8,8 +8,8 @@ from fixtures_writer import NOON, Store, Through, call, charge, furnish, in_time
 
 from allotment.backend import verifying
 from allotment.backend.authorising import StartSession
-from allotment.backend.deciding import session_key, usage_key
 from allotment.backend.engine import Engine
+from allotment.backend.keys import session_key, usage_key
 from allotment.backend.log import recorded
 from allotment.domain import canonical
 from allotment.domain.charging import UsageCharged, UsageSuspended

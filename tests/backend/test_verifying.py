@@ -7,7 +7,7 @@ import psycopg
 import pytest
 from fixtures_writer import ROOT, Store, call, charge, furnish, submit, unreadable
 
-from allotment.backend.deciding import usage_key
+from allotment.backend.keys import usage_key
 from allotment.backend.log import Group, recorded
 from allotment.backend.verifying import dump, verify
 from allotment.domain import canonical, proof

@@ -29,7 +29,7 @@ from patience import PATIENCE_SECONDS, until_there
 from allotment.backend import taking_over
 from allotment.backend import writer as writers
 from allotment.backend import writer as writing
-from allotment.backend.deciding import command_key
+from allotment.backend.keys import command_key
 from allotment.backend.log import LogUnavailable, PostgresLog, recorded
 from allotment.backend.native import using
 from allotment.backend.writer import GROUP_MAX, INBOX_MAX, SLICE_MAX, Busy, Halted, Unavailable, Writer

@@ -21,8 +21,8 @@ from fixtures_writer import NOON, ROOT
 from patience import PATIENCE_SECONDS, free_port
 
 from allotment.backend.app import create_app
-from allotment.backend.deciding import usage_key
 from allotment.backend.engine import Engine
+from allotment.backend.keys import usage_key
 from allotment.backend.log import PostgresLog, recorded
 from allotment.backend.serving import serving
 from allotment.backend.settings import Settings

@@ -5,8 +5,8 @@ import asyncio
 from fixtures_writer import NOON, Store, call, furnish, submit
 
 from allotment.backend.authorising import StartSession
-from allotment.backend.deciding import session_key
 from allotment.backend.following import catch_up
+from allotment.backend.keys import session_key
 from allotment.backend.log import recorded
 from allotment.backend.looking_back import past
 from allotment.backend.verifying import verify

@@ -9,7 +9,7 @@ from cryptography.exceptions import InvalidTag
 from fixtures_writer import ROOT, Store, Through, call, charge, furnish, statuses, tenant_with_key, unreadable
 from patience import until_there
 
-from allotment.backend.deciding import usage_key
+from allotment.backend.keys import usage_key
 from allotment.backend.log import Fenced, Group, recorded
 from allotment.domain.charging import UsageCharged
 from allotment.tenants.sealing import (

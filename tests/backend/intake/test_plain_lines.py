@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from allotment.backend.deciding import UsageOutcome
+from allotment.backend.asking import UsageOutcome
 from allotment.backend.intake.batches import Positions, Records
 from allotment.backend.intake.door import IntakeReport
 from allotment.backend.intake.formats import shipped_format

@@ -232,6 +232,15 @@ class Contracts:
         plan = self._named(period)
         return plan.starts_at, plan.ends_at
 
+    def shown(self, period: str) -> tuple[int, int]:
+        """The same; of a month that no contract covers, as the calendar has it."""
+        try:
+            return self.bounds(period)
+        except Refused:
+            if month_of(period) is None:
+                raise
+            return bounds_of(period, self.zone)
+
     def terms_of(self, period: PeriodOpened) -> Terms:
         """What was agreed for an open period."""
         return self.terms_under(period.contract, period.version)

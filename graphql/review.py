@@ -8,7 +8,6 @@ import strawberry
 from strawberry import ID
 
 from ..domain import burning
-from ..domain.calendar import bounds_of, month_of
 from ..domain.refusals import Refused
 from ..domain.tenant import Tenant
 from ..projections import consumers, members
@@ -175,13 +174,10 @@ async def review(
 
 
 def _bounds(state: Tenant, period: str) -> tuple[int, int]:
-    """Also of a period that is not open; of one that no contract covers, as the calendar has it."""
     try:
-        return state.contracts.bounds(period)
+        return state.contracts.shown(period)
     except Refused as refusal:
-        if month_of(period) is None:
-            raise QueryRefused(refusal.code, f"period: {period} is no period of this tenant") from None
-        return bounds_of(period, state.contracts.zone)
+        raise QueryRefused(refusal.code, f"period: {period} is no period of this tenant") from None
 
 
 def _within(name: str, number: int, most: int) -> None:

@@ -275,15 +275,6 @@ def periods(db: Connection) -> list[Period]:
     return [Period(*row) for row in found]
 
 
-def period_at(db: Connection, at: int) -> str | None:
-    """The name of the open period that a moment belongs to."""
-    found = db.execute(
-        "SELECT period FROM periods WHERE starts_at <= %(at)s AND ends_at > %(at)s", {"at": at}
-    )
-    row = found.fetchone()
-    return row[0] if row else None
-
-
 def balances_under(
     db: Connection,
     root: str | None,

@@ -64,7 +64,7 @@ def in_force(db: Connection, period: str, *, by_now: bool = False) -> InForce | 
     rows = db.execute(_TARIFFS).fetchall()
     if not any(row[4] != "[]" or row[5] != "[]" for row in rows):
         return None
-    agreed = _contracts(db)
+    agreed = agreed_in(db)
     try:
         starts_at, ends_at = agreed.bounds(period)
     except Refused:
@@ -123,7 +123,7 @@ def _stretch(agreed: Contracts, period: str, at: int, bounds: Span) -> Stretch:
     return found or Stretch(local_day(bounds[0], agreed.zone), *bounds)
 
 
-def _contracts(db: Connection) -> Contracts:
+def agreed_in(db: Connection) -> Contracts:
     """What was agreed, as the rules hold it."""
     agreed = Contracts()
     zone = db.execute("SELECT time_zone FROM tenant_facts ORDER BY seq LIMIT 1").fetchone()

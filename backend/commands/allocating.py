@@ -12,15 +12,17 @@ from ...domain.refusals import Refused
 from ...domain.running import Line
 from ...domain.sheet import csv_of, lines_of
 from ...projections.allocations import as_lines
+from ...projections.in_force import agreed_in
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..asking import Answer
+from ..engine import wall_clock
 from ..following import catch_up
 from ..running import running
 from .changing import carried_out
 from .input import check_readable
 from .options import JSON, TENANT
 from .output import say, settings_for_command
-from .sheets import period_now, tell_carried_out, tell_refusal, text_of
+from .sheets import tell_carried_out, tell_refusal, text_of
 
 ACTOR = "telecoms_manager:command-line"
 
@@ -89,6 +91,6 @@ def allocation_export(slug: str, period: str) -> None:
         entry = find_tenant(product.isolation, slug)
         catch_up(product.isolation, entry.tenant_id)
         with product.isolation.transaction(entry.tenant_id) as db:
-            lines: Sequence[Line] = as_lines(db, period or period_now(db, entry))
+            lines: Sequence[Line] = as_lines(db, period or agreed_in(db).name_at(wall_clock()))
     for row in csv_of(lines):
         say(row.rstrip("\n"))

@@ -9,12 +9,11 @@ import sys
 from collections.abc import Iterator
 from typing import Any, TextIO
 from uuid import uuid4
-from zoneinfo import ZoneInfo
 
 import rich_click as click
 
-from ...domain.contract import name_of
 from ...domain.refusals import Refused
+from ...projections.in_force import agreed_in
 from ...projections.inventory import InventoryFilter, Item, inventory_page
 from ...projections.members import member
 from ...tenants.inventory_sheet import COLUMNS, read_lines
@@ -46,7 +45,9 @@ def inventory() -> None:
 @inventory.command(name="export")
 @click.argument("file", type=click.Path(allow_dash=True), default="-")
 @TENANT
-@click.option("--period", default="", help='Whose usage is told, such as "2026-11"; else this month.')
+@click.option(
+    "--period", default="", help='Whose usage is told, such as "2026-11"; else the one that is running.'
+)
 @click.option("--under", default="", help="Only at or below this node.")
 @click.option(
     "--status",
@@ -104,8 +105,8 @@ def _items(
             over_percent=over_percent,
             duplicates=duplicates,
         )
-        after, month = -1, period or name_of(now, ZoneInfo(entry.time_zone))
-        while page := inventory_page(db, PAGE, after, month, now, wanted):
+        after, counted = -1, period or agreed_in(db).name_at(now)
+        while page := inventory_page(db, PAGE, after, counted, now, wanted):
             yield from page
             after = page[-1].ordinal
 

@@ -12,6 +12,7 @@ from ...domain.limit_sheet import COLUMNS, as_set, limits_of, row_of, together
 from ...domain.refusals import Refused
 from ...domain.sheet import rows_of
 from ...projections import members, rules
+from ...projections.in_force import agreed_in
 from ...projections.used import used_in
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..asking import Answer
@@ -23,7 +24,7 @@ from .changing import carried_out_by
 from .input import InputError, check_readable
 from .options import JSON, TENANT
 from .output import say, settings_for_command
-from .sheets import period_now, tell_carried_out, tell_refusal, text_of
+from .sheets import tell_carried_out, tell_refusal, text_of
 
 
 @click.command(name="import")
@@ -101,7 +102,7 @@ def limits_in_force(
     with product.isolation.snapshot(entry.tenant_id) as db:
         listed = members.tree(db, node or None, None, resources=True)
         names = {member.ordinal: member.id for member in listed}
-        period = period_now(db, entry)
+        period = agreed_in(db).name_at(wall_clock())
         found = rules.limits_at(db, [*names], period, wall_clock(), used_in(db, [*names], period))
     if node and not names:
         raise InputError(f"{entry.slug} has no node {node!r}")

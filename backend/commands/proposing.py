@@ -1,14 +1,12 @@
 """`allotment sizing`: what to grant, by node and usage type, with every step on the way to it."""
 
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import rich_click as click
 
-from ...domain.contract import name_of
 from ...domain.refusals import Refused
 from ...domain.sizing import PERIODS_MAX, Assumptions
-from ...projections.balances import period_at
+from ...projections.in_force import agreed_in
 from ...projections.members import tree
 from ...projections.sizings import MEMBERS_MAX, Sized, Sizing, sizing_among
 from ...tenants.onboarding import find_tenant
@@ -74,7 +72,7 @@ def sizing(
                 )
             if len(listed) > MEMBERS_MAX:
                 raise InputError(f"More than {MEMBERS_MAX} nodes: take a lower node, or less depth.")
-            period = period_at(db, now) or name_of(now, ZoneInfo(entry.time_zone))
+            period = agreed_in(db).name_at(now)
             found = sizing_among(db, listed, types or built_in_and_own(db), assumed, now, period)
     if as_json:
         tell_json({"tenant": entry.slug, "seq": seq, **sizing_told(found)})

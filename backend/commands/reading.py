@@ -2,12 +2,11 @@
 
 from typing import Any
 from uuid import UUID
-from zoneinfo import ZoneInfo
 
 import rich_click as click
 
-from ...domain.contract import check_name, name_of
-from ...projections.balances import period_at
+from ...domain.contract import check_name
+from ...projections.in_force import agreed_in
 from ...projections.invoices import invoice as invoice_of
 from ...projections.stakes import AtRisk, at_risk
 from ...tenants.onboarding import TenantEntry, find_tenant
@@ -29,7 +28,7 @@ def invoice() -> None:
 
 @invoice.command()
 @TENANT
-@click.option("--period", help='Such as "2026-11"; else the month that is running.')
+@click.option("--period", help='Such as "2026-11"; else the one that is running.')
 @JSON
 def preview(slug: str, period: str | None, as_json: bool) -> None:
     """Show what a period costs so far, by cost centre.
@@ -39,12 +38,11 @@ def preview(slug: str, period: str | None, as_json: bool) -> None:
     """
     with running(settings_for_command()) as product:
         entry = find_tenant(product.isolation, slug)
-        zone = ZoneInfo(entry.time_zone)
         if period is not None:
             check_name(period)
         catch_up(product.isolation, entry.tenant_id)
         with product.isolation.snapshot(entry.tenant_id) as db:
-            wanted = period or period_at(db, wall_clock()) or name_of(wall_clock(), zone)
+            wanted = period or agreed_in(db).name_at(wall_clock())
             seq, found, waits = position(db), invoice_of(db, wanted), at_risk(db, wanted, wall_clock())
     if as_json:
         tell_json({"tenant": entry.slug, "seq": seq, **invoice_told(found), "waiting": _waiting_told(waits)})

@@ -1,16 +1,14 @@
 """`allotment review`: how a node stands, how fast it goes, who uses it, and what came before."""
 
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import msgspec
 import rich_click as click
 
 from ...domain.burning import Rate
-from ...domain.contract import bounds_of, name_of
-from ...projections.balances import period_at, periods
 from ...projections.consumers import Ranking
 from ...projections.consumption import TooManyRecords
+from ...projections.in_force import agreed_in
 from ...projections.members import tree
 from ...projections.reviews import PREVIOUS_MAX, TOP_MAX, Asked, Foresight, Review, review_of
 from ...tenants.onboarding import find_tenant
@@ -29,7 +27,7 @@ BAR = 40
 @TENANT
 @click.option("--node", "-n", help="Id of a node or resource; else the whole enterprise.")
 @click.option("--type", "usage_type", default="data", show_default=True, help="Of usage, or money.")
-@click.option("--period", help='Such as "2026-11"; else the month that is running.')
+@click.option("--period", help='Such as "2026-11"; else the one that is running.')
 @click.option("--top", type=click.IntRange(0, TOP_MAX), default=5, show_default=True, help="Consumers told.")
 @click.option(
     "--previous", type=click.IntRange(0, PREVIOUS_MAX), default=3, show_default=True, help="Periods before."
@@ -46,14 +44,14 @@ def review(
     """
     with running(settings_for_command()) as product:
         entry = find_tenant(product.isolation, slug)
-        zone, now = ZoneInfo(entry.time_zone), wall_clock()
+        now = wall_clock()
         catch_up(product.isolation, entry.tenant_id)
         with product.isolation.snapshot(entry.tenant_id) as db:
             check_types(db, [usage_type])
             seq = position(db)
-            wanted = period or period_at(db, now) or name_of(now, zone)
-            opened = {one.period: (one.starts_at, one.ends_at) for one in periods(db)}
-            bounds = opened.get(wanted) or bounds_of(wanted, zone)
+            agreed = agreed_in(db)
+            wanted = period or agreed.name_at(now)
+            bounds = agreed.shown(wanted)
             ident = node or next((root.id for root in tree(db, None, 0)), "")
             try:
                 found = review_of(db, Asked(ident, usage_type, wanted, bounds, now, top, previous))

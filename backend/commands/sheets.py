@@ -1,16 +1,10 @@
 """What commands that read and write sheets have in common: their text, their period, and what is told."""
 
-from zoneinfo import ZoneInfo
-
-from ...domain.contract import name_of
 from ...domain.refusals import Refused
 from ...graphql.problems import BadLines
 from ...graphql.refusals import TOLD, message_of, problem_of
-from ...projections.balances import period_at
-from ...tenants.isolation import Connection
 from ...tenants.onboarding import TenantEntry
 from ..asking import Answer
-from ..engine import wall_clock
 from .input import InputError, opened
 from .output import note, say, tell_json
 
@@ -21,12 +15,6 @@ def text_of(file: str) -> str:
             return stream.read().decode("utf-8-sig")
         except UnicodeDecodeError as error:
             raise InputError(f"{file}: byte {error.start} is no UTF-8: save the sheet as UTF-8") from error
-
-
-def period_now(db: Connection, entry: TenantEntry) -> str:
-    """The period that runs; before the first usage none is open, and it is the month."""
-    now = wall_clock()
-    return period_at(db, now) or name_of(now, ZoneInfo(entry.time_zone))
 
 
 def tell_carried_out(

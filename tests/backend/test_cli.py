@@ -15,6 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -794,11 +795,12 @@ def test_a_sheet_of_limits_goes_in_whole_and_comes_out_again(allotment, tmp_path
     assert allotment("limit", "export", "--tenant", acme).stdout == out
 
 
-def test_limits_of_an_enterprise_that_has_used_nothing_yet_are_told(allotment, tmp_path):
+@pytest.mark.parametrize("terms", [{}, {"calendar": {"kind": "billing_day", "number": 15}}])
+def test_limits_of_an_enterprise_that_has_used_nothing_yet_are_told(allotment, tmp_path, terms):
     slug, plan = f"new-{uuid4().hex[:8]}", tmp_path / "plan.json"
     definition = {
         "nodes": [{"id": "acme", "kind": "enterprise"}],
-        "contracts": [{"id": "frame", "starts_on": "2026-01-01", "grants": {"voice": 36_000}}],
+        "contracts": [{"id": "frame", "starts_on": "2026-01-01", "grants": {"voice": 36_000}, **terms}],
     }
     plan.write_text(json.dumps(definition), encoding="utf-8")
     about = ("--name", "New", "--time-zone", "Europe/London", "--currency", "GBP", "--file", str(plan))
@@ -811,6 +813,9 @@ def test_limits_of_an_enterprise_that_has_used_nothing_yet_are_told(allotment, t
         ["acme", "voice", "36000", "period"],
     ]
     assert len(allotment.json("limit", "list", "--tenant", slug)) == 2
+    told = allotment.json("review", "--tenant", slug, "--type", "voice")
+    assert told["startsAt"] <= datetime.now(UTC).isoformat() < told["endsAt"]
+    assert len(told["period"]) == (len("2026-11-15") if terms else len("2026-11"))
 
 
 def test_an_inventory_is_exported_edited_and_imported_whole_or_not_at_all(allotment, acme, tmp_path):

@@ -17,6 +17,7 @@ from ..domain.session import (
     LATE,
     RATING_GROUP,
     ExpireSession,
+    KeepSession,
     ReleaseSession,
     ReserveUnits,
     Session,
@@ -31,6 +32,7 @@ from ..domain.session_request import (
     record_ids,
     steps_of_release,
     steps_of_update,
+    ungranted_id,
 )
 from ..domain.tenant import Tenant
 from ..domain.usage import UsageRecord, pack_personal, unpack_personal
@@ -97,7 +99,35 @@ class AskUnits(Struct, frozen=True):
             record = _beginning(running, sealer, keys_of, self.at or now)
             record = replace(record, attributes=self.attributes)
             starting = [self._starting(told, record, 1) for told in new]
-        return [*steps_of_update(groups, self.number, self.groups, now), *starting]
+        steps = [*steps_of_update(groups, self.number, self.groups, now), *starting]
+        return steps or [self._keeping(groups, state)]
+
+    def _keeping(self, groups: Sequence[Session], state: Tenant) -> KeepSession:
+        """Nothing is asked of any group that runs: there is an event all the same, to answer from."""
+        running = [group for group in groups if (group.source, group.session) in state.sessions.open]
+        if not running:
+            raise Refused("unknown_session", session=self.session)
+        return KeepSession(running[0].source, running[0].session, self.number)
+
+    def ungranted(self, state: Tenant, sealer: Sealer, keys_of: KeysOf, now: int) -> list[UsageRecord]:
+        """What is reported of groups that have no units, as records: nothing used is taken for nothing."""
+        groups = [*groups_of(state.sessions, self.source, self.session)]
+        told = [one for one in self.groups if one.used > 0 and group_of(one, groups) is None]
+        if not told:
+            return []
+        record = self.record
+        if record is None:
+            record = _beginning(groups[0], sealer, keys_of, self.at or now)
+            record = replace(record, attributes=self.attributes)
+        return [
+            replace(
+                record,
+                record_id=ungranted_id(self.session, one.rating_group, self.number),
+                usage_type=one.usage_type,
+                quantity=one.used,
+            )
+            for one in told
+        ]
 
     def _starting(self, told: GroupReport, record: UsageRecord, place: int) -> "StartSession":
         """The first group has the session's own id, any other one made of it."""
@@ -139,8 +169,8 @@ def charged_later(command: object, state: Tenant) -> list[tuple[str, str]]:
 def records_of(command: object) -> list[tuple[str, str]]:
     """The usage records that a command on sessions may charge, by source and id."""
     match command:
-        case AskUnits(source, session, _, groups):
-            ids = record_ids(session, [told.rating_group for told in groups])
+        case AskUnits(source, session, number, groups):
+            ids = record_ids(session, number, groups)
             return [(source, one) for one in ids]
         case StartSession(record):
             return [(record.source, record.record_id)]

@@ -14,6 +14,7 @@ import structlog
 
 from ..domain.bucket import Allocate, Return, Trade
 from ..domain.charging import (
+    CONFLICTING,
     ChargeUsage,
     UsageCharged,
     UsageRejected,
@@ -75,6 +76,8 @@ OF_ALL = ("charged_already", "session_exists")
 """What is wrong with a whole request, when its first group is refused for it."""
 
 DUPLICATE = UsageOutcome("duplicate")
+CONTRADICTED_BEFORE = UsageOutcome("duplicate", CONFLICTING[0], 0, CONFLICTING[2])
+"""Came before, contradicted another already then, and waits in suspense."""
 COUNTING = (
     *(Allocate, Return, Trade, StartSession, AskUnits, UpdateSession, ReleaseSession, ExpireSession),
     *get_args(TradingCommand),
@@ -237,29 +240,42 @@ class Decider:
         item, actor, before = slice.items[place], slice.actors[place], slice.before[place]
         if isinstance(item, Order):
             return self._decide_order(item, actor, now, before)
-        sealer, ident = self.sealer, slice.hashes[place]
+        asked = self._asked_of(item, slice.hashes[place], slice.position(place))
+        if isinstance(asked, UsageOutcome):
+            return _answered_before(before) or asked
+        events = self._charge(item, *asked, actor, now)
+        told, seq = events[0], self._first_seq + len(self._fresh) - len(events)
+        if type(told) is UsageRejected:
+            return UsageOutcome("rejected", told.reason, seq, self._stop(told))
+        if type(told) is UsageSuspended:
+            return UsageOutcome("suspended", told.reason, seq, told.detail, told.value or 0)
+        return UsageOutcome("charged", "", seq, "", told.amount if type(told) is UsageCharged else 0)
+
+    def _asked_of(
+        self, item: Usage, ident: bytes, position: str = ""
+    ) -> tuple[Command, bytes, bytes] | UsageOutcome:
+        """What the rules are asked about a record, with its key and digest; or that it came before."""
+        sealer = self.sealer
         digest, known = sealer.digest(content_of(item)), self.seen.recall(ident)
-        command: Command
         if known is not None:
             if _digest(known) == digest:
-                return _answered_before(before) or DUPLICATE
+                return DUPLICATE
             key = conflict_key(item.source, item.record_id, digest)
             if self.seen.recall(key[TIME_BYTES:]) is not None:
-                return _answered_before(before) or DUPLICATE
-            command = conflicting(item, key, sealer)
-        elif type(item) is UsageRecord:
+                return CONTRADICTED_BEFORE
+            return conflicting(item, key, sealer), key, digest
+        if type(item) is UsageRecord:
             key = time_of(item.started_at) + ident
             token = sealer.token(item.line)
             sealed = sealer.seal(token, pack_personal(item), key)
-            command = ChargeUsage(item, token, sealed, slice.position(place))
-        else:
-            key = undated_usage_key(item.source, item.record_id)
-            command = suspend(item, key, sealer)
-        return self._charge(command, item, key, digest, actor, now)
+            return ChargeUsage(item, token, sealed, position), key, digest
+        assert isinstance(item, UnreadableRecord)
+        key = undated_usage_key(item.source, item.record_id)
+        return suspend(item, key, sealer), key, digest
 
     def _charge(
-        self, command: Command, item: Usage, key: bytes, digest: bytes, actor: str, now: int
-    ) -> UsageOutcome:
+        self, item: Usage, command: Command, key: bytes, digest: bytes, actor: str, now: int
+    ) -> Sequence[Event]:
         try:
             events = self._events_of(command, now, actor)
         except InvariantBroken:
@@ -269,13 +285,8 @@ class Decider:
             log.exception("a record could not be decided")
             events = self.state.decide(unexpected(item, key, self.sealer), now)
         self._apply(events)
-        seq = self._add(_under(key, events), digest, actor)
-        told = events[0]
-        if type(told) is UsageRejected:
-            return UsageOutcome("rejected", told.reason, seq, self._stop(told))
-        if type(told) is UsageSuspended:
-            return UsageOutcome("suspended", told.reason, seq, told.detail, told.value or 0)
-        return UsageOutcome("charged", "", seq, "", told.amount if type(told) is UsageCharged else 0)
+        self._add(_under(key, events), digest, actor)
+        return events
 
     def _stop(self, told: UsageRejected) -> str:
         member, what = self.state.hierarchy.members[told.stopped_by].id, f"{told.limit} {told.counted}"
@@ -352,8 +363,14 @@ class Decider:
         first, events, refusals = 0, list[Event](), list[Refused]()
         try:
             steps = asked.steps(self.state, self.sealer, usage_keys, now)
+            ungranted = asked.ungranted(self.state, self.sealer, usage_keys, now)
         except Refused as refusal:
             return refusal
+        except InvariantBroken:
+            raise
+        except Exception:
+            log.exception("a request could not be decided")
+            return Refused("internal_error", remedy="it is in the server's log; nothing has changed")
         for step in steps:
             try:
                 command = self._sealed(step)
@@ -374,7 +391,12 @@ class Decider:
             seq = self._add(keyed, digest, actor)
             first = first or seq
             events += [event for event, _ in keyed]
-        if not events:
+        begun = bool(events)
+        for record in ungranted:
+            found = self._asked_of(record, usage_identity(record.source, record.record_id))
+            if not isinstance(found, UsageOutcome):
+                events += self._charge(record, *found, actor, now)
+        if not begun:
             return refusals[0]
         return Answer(tuple(events), first, self._first_seq + len(self._fresh) - 1)
 

@@ -14,6 +14,7 @@ from hashlib import sha256
 from typing import TypeVar
 from uuid import UUID
 
+import msgspec
 import structlog
 
 from ..domain.bucket import Allocate
@@ -262,6 +263,8 @@ class Engine:
         outcome = (await self.charge(tenant, [record], actor, first=True))[0]
         if outcome.status != "duplicate":
             return outcome
+        if outcome.reason:
+            return msgspec.structs.replace(outcome, status="suspended")
         keys = usage_keys(record.source, record.record_id, record.started_at)
         told = await self.in_thread(lambda: answer_of(PostgresLog(self.isolation, tenant), *keys))
         return _outcome_of(told[0]) if told else outcome

@@ -21,7 +21,8 @@ from psycopg import Connection
 from psycopg.rows import DictRow, dict_row
 
 from ..domain import proof
-from ..domain.charging import UsageCharged, UsageSuspended
+from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
+from ..domain.contract import PeriodOpened
 from ..domain.events import Recorded, decode
 from ..domain.refusals import InvariantBroken
 from ..domain.session import PART, SessionEvent
@@ -408,20 +409,26 @@ def answer_of(log: Log, *keys: bytes) -> list[Recorded]:
     if not found:
         return []
     following: Iterable[Row] = log.read(found[0].seq, ANSWER_EVENTS_MAX)
-    events = [found[0]]
+    events, is_opening = [found[0]], False
     for row in following:
-        if row.command_key is not None and not _is_charge_of(events[0], row):
-            break
-        events.append(row)
+        if row.command_key is not None:
+            # A period that was opened on the way, with what it grants, is nobody's answer.
+            is_opening = row.topic == PeriodOpened.topic
+            if not is_opening and not _is_charge_of(events[0], row):
+                break
+        if not is_opening:
+            events.append(row)
     return [recorded(row) for row in events]
 
 
 def _is_charge_of(first: Row, row: Row) -> bool:
-    """Whether a record was charged by the report on its session, in the midst of what that led to."""
+    """Whether a record was decided by the report on its session, in the midst of what that led to."""
     if not first.topic.startswith("session.") or not row.topic.startswith("usage."):
         return False
     session, charge = recorded(first).event, recorded(row).event
-    if not isinstance(session, SessionEvent) or not isinstance(charge, UsageCharged | UsageSuspended):
+    if not isinstance(session, SessionEvent):
+        return False
+    if not isinstance(charge, UsageCharged | UsageRejected | UsageSuspended):
         return False
     own: str = session.session.partition(PART)[0]
     return bool(charge.source == session.source and charge.record_id.partition(PART)[0] == own)

@@ -139,10 +139,17 @@ def steps_of_release(
     ]
 
 
-def record_ids(session: str, rating_groups: Iterable[int]) -> list[str]:
+def ungranted_id(session: str, rating_group: int, number: int) -> str:
+    """Of what a request reports of a group that had no units yet: a record of its own."""
+    return f"{part_id(session, rating_group)}{PART}{number}"
+
+
+def record_ids(session: str, number: int, reports: Iterable[GroupReport]) -> list[str]:
     """The records that a request may have charged, whatever is known of the session."""
-    ids = [session, *(part_id(session, group) for group in rating_groups)]
-    return [*ids, *(one + LATE for one in ids)]
+    told = [*reports]
+    ids = [session, *(part_id(session, one.rating_group) for one in told)]
+    ungranted = [ungranted_id(session, one.rating_group, number) for one in told if one.used]
+    return [*ids, *(one + LATE for one in ids), *ungranted]
 
 
 def _check_number(groups: list[Session], number: int) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 from litestar import Response
 
+from ...domain.charging import UsageCharged, UsageRejected
 from ...domain.session import (
     RATING_GROUP,
     VALIDITY_SECONDS,
@@ -21,7 +22,7 @@ from ...domain.session import (
     SessionUpdated,
 )
 from ...domain.session_conditions import Conditions
-from ...domain.session_request import GroupReport
+from ...domain.session_request import GroupReport, ungranted_id
 from ..asking import UsageOutcome
 from ..engine import moment
 from .charging_request import RATING_GROUPS, ChargingData, unit_of
@@ -46,8 +47,10 @@ def answered(
     asked: ChargingData, groups: Sequence[GroupReport], events: Sequence[Any], status: int, **headers: str
 ) -> Response[bytes]:
     """One entry for each rating group, in the order in which they were asked about."""
-    told = by_group(events)
-    units = [_unit(group, told.get(group.rating_group)) for group in groups]
+    told, number = by_group(events), asked.invocation_sequence_number
+    units = [
+        _unit(group, told.get(group.rating_group) or _ungranted(group, number, events)) for group in groups
+    ]
     pooled = _pool([told[group.rating_group] for group in groups if group.rating_group in told])
     return _response(asked, units, status, headers, pooled)
 
@@ -64,14 +67,23 @@ def _group(told: SessionEvent) -> int:
     return told.rating_group
 
 
-def _unit(group: GroupReport, told: SessionEvent | None) -> dict[str, Any]:
+def _ungranted(group: GroupReport, number: int, events: Sequence[Any]) -> Any:
+    """What became of usage that was reported of a group without units: a record of its own."""
+    own = ungranted_id("", group.rating_group, number)
+    usage = (event for event in events if isinstance(event, UsageCharged | UsageRejected))
+    return next((event for event in usage if event.record_id.endswith(own)), None)
+
+
+def _unit(group: GroupReport, told: SessionEvent | UsageCharged | UsageRejected | None) -> dict[str, Any]:
     unit: dict[str, Any] = {"ratingGroup": group.rating_group, "resultCode": "SUCCESS"}
     match told:
         case None:
-            # Nobody could authorise it: no tariff has a rate for it, or it was charged before.
+            # Nobody could authorise or charge it: no tariff has a rate for it, or it was charged before.
             unit["resultCode"] = RATING_FAILED
         case SessionReserved() | SessionUpdated():
             _tell_granted(unit, told)
+        case UsageRejected():
+            unit["resultCode"] = DENIED.get(told.reason, LIMIT_REACHED)
         case SessionDenied():
             unit["resultCode"] = DENIED.get(told.reason, LIMIT_REACHED)
             unit["finalUnitIndication"] = _final(told.conditions or _USUAL)

@@ -22,7 +22,7 @@ from .problem_details import HttpProblem
 
 NUMBER_MAX = 2**31
 EXTENSION_DIGITS_MAX = 6
-GROUP_DIGITS_MAX = 10
+GROUP_DIGITS_MAX = NUMBER_DIGITS_MAX = 10
 RATING_GROUP_MAX = 2**32 - 1
 
 RATING_GROUPS = {1: "voice", 2: "data", 3: "messaging", 4: "video"}
@@ -152,6 +152,9 @@ def events(asked: ChargingData) -> list[UsageRecord]:
     groups = group_reports(asked)
     if not groups:
         raise bad("multipleUnitUsage", "give at least one rating group")
+    for place, told in enumerate(groups):
+        if not (told.requested or told.used):
+            raise bad(f"multipleUnitUsage[{place}].requestedUnit", f"give {unit_of(told.usage_type)}, from 1")
     return [
         replace(
             record_of(asked, told, told.requested or told.used),
@@ -187,7 +190,8 @@ def record_of(asked: ChargingData, told: GroupReport, quantity: int) -> UsageRec
     return record
 
 
-SESSION_MAX = TEXT_MAX - len(LATE) - len(PART) - GROUP_DIGITS_MAX
+SESSION_MAX = TEXT_MAX - max(len(LATE), len(PART) + NUMBER_DIGITS_MAX) - len(PART) - GROUP_DIGITS_MAX
+"""So that the records made of a session fit: see `part_id` and `ungranted_id`."""
 _FIELDS = {
     "source": "nfConsumerIdentification.nFName",
     "record_id": "chargingId",
@@ -219,8 +223,9 @@ def _group(usage: UnitUsage, place: int) -> GroupReport:
         raise bad(f"{where}.usedUnitContainer", f"adds up to more than {QUANTITY_MAX}")
     if usage.requested_unit is None:
         return GroupReport(usage.rating_group, usage_type, used, None, told)
-    amount = _amount(usage.requested_unit, usage_type)
-    wanted = 0 if amount is None else _counted(amount, usage_type, f"{where}.requestedUnit")
+    wanted = 0
+    if usage.requested_unit != Unit():
+        wanted = _counted(_amount(usage.requested_unit, usage_type), usage_type, f"{where}.requestedUnit")
     return GroupReport(usage.rating_group, usage_type, used, wanted, told)
 
 

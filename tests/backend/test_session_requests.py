@@ -11,6 +11,7 @@ from allotment.backend.keys import session_key
 from allotment.backend.log import recorded
 from allotment.domain import canonical
 from allotment.domain.charging import UsageCharged, UsageSuspended
+from allotment.domain.contract import PeriodOpened
 from allotment.domain.refusals import Refused
 from allotment.domain.session import SessionReleased, SessionUpdated
 from allotment.domain.session_request import GroupReport
@@ -140,3 +141,74 @@ def test_a_group_nobody_tells_of_is_kept_when_its_time_runs_out(memory):
     assert expires["s+2"] == NOON + (350 + 600) * SECOND, "once, not with every report"
     kept = [one for one in told(memory, SessionUpdated) if one.session == "s+2"]
     assert [(one.granted, one.before == one.held) for one in kept] == [(5_000, True)]
+
+
+UNGRANTED = GroupReport(3, "messaging", 4)
+
+
+@pytest.mark.parametrize(
+    ("asked", "records", "of_session"),
+    [
+        # An update, with nothing else to tell; with the next slice asked for; a release; an opening.
+        ((opening(), report(1, UNGRANTED)), {"s+3+1": 4}, 2),
+        ((opening(), report(1, replace(UNGRANTED, requested=2))), {"s+3+1": 4}, 3),
+        ((opening(), report(1, CALL, UNGRANTED, ends=True)), {"s+3+1": 4}, 0),
+        ((opening(CALL, replace(UNGRANTED, requested=2), number=7),), {"s+3+7": 4}, 2),
+        # Nothing was used and nothing is wanted: the session goes on.
+        ((opening(), report(1, replace(UNGRANTED, used=0))), {}, 2),
+    ],
+)
+def test_what_is_reported_of_a_group_without_units_is_charged_by_itself_once(
+    store, asked, records, of_session
+):
+    async def first():
+        async with store.opened() as writer:
+            await furnish(writer, voice=1_000)
+            return [await ask(writer, one) for one in asked], len(writer.state.sessions.open)
+
+    async def again():
+        async with store.opened() as writer:
+            answers = [await ask(writer, one) for one in asked]
+            writer.state.check_whole()
+            return answers
+
+    (answers, running), repeated = asyncio.run(first()), asyncio.run(again())
+    assert running == of_session
+    assert {one.record_id: one.quantity for one in told(store, UsageCharged)} == records
+    assert [one.events for one in answers] == [one.events for one in repeated]
+    assert all(one.repeated for one in repeated)
+
+
+def test_what_nobody_can_charge_waits_in_suspense_though_the_request_is_refused(store):
+    stranger = replace(RECORD, line="+449999999999")
+    asked = AskUnits("gate", "s", 0, (GroupReport(3, "messaging", 4, 1),), stranger)
+
+    async def script():
+        async with store.opened() as writer:
+            await furnish(writer, voice=1_000)
+            assert await ask(writer, asked) == "unknown_line"
+            assert await ask(writer, asked) == "unknown_line"
+
+    asyncio.run(script())
+    (waits,) = told(store, UsageSuspended)
+    assert (waits.record_id, waits.reason) == ("s+3+0", "unknown_line")
+
+
+def test_what_opens_a_period_on_the_way_is_not_told_again_as_an_answer(store):
+    """A month later a group is told of that has no units."""
+    clock = [NOON]
+
+    async def script():
+        async with store.opened(clock=lambda: clock[0]) as writer:
+            await furnish(writer, voice=1_000)
+            await ask(writer, opening())
+            clock[0] += 31 * DAY
+            asked = replace(report(1, UNGRANTED, CALL), at=clock[0])
+            return [(await ask(writer, asked, NOON)).events for _ in range(2)]
+
+    answer, repeated = asyncio.run(script())
+    assert [one.topic for one in answer] == ["session.updated", "usage.charged"]
+    assert answer == repeated
+    stored = [row.topic for row in store.rows()]
+    opened = len(stored) - 1 - stored[::-1].index(PeriodOpened.topic)
+    assert stored.index("session.updated") < opened < stored.index("usage.charged")

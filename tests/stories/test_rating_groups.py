@@ -110,6 +110,22 @@ def test_each_rating_group_is_answered_held_and_charged_by_itself(company, gatew
     assert verify(company.portal.engine.isolation, company.id).problem == ""
 
 
+def test_what_was_used_before_units_were_granted_is_charged_by_itself(company, gateway):
+    opened = gateway.open(asks(1, 60, used=45), asks(2, 1000))
+    assert (opened.status_code, results(opened)) == (201, {1: ("SUCCESS", 60), 2: ("SUCCESS", 1000)})
+    ref = opened.headers["location"]
+    only_told = gateway.post(f"{ref}/update", asks(3, used=2))
+    assert results(only_told) == {3: ("RATING_FAILED", 0)}
+    only_told = gateway.post(f"{ref}/update", asks(10, used=20, usage_type="data"))
+    assert results(only_told) == {10: ("SUCCESS", 0)}
+    assert gateway.post(f"{ref}/release", asks(11, used=7, usage_type="data")).status_code == 204
+    told = {(one["recordId"], one["status"]) for one in company.ask(USAGES)["usages"]["nodes"]}
+    assert {name for name, status in told if status == "CHARGED"} == {"g-1+1+1", "g-1+10+3", "g-1+11+4"}
+    waiting = company.ask("{ suspense(first: 10) { nodes { recordId reason } } }")["suspense"]["nodes"]
+    assert [(one["recordId"], one["reason"]) for one in waiting] == [("g-1+3+2", "no_rate")]
+    assert verify(company.portal.engine.isolation, company.id).problem == ""
+
+
 def test_a_rating_group_may_join_a_running_session(company, gateway):
     ref = gateway.open(asks(2, 1000)).headers["location"]
     joined = gateway.post(f"{ref}/update", asks(2, 1000, used=1000), asks(1, 30))

@@ -167,8 +167,14 @@ def test_an_immediate_event_is_charged_at_once_and_once(company, switch):
     denied = switch.opening("e-2", 61, oneTimeEvent=True)
     codes = [switch.post(PATH, **denied).json()["code"] for _ in range(2)]
     assert codes == ["quota_limit_reached"] * 2
+
+
+def test_an_event_that_contradicts_another_is_never_leave_however_often_it_is_sent(company, switch):
+    assert switch.post(PATH, **switch.opening("e-1", 61, oneTimeEvent=True)).status_code == 201
     other = switch.opening("e-1", 62, oneTimeEvent=True)
-    assert switch.post(PATH, **other).json()["code"] == "conflicting_duplicate"
+    told = [switch.post(PATH, **other | {"invocationSequenceNumber": number}) for number in (0, 0, 7)]
+    assert {(one.status_code, one.json()["code"]) for one in told} == {(409, "conflicting_duplicate")}
+    assert voice(company)[1] == {"used": 120, "reserved": 0}
 
 
 def test_a_call_that_falls_silent_is_ended_and_a_late_report_still_counts(company, switch):
@@ -206,6 +212,24 @@ def test_a_call_that_falls_silent_is_ended_and_a_late_report_still_counts(compan
             400,
             "bad_value",
             "time",
+        ),
+        (
+            {"multipleUnitUsage": [{"ratingGroup": 1, "requestedUnit": {"totalVolume": 500}}]},
+            400,
+            "bad_value",
+            "multipleUnitUsage[0].requestedUnit: give time",
+        ),
+        (
+            {"oneTimeEvent": True, "multipleUnitUsage": [{"ratingGroup": 1, "requestedUnit": {}}]},
+            400,
+            "bad_value",
+            "multipleUnitUsage[0].requestedUnit: give time, from 1",
+        ),
+        (
+            {"oneTimeEvent": True, "multipleUnitUsage": [{"ratingGroup": 1}]},
+            400,
+            "bad_value",
+            "multipleUnitUsage[0].requestedUnit",
         ),
         ({"direction": "sideways"}, 400, "bad_value", "direction"),
         ({"oneTimeEvent": True, "oneTimeEventType": "PEC"}, 400, "bad_value", "oneTimeEventType"),

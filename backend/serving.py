@@ -1,7 +1,7 @@
 """Serving: the API on one event loop with the engine, until somebody says stop.
 
 Granian runs inside our own loop: what is asked over HTTP and what is decided share their memory.
-Stopping lets requests finish for a moment, then ends those that would go on for ever, such as
+Stopping lets requests finish, and ends after a moment those that would go on for ever, such as
 subscriptions; granian alone would wait for them.
 """
 
@@ -18,11 +18,15 @@ from granian.server.embed import Server
 
 from .running import is_free
 from .settings import SettingsError
+from .web.exchanges import Exchanges
 
 DATABASE_LOOK_SECONDS = 1.0
 DATABASE_MISSED_MAX = 3
 STOP_SECONDS_POLITE = 1.0
-STOP_SECONDS_MAX = 3.0
+"""After so long what answers without end is ended."""
+STOP_SECONDS_MAX = 10.0
+"""So long requests may go on that are being worked on: a large batch takes a second, or some."""
+CLOSING_SECONDS_MAX = 2.0
 
 BACKLOG = 1_024
 
@@ -62,10 +66,10 @@ async def serving(
         raise SettingsError(
             f"ALLOTMENT_PORT: {host}:{port} is in use or cannot be listened on. Set another, or 0 for any."
         )
-    tracked = _Tracked(app)
+    exchanges = Exchanges(app)
     kind = Server if listening is None else _Sharing
     server = kind(
-        tracked, host, port, interface=Interfaces.ASGI, log_enabled=False, websockets=True, backlog=BACKLOG
+        exchanges, host, port, interface=Interfaces.ASGI, log_enabled=False, websockets=True, backlog=BACKLOG
     )
     if isinstance(server, _Sharing) and listening is not None:
         server.listening = listening
@@ -74,9 +78,8 @@ async def serving(
         yield task
     finally:
         server.stop()  # type: ignore[no-untyped-call]
-        await asyncio.wait([task], timeout=STOP_SECONDS_POLITE)
-        tracked.cancel()
-        await asyncio.wait([task], timeout=STOP_SECONDS_MAX - STOP_SECONDS_POLITE)
+        await exchanges.stop(STOP_SECONDS_POLITE, STOP_SECONDS_MAX)
+        await asyncio.wait([task], timeout=CLOSING_SECONDS_MAX)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
@@ -112,26 +115,3 @@ async def serve_until(told: Awaitable[R], *tasks: "asyncio.Task[None]") -> R:
             error = task.exception()
             raise NotServing(f"{task.get_name()} ended by itself: {error or 'no reason given'}") from error
     return waiting.result()
-
-
-class _Tracked:
-    """An app that knows which requests it is answering."""
-
-    def __init__(self, app: Asgi) -> None:
-        self._app = app
-        self._requests: set[asyncio.Task[Any]] = set()
-
-    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        task = asyncio.current_task()
-        if scope["type"] == "lifespan" or task is None:
-            await self._app(scope, receive, send)
-            return
-        self._requests.add(task)
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._requests.discard(task)
-
-    def cancel(self) -> None:
-        for request in self._requests:
-            request.cancel()

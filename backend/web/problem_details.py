@@ -33,6 +33,7 @@ _TITLES = {
     404: "Not found",
     405: "Method not allowed",
     406: "Not acceptable",
+    408: "Too slow",
     409: "Conflict",
     413: "Too large",
     415: "Unsupported media type",
@@ -88,18 +89,27 @@ def handle(request: AnyRequest, error: Exception) -> Response[bytes]:
             code=problem.code,
             exc_info=error if problem.status == 500 else None,
         )
+    body, headers = told(request.scope, problem)
+    return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+
+
+def told(scope: Scope, problem: HttpProblem) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of its answer."""
     body = {
         "type": "about:blank",
         "title": _TITLES.get(problem.status, "Error"),
         "status": problem.status,
         "detail": problem.detail,
         "code": problem.code,
-        "request_id": request_id(request.scope),
+        "request_id": request_id(scope),
         **problem.more,
     }
-    return Response(
-        orjson.dumps(body), status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers
-    )
+    return orjson.dumps(body), {"content-type": MEDIA_TYPE, **problem.headers}
+
+
+def cut_off() -> HttpProblem:
+    """The client left before all of its body was here: mostly nobody is there to be told."""
+    return HttpProblem(400, "body_cut_off", "the body ended before all of it was here: send it again")
 
 
 def not_authenticated(request: AnyRequest, code: str, remedy: str) -> HttpProblem:

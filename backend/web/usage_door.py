@@ -12,7 +12,6 @@ from typing import Any
 
 import orjson
 from litestar import Litestar, Request, Response, post
-from litestar.exceptions import InternalServerException
 from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 from ...tenants.onboarding import TenantEntry
@@ -23,7 +22,7 @@ from ..intake.formats import FormatError, shipped_format
 from ..intake.unpacking import UnreadableFile
 from .answer_headers import finish
 from .bearer import Callers
-from .problem_details import AnyRequest, HttpProblem, handle
+from .problem_details import AnyRequest, HttpProblem, cut_off, handle
 
 PATH = "/v1/usage"
 MEDIA_TYPE = "application/json"
@@ -158,7 +157,7 @@ async def _received(request: AnyRequest) -> bytes:
     while more:
         message: Any = await request.receive()
         if message["type"] == "http.disconnect":
-            raise InternalServerException("the client left before all of its body was here")
+            raise cut_off()
         pieces.append(message["body"])
         size += len(pieces[-1])
         if size > BODY_BYTES_MAX:

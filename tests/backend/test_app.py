@@ -428,7 +428,7 @@ def test_what_a_client_did_not_finish_is_not_charged(company, send, call):
         await company.portal.client.app(scope, receive, answered)
 
     company.portal.run(ask)
-    assert (heard, told[0]["status"]) == (messages, 500)
+    assert (heard, told[0]["status"]) == (messages, 400)
     assert send(body).json()["charged"] == 1
 
 

@@ -1,0 +1,118 @@
+"""Exchanges with clients that leave, fall silent or stay, through the real server."""
+
+import asyncio
+import json
+
+import httpx2
+import pytest
+from fixtures_loop import in_a_loop
+from fixtures_writer import ROOT, Store, furnish, line
+from patience import PATIENCE_SECONDS, free_port, until_there
+
+from allotment.backend import serving as stopping
+from allotment.backend.app import create_app
+from allotment.backend.engine import Engine
+from allotment.backend.serving import serving
+from allotment.backend.settings import Settings
+from allotment.backend.web import exchanges
+from allotment.tenants.identity import IssuerKeys, TokenVerifier
+from allotment.tenants.issuer import DevelopmentIssuer
+from allotment.tenants.onboarding import TenantEntry, register
+
+ISSUER = "http://issuer.test"
+BEGUN = json.dumps({"source": "s", "id": "1", "line": line(0)}).encode()
+
+
+async def up(port):
+    """Until somebody listens there."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            try:
+                _, writer = await asyncio.open_connection("127.0.0.1", port)
+            except OSError:
+                await asyncio.sleep(0.02)
+            else:
+                writer.close()
+                return
+
+
+async def sent(port, path, token, length, close=True):
+    """The answer to a request of which only the beginning comes."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    head = (
+        "POST " + path + " HTTP/1.1",
+        "Host: a",
+        f"Authorization: Bearer {token}",
+        f"Content-Length: {length}",
+    )
+    writer.write("\r\n".join([*head, "", ""]).encode() + BEGUN)
+    await writer.drain()
+    if close:
+        writer.write_eof()
+    answer = await asyncio.wait_for(reader.read(), PATIENCE_SECONDS)
+    writer.close()
+    return answer
+
+
+@in_a_loop
+async def test_who_leaves_or_falls_silent_in_a_body_is_told_so_and_logs_nothing(
+    isolation, monkeypatch, capsys
+):
+    store = Store(isolation)
+    register(isolation, ROOT, TenantEntry(store.tenant, "acme", "Acme", "carrier", "Europe/Berlin", "EUR"))
+    issuer = DevelopmentIssuer(ISSUER, environment="development")
+    verifier = TokenVerifier(ISSUER, issuer.audience, IssuerKeys(issuer.jwks))
+    settings = Settings.from_env({"ALLOTMENT_HOME": "/tmp/allotment-unused"})
+    port = free_port()
+    async with Engine(isolation, ROOT, following=False) as engine:
+        await furnish(await engine.writer(store.tenant))
+        app = create_app(engine, verifier=verifier, issuer=issuer, settings=settings)
+        token = issuer.mint("m-1", store.tenant, ["mediation"], ())
+        async with serving(app, "127.0.0.1", port):
+            await up(port)
+            for path in ("/v1/usage", "/v1/charging/chargingdata", "/graphql", "/oauth/token"):
+                answer = await sent(port, path, token, 5_000)
+                assert not answer or (b" 400 " in answer and b"body_cut_off" in answer), path
+            monkeypatch.setattr(exchanges, "SILENT_SECONDS_MAX", 0.2)
+            for path in ("/v1/usage", "/graphql"):
+                assert b"too_slow" in await sent(port, path, token, 5_000, close=False)
+    said = "".join(capsys.readouterr())
+    assert "request failed" not in said
+    assert line(0) not in said
+
+
+async def app(scope, receive, send):
+    """Answers after a moment, never, or without end."""
+    if scope["type"] != "http":
+        return
+    UNDER_WAY.append(scope["path"])
+    head = {"type": "http.response.start", "status": 200, "headers": []}
+    if scope["path"] == "/endless":
+        await send(head)
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+    await asyncio.sleep(0.8 if scope["path"] == "/slow" else 3_600)
+    await send(head)
+    await send({"type": "http.response.body", "body": b"done", "more_body": False})
+
+
+UNDER_WAY: list[str] = []
+
+
+@in_a_loop
+async def test_when_it_stops_what_is_worked_on_may_finish_and_the_rest_is_told_to_come_again(monkeypatch):
+    monkeypatch.setattr(stopping, "STOP_SECONDS_POLITE", 0.1)
+    monkeypatch.setattr(stopping, "STOP_SECONDS_MAX", 2.0)
+    UNDER_WAY.clear()
+    port = free_port()
+    async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
+        async with serving(app, "127.0.0.1", port):
+            await up(port)
+            asked = {path: asyncio.create_task(client.get(path)) for path in ("/slow", "/never", "/endless")}
+            await until_there(lambda: len(UNDER_WAY) == len(asked))
+        slow, never = await asked["/slow"], await asked["/never"]
+        assert (slow.status_code, slow.text) == (200, "done")
+        assert (never.status_code, never.headers["retry-after"]) == (503, "2")
+        assert never.headers["content-type"] == "application/problem+json"
+        assert never.json()["code"] == "unavailable"
+        with pytest.raises(httpx2.TransportError):
+            await asked["/endless"]

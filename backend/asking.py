@@ -114,7 +114,7 @@ class Slice:
         self.actors += actors
         self.before += before or [None] * len(items)
         self.charged_by_commands += [
-            one for item in items if type(item) is Order for one in _charged_by(item)
+            one for item in items if type(item) is Order for one in _charged_by(item.command)
         ]
 
     def position(self, place: int) -> str:
@@ -178,16 +178,18 @@ def _hashes_of(items: Sequence[Any]) -> list[bytes]:
     ]
 
 
-def _charged_by(item: Usage | Order) -> list[bytes]:
+def _charged_by(command: object) -> list[bytes]:
     """The identities of the records that a command may charge."""
-    if not isinstance(item, Order):
+    if isinstance(command, RerateCharges):
+        return [replacing_identity(one.seq) for one in command.charges]
+    try:
+        if isinstance(command, RecycleRecord):
+            named = command.record.source, command.record.record_id
+            return [usage_identity(*named), recycled_identity(*named)]
+        return [usage_identity(*one) for one in records_of(command)]
+    except UnicodeEncodeError:
+        # No text, so no record: it is refused when it is decided.
         return []
-    if isinstance(item.command, RerateCharges):
-        return [replacing_identity(one.seq) for one in item.command.charges]
-    if isinstance(item.command, RecycleRecord):
-        named = item.command.record.source, item.command.record.record_id
-        return [usage_identity(*named), recycled_identity(*named)]
-    return [usage_identity(*one) for one in records_of(item.command)]
 
 
 _pack = msgspec.msgpack.Encoder().encode

@@ -6,7 +6,8 @@ answered: answers are given by the writer, after the commit.
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from itertools import chain, repeat
 from typing import Any, get_args
 
 import msgspec
@@ -278,14 +279,14 @@ class Decider:
     ) -> Sequence[Event]:
         try:
             events = self._events_of(command, now, actor)
+            self._take(_under(key, events), digest, actor)
         except InvariantBroken:
             raise
         except Exception:
             # Deciding changes nothing, so one record we have no rule for stops nobody else.
             log.exception("a record could not be decided")
             events = self.state.decide(unexpected(item, key, self.sealer), now)
-        self._apply(events)
-        self._add(_under(key, events), digest, actor)
+            self._take(_under(key, events), digest, actor)
         return events
 
     def _stop(self, told: UsageRejected) -> str:
@@ -313,11 +314,15 @@ class Decider:
         return f"; {', '.join(roles)} may raise it" if roles else ""
 
     def _decide_order(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
-        if order.ready is None:
-            return self._carried_out(order, actor, now, before)
-        self.state.tariffs.prepared = order.ready.versions
+        self.state.tariffs.prepared = order.ready.versions if order.ready is not None else None
         try:
             return self._carried_out(order, actor, now, before)
+        except InvariantBroken:
+            raise
+        except Exception:
+            # As of a record: a command we have no rule for stops nobody else.
+            log.exception("a command could not be decided")
+            return Refused("internal_error", remedy="it is in the server's log; nothing has changed")
         finally:
             self.state.tariffs.prepared = None
 
@@ -342,19 +347,11 @@ class Decider:
             keyed = self._keyed(command, self._events_of(command, now, actor), order.key, digest)
         except Refused as refusal:
             return refusal
-        except InvariantBroken:
-            raise
-        except Exception:
-            # As above: a command we have no rule for stops nobody else.
-            log.exception("a command could not be decided")
-            return Refused("internal_error", remedy="it is in the server's log; nothing has changed")
-        events = [event for event, _ in keyed]
-        self._apply(events)
-        first = self._add(keyed[:1], digest, actor)
+        following = digest
         if isinstance(order.command, RecycleRecord):
-            digest = self.sealer.digest(content_of(order.command.record))
-        self._add(keyed[1:], digest, actor)
-        return Answer(tuple(events), first, first + len(events) - 1)
+            following = self.sealer.digest(content_of(order.command.record))
+        first = self._take(keyed, digest, actor, following)
+        return Answer(tuple(event for event, _ in keyed), first, first + len(keyed) - 1)
 
     def _decide_request(
         self, asked: AskUnits, key: bytes, digest: bytes, actor: str, now: int
@@ -363,19 +360,18 @@ class Decider:
         first, events, refusals = 0, list[Event](), list[Refused]()
         try:
             steps = asked.steps(self.state, self.sealer, usage_keys, now)
-            ungranted = asked.ungranted(self.state, self.sealer, usage_keys, now)
         except Refused as refusal:
             return refusal
-        except InvariantBroken:
-            raise
-        except Exception:
-            log.exception("a request could not be decided")
-            return Refused("internal_error", remedy="it is in the server's log; nothing has changed")
+        ungranted = [
+            (record, self._asked_of(record, usage_identity(record.source, record.record_id)))
+            for record in asked.ungranted(self.state, self.sealer, usage_keys, now)
+        ]
         for step in steps:
             try:
                 command = self._sealed(step)
                 under = None if events else key
                 keyed = self._keyed(command, self._events_of(command, now, actor), under, digest)
+                seq = self._take(keyed, digest, actor)
             except Refused as refusal:
                 if not events and refusal.code in OF_ALL:
                     return refusal
@@ -387,13 +383,10 @@ class Decider:
                 log.exception("a step of a request could not be decided")
                 refusals.append(Refused("internal_error", remedy="it is in the server's log"))
                 continue
-            self._apply([event for event, _ in keyed])
-            seq = self._add(keyed, digest, actor)
             first = first or seq
             events += [event for event, _ in keyed]
         begun = bool(events)
-        for record in ungranted:
-            found = self._asked_of(record, usage_identity(record.source, record.record_id))
+        for record, found in ungranted:
             if not isinstance(found, UsageOutcome):
                 events += self._charge(record, *found, actor, now)
         if not begun:
@@ -520,26 +513,34 @@ class Decider:
                 opening = self.state.decide(OpenPeriod(needed.period), now)
                 if any(event.topic not in COUNTED for event in opening):
                     self.restructured += 1
-                self._apply(opening)
-                self._add(_under(period_key(needed.period), opening), bytes(DIGEST_BYTES), actor)
+                self._take(_under(period_key(needed.period), opening), bytes(DIGEST_BYTES), actor)
 
-    def _apply(self, events: Sequence[Event]) -> None:
-        """What cannot be applied has left half of itself behind: that is no state to go on with."""
+    def _take(
+        self,
+        keyed: Sequence[tuple[Event, bytes | None]],
+        digest: bytes,
+        actor: str,
+        following: bytes | None = None,
+    ) -> int:
+        """Apply events, and take them into the group being written, each with its key; the first one's seq.
+
+        The digest is of what the first rests on; `following` of what the others do, where that differs. What
+        cannot be written changes nothing; what cannot be applied leaves no state to go on with.
+        """
+        first, digests = self._first_seq + len(self._fresh), chain((digest,), repeat(following or digest))
+        told = [(event, key, one) for (event, key), one in zip(keyed, digests, strict=False)]
+        states = [encode(event, actor, one) for event, _, one in told]
         try:
-            for event in events:
+            for event, _ in keyed:
                 self.state.apply(event)
         except InvariantBroken:
             raise
         except Exception as error:
             raise half_applied(error) from error
-
-    def _add(self, keyed: Iterable[tuple[Event, bytes | None]], digest: bytes, actor: str) -> int:
-        """Take events into the group being written, each with its key; the seq of the first."""
-        first = self._first_seq + len(self._fresh)
-        for event, key in keyed:
+        for (event, key, one), state in zip(told, states, strict=True):
             if key is not None:
-                self.seen.add(key, digest, status_of(event.topic))
-            self._fresh.add(event.topic, encode(event, actor, digest), key)
+                self.seen.add(key, one, status_of(event.topic))
+            self._fresh.add(event.topic, state, key)
         return first
 
     def _write(self, group: Group) -> None:

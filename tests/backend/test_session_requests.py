@@ -39,7 +39,9 @@ ASKED = (
 
 
 async def ask(writer, command, now=NOON):
-    key = session_key(command.source, command.session, command.number, now)
+    key = session_key(
+        command.source, command.session.encode("ascii", "replace").decode(), command.number, now
+    )
     try:
         return await in_time(writer.submit(command, key, "mediation:test"))
     except Refused as refusal:
@@ -212,3 +214,27 @@ def test_what_opens_a_period_on_the_way_is_not_told_again_as_an_answer(store):
     stored = [row.topic for row in store.rows()]
     opened = len(stored) - 1 - stored[::-1].index(PeriodOpened.topic)
     assert stored.index("session.updated") < opened < stored.index("usage.charged")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        AskUnits("gate", "s", 2**70, (CALL,), RECORD),
+        AskUnits("gate", "s", 1, (GroupReport(1, "voice", 0, 2**70),), RECORD),
+        AskUnits("gate", "s", 1, (), RECORD),
+        AskUnits("gate", "s", 1, ()),
+        AskUnits("gate", "s\ud800", 1, (CALL,), replace(RECORD, line="\ud800")),
+        AskUnits("gate", "s", 1, (CALL,), replace(RECORD, started_at=2**70)),
+        AskUnits("gate", "s", 1, (GroupReport(2**70, "voice", 5, 2),), RECORD),
+    ],
+)
+def test_a_request_that_nobody_can_decide_stops_nobody_else(memory, command):
+    async def script():
+        async with memory.opened() as writer:
+            await furnish(writer, voice=1_000)
+            assert await ask(writer, command) in ("internal_error", "unknown_session", "in_the_future")
+            usage = replace(RECORD, usage_type="voice", quantity=60)
+            assert statuses(await charge(writer, usage)) == ["charged"]
+            writer.state.check_whole()
+
+    asyncio.run(script())

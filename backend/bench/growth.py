@@ -25,8 +25,10 @@ from ..deciding import Decider
 from ..embedded import embedded_servers
 from ..engine import Engine, wall_clock
 from ..snapshots import SnapshottedLog
+from ..stopping import complete
 from ..tuning import tuned
-from .charge import IN_FLIGHT, Progress, charge_all, embedded_home
+from .charge import IN_FLIGHT, Progress, charge_all
+from .folders import embedded_home
 from .workload import CLOCK_SECONDS, Shape, onboard, records, rss_bytes
 
 HISTORY_AT_ONCE = 50_000
@@ -72,7 +74,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """All of it on embedded PostgreSQL; figures by name, ready to print."""
     with tuned(), embedded_home() as home, embedded_servers(home, postgres=True, nats=False) as servers:
         migrate(servers.database_url)
-        return report(plan, asyncio.run(_all(plan, servers.database_url, progress)))
+        return report(plan, complete(_all(plan, servers.database_url, progress)))
 
 
 async def _all(plan: Plan, database_url: str, progress: Progress) -> dict[str, list[Size]]:

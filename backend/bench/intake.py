@@ -10,7 +10,6 @@ import io
 import multiprocessing
 import random
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from itertools import islice
@@ -35,6 +34,7 @@ from ..keys import command_key
 from ..log import MemoryLog
 from ..tuning import tuned
 from ..writer import Writer
+from .folders import own_folder
 from .workload import ACTOR, Shape, commands, furnish, records, rss_bytes
 
 BATCH = 500
@@ -67,9 +67,9 @@ class Plan(Struct, frozen=True):
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """All rounds; figures by name, ready to print."""
     measured: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory(prefix="allotment-bench-") as home:
+    with own_folder() as home:
         progress(f"writing {plan.records:,} records as CSV, for {plan.processes} processes")
-        parts = _parts(plan, Path(home))
+        parts = _parts(plan, home)
         for number in range(1, plan.rounds + 1):
             progress(f"round {number} of {plan.rounds}: read, normalise, guide, rate")
             _round(plan, parts, measured)
@@ -103,7 +103,11 @@ def _row(record: UsageRecord) -> str:
 def _round(plan: Plan, parts: list[Path], measured: dict[str, list[float]]) -> None:
     context = multiprocessing.get_context("spawn")
     gate, answers = context.Barrier(len(parts)), context.Queue()
-    workers = [context.Process(target=_work, args=(part, plan.shape, gate, answers)) for part in parts]
+    workers = [
+        # If we are stopped so are they, not waited for.
+        context.Process(target=_work, args=(part, plan.shape, gate, answers), daemon=True)
+        for part in parts
+    ]
     for worker in workers:
         worker.start()
     told = [answers.get() for _ in workers]

@@ -12,12 +12,14 @@ from uuid import UUID
 from msgspec.structs import replace
 
 from ...domain.correcting import CorrectNodeMove
-from ...domain.hierarchy import AddNode
+from ...domain.hierarchy import DEPTH_MAX, AddNode
 from ...domain.life import MoveNode
 from ...domain.usage import UsageRecord
 from ..engine import Engine, wall_clock
 from .workload import ACTOR, Shape, onboard, records
 
+DEPTH = DEPTH_MAX - 1
+"""At most: two sides come in between, one below the other in the end, and devices stand below the nodes."""
 CALLERS = 8
 BACKDATED = 20_000
 """Records to be charged again."""
@@ -29,7 +31,7 @@ SECONDS = 0.5
 
 async def measure(engine: Engine, shape: Shape, measured: dict[str, list[float]]) -> None:
     """Notes, of each round, the longest wait without a move and with one, in milliseconds."""
-    tenant = await onboard(engine, shape)
+    tenant = await onboard(engine, Shape(shape.devices, min(shape.depth, DEPTH)))
     await _gather_below_one(engine, tenant)
     given = records(shape, 200_000, wall_clock(), 77)
     for number in range(ROUNDS):

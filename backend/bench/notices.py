@@ -25,8 +25,10 @@ from ..feeding import Feeds
 from ..log import Group
 from ..messaging import Messenger
 from ..offspring import Child
+from ..stopping import complete
 from ..web.outlets import TenantOutlets
-from .charge import Progress, embedded_home
+from .charge import Progress
+from .folders import embedded_home
 from .workload import ACTOR, Shape, onboard, records
 
 ROOT = bytes(32)
@@ -50,7 +52,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
         migrate(servers.database_url)
         isolation = Isolation(servers.database_url)
         try:
-            return asyncio.run(_measured(servers, isolation, plan, progress))
+            return complete(_measured(servers, isolation, plan, progress))
         finally:
             isolation.close()
 

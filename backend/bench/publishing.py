@@ -17,8 +17,10 @@ from ...tenants.isolation import Isolation
 from ...tenants.sealing import RootKey
 from ..embedded import embedded_servers
 from ..engine import Engine, wall_clock
+from ..stopping import complete
 from ..tuning import tuned
-from .charge import Progress, embedded_home
+from .charge import Progress
+from .folders import embedded_home
 from .workload import ACTOR, Shape, onboard, records
 
 DESTINATIONS = 50_000
@@ -34,7 +36,7 @@ def run(say: Progress) -> dict[str, Any]:
         migrate(servers.database_url)
         isolation = Isolation(servers.database_url, pool_max=8)
         try:
-            published, usual = asyncio.run(_measured(isolation, say))
+            published, usual = complete(_measured(isolation, say))
         finally:
             isolation.close()
     return {

@@ -27,8 +27,10 @@ from ..embedded import Servers, embedded_servers
 from ..engine import Engine, wall_clock
 from ..following import Projector
 from ..offspring import projector_process
+from ..stopping import complete
 from ..tuning import tuned
-from .charge import Progress, embedded_home, figure
+from .charge import Progress, figure
+from .folders import embedded_home
 from .fronts import Served, _request, _timed, served
 from .workload import ACTOR, UTC, Shape, _nodes, commands, furnish, records
 
@@ -69,7 +71,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     """All questions on embedded servers; figures by name, ready to print."""
     with tuned(), embedded_home() as home, embedded_servers(home, postgres=True, nats=True) as servers:
         migrate(servers.database_url)
-        measured = asyncio.run(_measured(plan, servers, progress))
+        measured = complete(_measured(plan, servers, progress))
     figures = {name: figure(values) for name, values in measured.items()}
     return {
         "plan": plan,

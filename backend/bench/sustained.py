@@ -27,14 +27,17 @@ from ...tenants.sealing import RootKey
 from ..embedded import embedded_servers
 from ..engine import Engine, wall_clock
 from ..snapshots import Snapshots, snapshots_of
-from ..stopping import cancelled
+from ..stopping import cancelled, complete
 from ..tuning import tuned
 from . import stocking
-from .charge import Progress, embedded_home
+from .charge import Progress
+from .folders import embedded_home
 from .workload import ACTOR, CLOCK_SECONDS, Shape, onboard, records, rss_bytes
 
 POOL_RECORDS = 50_000
 """Made once; each time round they come as new ones. Millions in memory would be most of what is measured."""
+SECONDS_MIN = 2
+"""Whole ones: the first is left out, and of the others one is the slowest."""
 SLOW = 0.8
 """Of the median: a second below that is slow."""
 FEEL_SECONDS = 0.05
@@ -76,11 +79,17 @@ def run(plan: Endurance, progress: Progress) -> dict[str, Any]:
     """Charge them all on embedded PostgreSQL; second by second, ready to print."""
     with tuned(), embedded_home() as home, embedded_servers(home, postgres=True, nats=False) as servers:
         migrate(servers.database_url)
-        seconds = asyncio.run(_endure(plan, servers.database_url, progress))
-    return report(plan, seconds)
+        seconds, took_s = complete(_endure(plan, servers.database_url, progress))
+    if len(seconds) < SECONDS_MIN:
+        progress(
+            f"All were charged in {took_s:.1f} s: too short for its slowest second and the figures beside it."
+            f" They need at least {SECONDS_MIN} whole seconds: charge more with --records."
+        )
+    return report(plan, seconds, took_s)
 
 
-async def _endure(plan: Endurance, database_url: str, progress: Progress) -> list[Second]:
+async def _endure(plan: Endurance, database_url: str, progress: Progress) -> tuple[list[Second], float]:
+    """Each second, and how many it took in all."""
     isolation = Isolation(database_url, pool_max=16)
     try:
         async with Engine(isolation, RootKey(bytes(32)), following=plan.views) as engine:
@@ -93,9 +102,11 @@ async def _endure(plan: Endurance, database_url: str, progress: Progress) -> lis
             batches = _batches(plan, pool)
             callers = max(1, plan.in_flight // plan.batch)
             beside = [asyncio.create_task(watch.run()), asyncio.create_task(watch.cores.feel())]
+            began = time.perf_counter()
             await asyncio.gather(*(_charge(engine, tenant, batches, watch) for _ in range(callers)))
+            took_s = time.perf_counter() - began
             await cancelled(beside)
-            return watch.seconds
+            return watch.seconds, took_s
     finally:
         isolation.close()
 
@@ -212,16 +223,24 @@ _CORES, _STOLEN = Path("/proc/stat"), 8
 
 def _to_their_median(seconds: list[Second]) -> list[Second]:
     """The same, with how fast the cores were as a part of how fast they usually were."""
-    usual = statistics.median(second.pace for second in seconds[1:]) or 1.0
+    usual = statistics.median([second.pace for second in seconds[1:] or seconds] or [0.0]) or 1.0
     return [msgspec.structs.replace(second, pace=round(second.pace / usual, 2)) for second in seconds]
 
 
-def report(plan: Endurance, seconds: list[Second]) -> dict[str, Any]:
+def report(plan: Endurance, seconds: list[Second], took_s: float) -> dict[str, Any]:
     """What matters of it: the first second, in which nothing was under way yet, is left out."""
     seconds = _to_their_median(seconds)
-    counted = seconds[1:]
+    return {
+        "plan": plan,
+        "took_s": round(took_s, 3),
+        "average_per_s": round(plan.records / took_s),
+        **(_figures(seconds[1:]) if len(seconds) >= SECONDS_MIN else _TOO_SHORT),
+        "per_second": [msgspec.to_builtins(second) for second in seconds],
+    }
+
+
+def _figures(counted: list[Second]) -> dict[str, Any]:
     rates = [second.charged for second in counted]
-    assert rates, "it lasts longer than two seconds"
     median = statistics.median(rates)
     per_cpu = [round(second.charged * 1_000 / second.cpu_ms) for second in counted if second.cpu_ms]
     slow = [
@@ -229,20 +248,25 @@ def report(plan: Endurance, seconds: list[Second]) -> dict[str, Any]:
         for number, second in enumerate(counted, 1)
         if second.charged < SLOW * median
     ]
+    at_pace = min(one.charged / max(0.1, min(1.0, one.pace)) for one in counted)
     return {
-        "plan": plan,
         "seconds": len(counted),
         "charges_per_s": median,
         "slowest_per_s": min(rates),
-        "slowest_of_median": round(min(rates) / median, 3),
-        "slowest_at_pace": round(
-            min(one.charged / max(0.1, min(1.0, one.pace)) for one in counted) / median, 3
-        ),
-        "charges_per_cpu_s": statistics.median(per_cpu),
+        "slowest_of_median": _part(min(rates), median),
+        "slowest_at_pace": _part(at_pace, median),
+        "charges_per_cpu_s": statistics.median(per_cpu) if per_cpu else None,
         "rss_mb_start": counted[0].rss_mb,
         "rss_mb_middle": counted[len(counted) // 2].rss_mb,
         "rss_mb_end": counted[-1].rss_mb,
         "snapshots": sum(second.snapshot for second in counted),
         "slow_seconds": slow,
-        "per_second": [msgspec.to_builtins(second) for second in seconds],
     }
+
+
+def _part(rate: float, median: float) -> float | None:
+    return round(rate / median, 3) if median else None
+
+
+_TOO_SHORT: dict[str, Any] = dict.fromkeys(_figures([Second()])) | {"seconds": 0, "slow_seconds": []}
+"""The same names, for a run of which no second counts."""

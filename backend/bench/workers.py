@@ -25,8 +25,10 @@ from ..engine import Engine, wall_clock
 from ..peers import Peers
 from ..placement import Placement
 from ..sharing import Sharing
+from ..stopping import complete
 from ..tuning import tuned
-from .charge import Figure, Progress, charge_all, embedded_home, figure
+from .charge import Figure, Progress, charge_all, figure
+from .folders import embedded_home
 from .workload import CLOCK_SECONDS, Shape, onboard, records
 
 PROGRAM = "from allotment.backend.bench.workers import worker; worker()"
@@ -51,7 +53,7 @@ def run(plan: Plan, progress: Progress) -> dict[str, Any]:
     with embedded_home() as home, embedded_servers(home, postgres=True, nats=True) as servers:
         migrate(servers.database_url)
         progress(f"onboarding {plan.devices:,} devices, three times")
-        tenants = asyncio.run(_onboarded(servers.database_url, plan))
+        tenants = complete(_onboarded(servers.database_url, plan))
         with (
             _worker(servers.database_url, servers.nats_url) as one,
             _worker(servers.database_url, servers.nats_url) as two,

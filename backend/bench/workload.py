@@ -8,7 +8,7 @@ import asyncio
 import os
 import random
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import islice, repeat
 from pathlib import Path
 from uuid import UUID, uuid4
 from zoneinfo import ZoneInfo
@@ -82,14 +82,25 @@ def _nodes(shape: Shape) -> tuple[list[NodeDefinition], list[str]]:
     """Every node above the devices, and the lowest of them."""
     nodes = [NodeDefinition("n0", "enterprise")]
     level = ["n0"]
-    fan = max(2, round(shape.devices ** (1 / (shape.depth - 1))))
-    while fan > 2 and fan ** (shape.depth - 2) > shape.devices:
-        fan -= 1  # else a deep hierarchy had more nodes than devices
-    for _ in range(shape.depth - 2):
+    for fan in _fans(shape):
         below = [(f"n{len(nodes) + place}", level[place // fan]) for place in range(fan * len(level))]
         nodes += [NodeDefinition(node, "group", parent) for node, parent in below]
         level = [node for node, _ in below]
     return nodes, level
+
+
+def _fans(shape: Shape) -> Iterator[int]:
+    """How many stand below each node, level by level.
+
+    Where the devices are few for so many levels a chain leads down to those that fork: if all did,
+    nodes would double with each level.
+    """
+    below, fan = shape.depth - 2, max(2, round(shape.devices ** (1 / (shape.depth - 1))))
+    while fan > 2 and fan**below > shape.devices:
+        fan -= 1  # else a deep hierarchy had more nodes than devices
+    forks = min(below, shape.devices.bit_length())
+    yield from repeat(1, below - forks)
+    yield from repeat(fan, forks)
 
 
 def commands(shape: Shape) -> Iterator[Command | Enrol]:

@@ -274,7 +274,7 @@ class Decider:
         if type(told) is UsageRejected:
             return UsageOutcome("rejected", told.reason, seq, self._stop(told))
         if type(told) is UsageSuspended:
-            return UsageOutcome("suspended", told.reason, seq, told.detail, told.value or 0)
+            return UsageOutcome("suspended", told.reason, seq, told.detail, told.value or 0, told.field)
         return UsageOutcome("charged", "", seq, "", told.amount if type(told) is UsageCharged else 0)
 
     def _stop(self, told: UsageRejected) -> str:

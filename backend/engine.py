@@ -573,7 +573,7 @@ def _outcome_of(told: Recorded) -> UsageOutcome:
             detail = f"{event.used} of {event.limit} {event.counted} used"
             return UsageOutcome("rejected", event.reason, told.seq, detail)
         case UsageSuspended() as event:
-            return UsageOutcome("suspended", event.reason, told.seq, event.detail)
+            return UsageOutcome("suspended", event.reason, told.seq, event.detail, field=event.field)
     return UsageOutcome("charged", "", told.seq)
 
 

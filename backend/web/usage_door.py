@@ -202,6 +202,7 @@ def _told(report: IntakeReport) -> dict[str, Any]:
                 "reason": problem.reason,
                 "position": problem.position,
                 "detail": problem.detail,
+                "field": problem.field,
             }
             for problem in report.problems
         ],

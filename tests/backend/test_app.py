@@ -3,10 +3,12 @@
 import gzip
 import json
 import time
+from contextlib import nullcontext
 from uuid import uuid4
 
 import pytest
 
+from allotment.backend.native import using
 from allotment.backend.web.graphql_door import BODY_BYTES_MAX
 from allotment.backend.writer import Busy, Halted, Unavailable
 
@@ -290,6 +292,34 @@ def test_every_record_gets_its_outcome_and_bad_lines_stop_nothing(company, send,
     }
     assert "calls.ndjson:5" in [problem["position"] for problem in told["problems"]]
     assert "442071838750" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("wrong", "field", "remedy"),
+    [
+        ({"quantity": 2**44 + 1}, "quantity", "quantity: must be a whole number from 0 to 17592186044416"),
+        ({"quantity": -1}, "quantity", "quantity is negative"),
+        ({"start": "1970-06-01T10:00:00Z"}, "start", "start: must be between 1971 and 2100"),
+        ({"id": "a\tb"}, "id", "id: must be 1 to 200 printable characters"),
+        ({"line": "a\tb"}, "line", "line: must be 1 to 200 printable characters"),
+        ({"counterpart": "a\tb"}, "counterpart", "counterpart: must be 1 to 200 printable characters"),
+        ({"type": "Fax"}, "type", "type is not one of data, voice, messaging, video"),
+        ({"type": "fax"}, "type", "type: the tenant has no such usage type: define it, or correct this"),
+        ({"direction": "up"}, "direction", "direction is not one of outbound, inbound"),
+        ({"attributes": {"a\tb": "c"}}, "attributes", "attributes: must be at most 32 pairs of printable"),
+        ({"colour": "red"}, "colour", "colour: a key is not one of attributes, counterpart, "),
+        ({"a\tb": "c"}, "a\tb", "a key is not one of attributes, counterpart, "),
+        ({"line": "+4420000"}, "line", "line: nobody has this line: add the resource"),
+        ({"start": "2026-12-15T10:00:00Z"}, "start", "start: the record lies in the future: check its"),
+    ],
+)
+@pytest.mark.parametrize("natively", [True, False])
+def test_a_problem_names_the_field_and_what_to_do(send, call, natively, wrong, field, remedy):
+    with nullcontext() if natively else using.python_only():
+        told = send(ndjson({**call("c1", 60), **wrong}, call("c2", 60))).json()
+    assert told["charged"] == 1
+    [problem] = told["problems"]
+    assert (problem["field"], problem["detail"][: len(remedy)]) == (field, remedy)
 
 
 def test_sent_again_nothing_is_charged_again(send, call):

@@ -338,6 +338,17 @@ def test_a_denied_record_is_told_as_rejected(company, send, call):
     assert (told["rejected"], told["problems"][0]["reason"]) == (1, "limit_exceeded")
 
 
+def test_what_is_left_of_a_limit_on_money_is_told_as_money(company, send, call):
+    limit = (
+        'mutation { setLimit(input: {idempotencyKey: "k", node: "emea", usageType: "money", '
+        'quantity: "500000"}) { __typename } }'
+    )
+    assert send(ndjson(call("c1", 720))).json()["charged"] == 1
+    company.ask(limit)
+    told = send(ndjson(call("c2", 6_000))).json()
+    assert told["problems"][0]["detail"] == "the limit of emea: 0.10 of 0.50 EUR used"
+
+
 @pytest.mark.parametrize("named", [True, False])
 def test_a_body_may_be_compressed(send, call, named):
     headers = {"Content-Encoding": "gzip"} if named else {}

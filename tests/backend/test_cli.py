@@ -215,6 +215,10 @@ def test_limits_and_policies_are_set_tried_and_listed(allotment, tmp_path, tmp_p
     allotment.json("policy", "set", str(policy), "-t", acme)
     listed = allotment.json("limit", "list", "-t", acme, "--node", "london")
     assert ("voice", "day", 100) in {(one["usage_type"], one["window"], one["quantity"]) for one in listed}
+    allotment.json("limit", "set", "london", "money", "500000000", "-t", acme)
+    rows = [row.split() for row in allotment("limit", "list", "-t", acme).stdout.splitlines()]
+    (row,) = [row for row in rows if row[:2] == ["london", "money"]]
+    assert row[3:7] == ["hard", "0.00", "500.00", "GBP"]
     (version,) = allotment.json("policy", "list", "-t", acme)
     assert (version["policy"], version["version"]) == ("p", 1)
     ended = allotment("limit", "raise", "london", "voice", "--to", "90", "--until", "soon", "-t", acme)

@@ -165,8 +165,9 @@ def test_an_immediate_event_is_charged_at_once_and_once(company, switch):
     assert voice(company)[1] == {"used": 120, "reserved": 0}
     company.ask(LIMIT, input={"idempotencyKey": "l", "node": "emea", "usageType": "voice", "quantity": "130"})
     denied = switch.opening("e-2", 61, oneTimeEvent=True)
-    codes = [switch.post(PATH, **denied).json()["code"] for _ in range(2)]
-    assert codes == ["quota_limit_reached"] * 2
+    told = [switch.post(PATH, **denied).json() for _ in range(2)]
+    assert [one["code"] for one in told] == ["quota_limit_reached"] * 2
+    assert [one["detail"] for one in told] == ["the limit of emea: 120 of 130 voice used"] * 2
     other = switch.opening("e-1", 62, oneTimeEvent=True)
     assert switch.post(PATH, **other).json()["code"] == "conflicting_duplicate"
 

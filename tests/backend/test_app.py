@@ -1,7 +1,9 @@
 """The HTTP doors from outside: who gets in, what they say, what they refuse, and how."""
 
+import bz2
 import gzip
 import json
+import lzma
 import time
 from contextlib import nullcontext
 from uuid import uuid4
@@ -374,6 +376,13 @@ def test_formats_are_chosen_by_name(send):
         (b"\x1f\x8bbroken", {}, {}, 400, "unreadable"),
         (gzip.compress(b"{}\n" * 9, mtime=0)[:-9], {"Content-Encoding": "gzip"}, {}, 400, "unreadable"),
         (b"x", {"Content-Encoding": "br"}, {}, 415, "unsupported_encoding"),
+        (bz2.compress(b"{}"), {}, {}, 415, "unsupported_encoding"),
+        (bz2.compress(b""), {}, {}, 415, "unsupported_encoding"),
+        (lzma.compress(b"{}"), {}, {}, 415, "unsupported_encoding"),
+        (b"PK\x03\x04" + bytes(26), {}, {}, 415, "unsupported_encoding"),
+        (gzip.compress(bz2.compress(b"{}"), mtime=0), {}, {}, 400, "unreadable"),
+        (b"BZh, a text\n", {}, {}, 400, "unreadable"),
+        (b"", {}, {"sorce": "a"}, 400, "unknown_parameter"),
         (b"", {}, {"source": "x" * 101}, 400, "bad_parameter"),
         (b"", {}, {"source": ["a", "b"]}, 400, "bad_parameter"),
         (b"", {}, {"name": "a\nb"}, 400, "bad_parameter"),
@@ -383,6 +392,25 @@ def test_what_cannot_be_read_is_told_with_a_remedy(send, body, headers, paramete
     answer = send(body, headers=headers, **parameters)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_parameter_that_is_misspelt_is_named_with_those_that_there_are(send, call):
+    told = send(ndjson(call("c1", 60)), sorce="a").json()
+    assert told["detail"] == "'sorce' is not one of format, source, name"
+    assert send(ndjson(call("c1", 60))).json()["charged"] == 1
+
+
+def test_who_sends_too_much_is_told_to_send_the_same_again_in_as_many_seconds_as_the_header_says(
+    send, call, monkeypatch
+):
+    async def fails(*_, **__):
+        raise Busy(200)
+
+    monkeypatch.setattr("allotment.backend.web.usage_door.charge_stream", fails)
+    answer = send(ndjson(call("c1", 60)))
+    assert answer.headers["retry-after"] == "1"
+    assert "try again in 1 s; part of the body may be charged already" in answer.json()["detail"]
+    assert "send the same body again" in answer.json()["detail"]
 
 
 def test_too_much_at_once_is_413_compressed_or_not(send):
@@ -408,6 +436,8 @@ ODD_HOST = {"Host": "a b"}
         (b"x", {"Content-Length": "99999999"}, {}),
         (b"x", {"Content-Length": "many"}, {}),
         (b"", {}, {"format": "unknown"}),
+        (b"", {}, {"formats": "allotment"}),
+        (b"", {}, {"x": ""}),
         (b"", {"Authorization": "Basic dTpw"}, {}),
         (b"", ODD_HOST, {}),
     ],

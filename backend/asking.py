@@ -49,6 +49,8 @@ class UsageOutcome(Struct, frozen=True, gc=False):
     """What to do about it, or whose limit it was."""
     amount: int = 0
     """What was charged, or what it would cost where it waits, as far as this is known."""
+    field: str = ""
+    """Of the record, where it waits: what to look at."""
 
 
 class Answer(Struct, frozen=True):

@@ -32,7 +32,6 @@ from ..domain.suspense import RecycleUsage
 from ..domain.tenant import Command, Event, Tenant
 from ..domain.trading import TradingCommand
 from ..domain.usage import UnreadableRecord, Usage, UsageRecord, pack_personal
-from ..domain.window import PERIOD
 from ..domain.writing_off import DismissUsage, KeepUsage
 from ..tenants.lines import Unsealed
 from ..tenants.sealing import DIGEST_BYTES, Sealer
@@ -69,6 +68,7 @@ from .native import using
 from .plain_run import Fresh, PlainRun, half_applied
 from .seen import SeenKeys, status_of
 from .snapshots import Snapshots, load, snapshots_of
+from .stops import stop_told
 from .suspending import conflicting, suspend, unexpected
 
 log = structlog.get_logger()
@@ -247,9 +247,9 @@ class Decider:
         events = self._charge(item, *asked, actor, now)
         told, seq = events[0], self._first_seq + len(self._fresh) - len(events)
         if type(told) is UsageRejected:
-            return UsageOutcome("rejected", told.reason, seq, self._stop(told))
+            return UsageOutcome("rejected", told.reason, seq, stop_told(told, self.state))
         if type(told) is UsageSuspended:
-            return UsageOutcome("suspended", told.reason, seq, told.detail, told.value or 0)
+            return UsageOutcome("suspended", told.reason, seq, told.detail, told.value or 0, told.field)
         return UsageOutcome("charged", "", seq, "", told.amount if type(told) is UsageCharged else 0)
 
     def _asked_of(
@@ -288,30 +288,6 @@ class Decider:
             events = self.state.decide(unexpected(item, key, self.sealer), now)
             self._take(_under(key, events), digest, actor)
         return events
-
-    def _stop(self, told: UsageRejected) -> str:
-        member, what = self.state.hierarchy.members[told.stopped_by].id, f"{told.limit} {told.counted}"
-        if told.ruling is not None:
-            rule = f"policy {told.ruling.policy} ({told.ruling.action}) at {member}"
-            return f"{rule}: {told.used} used, beyond {what} per {told.window}"
-        match told.reason:
-            case "suspended":
-                return f"{member} is suspended: resume it, or look for who uses it"
-            case "limit_exceeded":
-                per = "" if told.window == PERIOD else f" per {told.window}"
-                return f"the limit of {member}{per}: {told.used} of {what} used{self._raisers(told)}"
-            case "cap_reached":
-                return f"the cap of {member}: {told.used} of {what} drawn from above"
-            case "frozen":
-                return f"{member} is frozen: thaw it"
-        return f"{told.limit} left for it on the way up to {member}, and the contract allows no overage"
-
-    def _raisers(self, told: UsageRejected) -> str:
-        """Who may raise the limit, where it has a rule about that."""
-        limits, period = self.state.limits, told.period
-        limit = limits.of(told.stopped_by, told.counted, period, None, told.window)
-        roles = sorted({rule.role for rule in limit.may_raise}) if limit is not None else []
-        return f"; {', '.join(roles)} may raise it" if roles else ""
 
     def _decide_order(self, order: Order, actor: str, now: int, before: Any) -> Answer | Repeated | Refused:
         self.state.tariffs.prepared = order.ready.versions if order.ready is not None else None

@@ -52,6 +52,7 @@ from .rerating import start_key
 from .sharing import Sharing
 from .snapshots import SnapshottedLog, snapshots_of
 from .stopping import cancelled
+from .stops import stop_told
 from .timekeeping import Timekeeping
 from .writer import Clock, Moved, Writer
 
@@ -267,7 +268,7 @@ class Engine:
             return msgspec.structs.replace(outcome, status="suspended")
         keys = usage_keys(record.source, record.record_id, record.started_at)
         told = await self.in_thread(lambda: answer_of(PostgresLog(self.isolation, tenant), *keys))
-        return _outcome_of(told[0]) if told else outcome
+        return _outcome_of(told[0], await self.state(tenant)) if told else outcome
 
     @contextmanager
     def using(self, tenant: UUID) -> Iterator[None]:
@@ -569,14 +570,13 @@ class _Use:
         return not self.requests and not writer.waiting and self.last < before and not writer.halted
 
 
-def _outcome_of(told: Recorded) -> UsageOutcome:
+def _outcome_of(told: Recorded, state: Tenant) -> UsageOutcome:
     """What became of a record, as its event tells."""
     match told.event:
         case UsageRejected() as event:
-            detail = f"{event.used} of {event.limit} {event.counted} used"
-            return UsageOutcome("rejected", event.reason, told.seq, detail)
+            return UsageOutcome("rejected", event.reason, told.seq, stop_told(event, state))
         case UsageSuspended() as event:
-            return UsageOutcome("suspended", event.reason, told.seq, event.detail)
+            return UsageOutcome("suspended", event.reason, told.seq, event.detail, field=event.field)
     return UsageOutcome("charged", "", told.seq)
 
 

@@ -17,10 +17,11 @@ from ...projections.accuracy import accuracy as accuracy_of
 from ...tenants.onboarding import find_tenant
 from ..engine import wall_clock
 from ..following import catch_up
+from ..money import money
 from ..running import running
 from .input import InputError
 from .options import JSON, TENANT
-from .output import money, note, say, settings_for_command, table, tell_json
+from .output import note, say, settings_for_command, table, tell_json
 
 DAYS_USUAL = 31
 IMPORTS_SHOWN = 100

@@ -14,11 +14,12 @@ from ...projections.contracts import Contract, Version, contracts
 from ...tenants.definition import DefinitionError
 from ...tenants.onboarding import ContractDefinition, contract_command, find_tenant
 from ..following import catch_up
+from ..money import money
 from ..running import running
 from .changing import carry_out, changing
 from .input import InputError
 from .options import JSON, TENANT
-from .output import amount, money, say, settings_for_command, table, tell_json
+from .output import amount, say, settings_for_command, table, tell_json
 
 
 @click.group()

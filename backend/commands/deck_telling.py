@@ -8,7 +8,8 @@ from ...domain.decks.comparing import KINDS, ZoneChange
 from ...domain.decks.report import Moved, Report, StepReport
 from ...domain.rating.language import Rate
 from ..engine import moment
-from .output import money, say, table
+from ..money import money
+from .output import say, table
 
 PREFIXES_SAID_MAX = 4
 

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from ..money import money
 from ..settings import Settings
 
 MICRO = 1_000_000
@@ -74,12 +75,6 @@ def table(head: Sequence[str], rows: Iterable[Sequence[object]], right: Sequence
         return "  ".join(padded).rstrip()
 
     return "\n".join([line(head), line(["-" * width for width in widths]), *map(line, cells)])
-
-
-def money(micro_units: int, currency: str = "") -> str:
-    """Exact, with at least two decimals."""
-    whole, _, decimals = f"{Decimal(micro_units) / MICRO:.6f}".partition(".")
-    return f"{whole}.{decimals[:2]}{decimals[2:].rstrip('0')} {currency}".rstrip()
 
 
 _BYTES = ((10**12, "TB"), (10**9, "GB"), (10**6, "MB"), (10**3, "kB"))

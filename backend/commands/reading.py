@@ -13,11 +13,12 @@ from ...tenants.onboarding import TenantEntry, find_tenant
 from ..engine import wall_clock
 from ..explaining import explained
 from ..following import catch_up, position
+from ..money import money
 from ..running import Product, running
 from ..stopping import complete
 from .input import InputError
 from .options import JSON, TENANT
-from .output import money, say, settings_for_command, tell_json
+from .output import say, settings_for_command, tell_json
 from .telling_invoices import invoice_told, say_invoice
 
 

@@ -15,12 +15,13 @@ from ...graphql.refusals import message_of
 from ...tenants.onboarding import TenantEntry, find_tenant
 from ..engine import Engine
 from ..log import PostgresLog, answer_of
+from ..money import money
 from ..rerating import finish_key
 from ..running import Product, running
 from ..stopping import complete
 from .input import InputError
 from .options import JSON, TENANT
-from .output import end_progress, money, note, say, settings_for_command, table, tell_json
+from .output import end_progress, note, say, settings_for_command, table, tell_json
 from .rules import moment
 
 ACTOR = "carrier:command-line"

@@ -13,6 +13,7 @@ from ...domain.policy import ApproveUsage, WithdrawPolicy
 from ...domain.raising import MayRaise, RaiseLimit
 from ...domain.tenant import Tenant
 from ...domain.trying import Tally, Trial
+from ...domain.usage import MONEY
 from ...domain.window import PERIOD
 from ...projections import rules
 from ...tenants.definition import DefinitionError
@@ -21,13 +22,14 @@ from ...tenants.sealing import load_sealer
 from ..engine import wall_clock
 from ..following import catch_up
 from ..log import PostgresLog, replay
+from ..money import money
 from ..running import running
 from ..trying_out import limits_of, policy_of, rules_for, try_out
 from .changing import carry_out_in_brief
 from .input import InputError, opened
 from .limit_sheets import limit_export, limit_import, limits_in_force
 from .options import JSON, TENANT
-from .output import end_progress, money, note, say, settings_for_command, table, tell_json
+from .output import end_progress, note, say, settings_for_command, table, tell_json
 
 TELL_SECONDS = 1.0
 _KEY = click.option("--key", default="", help="Yours; the same key again changes nothing.")
@@ -156,14 +158,16 @@ def limit_list(slug: str, node: str, as_json: bool) -> None:
     allotment limit list --tenant acme --node sales
     """
     with running(settings_for_command()) as product:
-        names, found = limits_in_force(product, find_tenant(product.isolation, slug), node)
+        entry = find_tenant(product.isolation, slug)
+        names, found = limits_in_force(product, entry, node)
     if as_json:
         tell_json([_limit_told(one, names[one.ordinal]) for one in found])
         return
     rows = [
         (
             *(names[one.ordinal], one.usage_type, one.in_force.window, one.in_force.kind),
-            *(f"{one.used:,}", f"{one.in_force.quantity:,}", one.of),
+            *_how_far(one, entry.currency),
+            one.of,
         )
         for one in found
     ]
@@ -363,6 +367,13 @@ def moment(text: str, field: str) -> int:
 
 def _moment_text(at: int) -> str:
     return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=at)).isoformat(timespec="seconds")
+
+
+def _how_far(limit: rules.Limit, currency: str) -> tuple[str, str]:
+    """What was used, and of how much: money with the tenant's currency."""
+    if limit.usage_type == MONEY:
+        return money(limit.used), money(limit.in_force.quantity, currency)
+    return f"{limit.used:,}", f"{limit.in_force.quantity:,}"
 
 
 def _limit_told(one: rules.Limit, node: str) -> dict[str, Any]:

@@ -16,12 +16,13 @@ from ...tenants.sealing import load_sealer
 from ..engine import Engine, normal_line, wall_clock
 from ..following import catch_up
 from ..intake.formats import load_format
+from ..money import money
 from ..recycling import BulkReport, Recycling, Selection
 from ..running import Product, running
 from ..stopping import complete
 from .input import InputError
 from .options import JSON, TENANT
-from .output import end_progress, money, note, say, settings_for_command, table, tell_json
+from .output import end_progress, note, say, settings_for_command, table, tell_json
 
 ACTOR = "carrier:command-line"
 

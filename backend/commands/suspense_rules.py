@@ -10,11 +10,12 @@ from ...domain.writing_off import DismissalRuleSet, SetDismissalRule
 from ...projections.rules import suspense_rules as rules_of
 from ...tenants.onboarding import find_tenant
 from ..following import catch_up
+from ..money import money
 from ..running import running
 from .changing import carry_out, changing
 from .input import InputError
 from .options import JSON, TENANT
-from .output import MICRO, money, note, say, settings_for_command, table, tell_json
+from .output import MICRO, note, say, settings_for_command, table, tell_json
 
 
 @click.group(name="rules")

@@ -7,7 +7,8 @@ import msgspec
 from ...projections.fees import FeeLine
 from ...projections.invoices import Invoice, InvoiceNode
 from ...projections.plans import PlanLine
-from .output import amount, money, say, table
+from ..money import money
+from .output import amount, say, table
 
 
 def invoice_told(found: Invoice) -> dict[str, Any]:

@@ -19,8 +19,9 @@ from ...domain.template import ApplyTemplate, Rule
 from ...domain.tenant import Command
 from ...domain.trying import Trial
 from ...tenants.sealing import load_sealer
-from ..commands.output import amount, money
+from ..commands.output import amount
 from ..engine import Engine
+from ..money import money
 from ..running import Product
 from ..trying_out import limits_of, policy_of, rules_for, try_out
 from .enterprises import GB, LENDER, POOL, TABLETS

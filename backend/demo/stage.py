@@ -20,11 +20,11 @@ from ...domain.tenant import Tenant
 from ...domain.usage import MONEY
 from ...tenants.onboarding import SlugTaken, TenantEntry, tenants
 from ..commands.counting import add_report
-from ..commands.output import money
 from ..engine import Engine
 from ..intake.declaration import Format
 from ..intake.door import IntakeReport, charge_stream
 from ..intake.formats import load_format
+from ..money import money
 from ..running import Product
 from ..verifying import VerifyReport, verify
 from . import traffic

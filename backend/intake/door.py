@@ -14,7 +14,8 @@ from itertools import islice
 from typing import Any, BinaryIO
 from uuid import UUID
 
-from msgspec import Struct, field
+import msgspec
+from msgspec import Struct
 
 from ...domain.receiving import LATE, Tally
 from ...domain.usage import UnreadableRecord, Usage, UsageRecord
@@ -33,6 +34,8 @@ from .reading import Reader, ReadingCounts
 BATCH_RECORDS = 500
 BATCHES_IN_FLIGHT = 4
 PROBLEMS_TOLD_MAX = 100
+FIELD_NAMES = {"record_id": "id", "usage_type": "type", "started_at": "start"}
+"""What a sender calls a field of a record, where it is not called the same: as formats do."""
 
 Charges = Coroutine[Any, Any, list[UsageOutcome]]
 Charge = Callable[[Sequence[Usage], Sequence[str]], Charges]
@@ -47,6 +50,9 @@ class Problem(Struct, frozen=True):
     reason: str
     position: str = ""
     detail: str = ""
+    """What is wrong with which field, and what to do about it."""
+    field: str = ""
+    """That field alone, as the sender calls it; "" where it is the record as a whole."""
 
 
 class IntakeReport(Struct):
@@ -62,10 +68,10 @@ class IntakeReport(Struct):
     merged: int = 0
     """Legs that were folded into the record of their call."""
     ignored: int = 0
-    reasons: dict[str, int] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    reasons: dict[str, int] = msgspec.field(default_factory=dict)
+    problems: list[Problem] = msgspec.field(default_factory=list)
     """The first hundred."""
-    sources: dict[str, Tally] = field(default_factory=dict)
+    sources: dict[str, Tally] = msgspec.field(default_factory=dict)
     now: int = 0
     """When it began."""
 
@@ -300,9 +306,21 @@ def _next(reader: Reader, records: Iterator[Usage]) -> Records:
 
 
 def _problem(record: Usage, position: str, outcome: UsageOutcome) -> Problem:
-    detail = record.detail if isinstance(record, UnreadableRecord) else outcome.detail
-    where = record.position if isinstance(record, UnreadableRecord) and record.position else position
-    return Problem(record.record_id, outcome.status, outcome.reason, where, detail)
+    field, detail = FIELD_NAMES.get(outcome.field, outcome.field), outcome.detail
+    if isinstance(record, UnreadableRecord):
+        position = record.position or position
+        if record.reason == outcome.reason:
+            # A column, called as its format calls it.
+            field, detail = record.field, record.detail
+    told = _naming(field, detail)
+    return Problem(record.record_id, outcome.status, outcome.reason, position, told, field)
+
+
+def _naming(field: str, detail: str) -> str:
+    """What is wrong, with the field that is, where it does not begin with it."""
+    if not field or not field.isprintable() or detail.startswith(f"{field} "):
+        return detail
+    return f"{field}: {detail}"
 
 
 class _Shadow:

@@ -18,6 +18,18 @@ Damaged = (gzip.BadGzipFile, zlib.error, EOFError, lzma.LZMAError, zipfile.BadZi
 """What reading raises when compressed data is not whole. bzip2 raises an OSError without a number."""
 
 
+PACKINGS = {
+    b"\x1f\x8b": "gzip",
+    b"BZh": "bzip2",
+    b"\xfd7zXZ\0": "xz",
+    b"PK\x03\x04": "zip",
+    b"PK\x05\x06": "zip",
+    b"\x28\xb5\x2f\xfd": "zstd",
+}
+BEGINNING_BYTES = 6
+"""As much of a stream tells how it is packed."""
+
+
 class UnreadableFile(ValueError):
     """The file is not what its format says. Says which file, where, and what to do."""
 
@@ -32,23 +44,30 @@ def opened(stream: BinaryIO, *, packed: bool = True) -> io.BufferedReader:
     return whole
 
 
+def packing_of(start: bytes) -> str:
+    """What a stream that begins like this is packed with; "" for a plain one."""
+    found = next((name for first, name in PACKINGS.items() if start.startswith(first)), "")
+    # bzip2 begins with letters that a text may begin with, and a number that none does.
+    return "" if found == "bzip2" and start[4:6] not in (b"1A", b"\x17r") else found
+
+
 def is_damage(error: Exception) -> bool:
     """Whether reading failed because compressed data is not whole."""
     return isinstance(error, Damaged) or (isinstance(error, OSError) and error.errno is None)
 
 
 def _unpacked(whole: io.BufferedReader, stream: BinaryIO) -> io.BufferedReader:
-    start = whole.peek(6)[:6]
-    if start.startswith(b"\x1f\x8b"):
-        return io.BufferedReader(gzip.GzipFile(fileobj=whole), BLOCK)
-    if start.startswith(b"BZh"):
-        return io.BufferedReader(bz2.BZ2File(whole), BLOCK)
-    if start.startswith(b"\xfd7zXZ\0"):
-        return io.BufferedReader(lzma.LZMAFile(whole), BLOCK)
-    if start.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _only_member(stream)
-    if start.startswith(b"\x28\xb5\x2f\xfd"):
-        raise UnreadableFile("is compressed with zstd, which is not understood; use gzip, bzip2 or xz")
+    match packing_of(whole.peek(BEGINNING_BYTES)[:BEGINNING_BYTES]):
+        case "gzip":
+            return io.BufferedReader(gzip.GzipFile(fileobj=whole), BLOCK)
+        case "bzip2":
+            return io.BufferedReader(bz2.BZ2File(whole), BLOCK)
+        case "xz":
+            return io.BufferedReader(lzma.LZMAFile(whole), BLOCK)
+        case "zip":
+            return _only_member(stream)
+        case "zstd":
+            raise UnreadableFile("is compressed with zstd, which is not understood; use gzip, bzip2 or xz")
     return whole
 
 

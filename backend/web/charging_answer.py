@@ -25,6 +25,8 @@ from ...domain.session_conditions import Conditions
 from ...domain.session_request import GroupReport, ungranted_id
 from ..asking import UsageOutcome
 from ..engine import moment
+from ..money import counted_text
+from .charging_members import invalid_params
 from .charging_request import RATING_GROUPS, ChargingData, unit_of
 from .problem_details import HttpProblem
 
@@ -167,16 +169,17 @@ def charged(
 ) -> Response[bytes]:
     """An answer of success is leave, and the charge. A single event that is not charged is a problem."""
     if len(outcomes) == 1 and outcomes[0].status in ("rejected", "suspended"):
-        raise _not_charged(outcomes[0])
+        raise _not_charged(outcomes[0], groups)
     return _response(asked, [_event(*pair) for pair in zip(groups, outcomes, strict=True)], 201, {})
 
 
-def _not_charged(outcome: UsageOutcome) -> HttpProblem:
+def _not_charged(outcome: UsageOutcome, groups: Sequence[GroupReport]) -> HttpProblem:
     if outcome.status == "rejected":
         return HttpProblem(403, "quota_limit_reached", outcome.detail, more={"cause": LIMIT_REACHED})
     status, code, cause = SUSPENDED.get(outcome.reason, (400, outcome.reason, "CHARGING_FAILED"))
     detail = f"it is not charged and waits in suspense: {outcome.detail}"
-    return HttpProblem(status, code, detail, more={"cause": cause})
+    invalid = invalid_params(outcome.reason, outcome.detail, groups)
+    return HttpProblem(status, code, detail, more={"cause": cause, **invalid})
 
 
 def _event(group: GroupReport, outcome: UsageOutcome) -> dict[str, Any]:
@@ -230,7 +233,8 @@ def _denial(told: SessionDenied) -> str:
         return "the line is suspended: only emergency calls are authorised"
     if told.reason == "insufficient_allowance":
         return f"the allowance of {told.usage_type} is used up, and the contract allows no more"
-    what = f"{told.counted} per {told.window.replace('_', ' ')}: {told.counted_used} of {told.limit}"
+    so_far = " of ".join(counted_text(number, told.counted) for number in (told.counted_used, told.limit))
+    what = f"{told.counted} per {told.window.replace('_', ' ')}: {so_far}"
     match told.reason:
         case "maximum_charge":
             return "the maximum charge of its rate is reached, and ends it"

@@ -11,6 +11,7 @@ import binascii
 from typing import Any
 
 from litestar import Response, post
+from litestar.exceptions.http_exceptions import RequestEntityTooLarge
 
 from ...domain.refusals import Refused
 from ...domain.session import SessionDenied
@@ -19,8 +20,10 @@ from ..asking import Answer
 from ..authorising import AskUnits
 from ..engine import Engine
 from ..intake.gate import TEXT_MAX
+from ..intake.unpacking import BEGINNING_BYTES, packing_of
 from .bearer import Callers
 from .charging_answer import answered, by_group, charged, denied
+from .charging_members import invalid_params
 from .charging_request import ChargingData, events, group_reports, opening, read, reporting
 from .problem_details import AnyRequest, HttpProblem
 
@@ -32,7 +35,7 @@ def charging_routes(engine: Engine, callers: Callers) -> list[Any]:
     @post(PATH, status_code=201, request_max_body_size=BODY_BYTES_MAX)
     async def create(request: AnyRequest) -> Response[bytes]:
         caller = await _caller(callers, request)
-        asked = read(await request.body())
+        asked = read(await _body(request))
         if asked.one_time_event:
             return await _immediate(engine, *caller, asked)
         command = opening(asked)
@@ -47,7 +50,7 @@ def charging_routes(engine: Engine, callers: Callers) -> list[Any]:
     @post(PATH + "/{ref:str}/update", status_code=200, request_max_body_size=BODY_BYTES_MAX)
     async def update(request: AnyRequest) -> Response[bytes]:
         caller = await _caller(callers, request)
-        asked = read(await request.body())
+        asked = read(await _body(request))
         command = reporting(asked, *_session(request), ends=False)
         answer = await _authorised(engine, *caller, command)
         return answered(asked, command.groups, answer.events, 200)
@@ -55,7 +58,7 @@ def charging_routes(engine: Engine, callers: Callers) -> list[Any]:
     @post(PATH + "/{ref:str}/release", status_code=204, request_max_body_size=BODY_BYTES_MAX)
     async def release(request: AnyRequest) -> None:
         caller = await _caller(callers, request)
-        asked = read(await request.body())
+        asked = read(await _body(request))
         await _authorised(engine, *caller, reporting(asked, *_session(request), ends=True))
 
     return [create, update, release]
@@ -67,12 +70,37 @@ async def _caller(callers: Callers, request: AnyRequest) -> tuple[Any, str]:
     return tenant.tenant_id, principal.actor
 
 
+async def _body(request: AnyRequest) -> bytes:
+    """As it came: the requests of a call are too small to be packed, and belong together."""
+    try:
+        body = await request.body()
+    except RequestEntityTooLarge:
+        raise HttpProblem(413, "too_large", _TOO_LARGE, more={"cause": "INVALID_MSG_FORMAT"}) from None
+    encoding = request.headers.get("content-encoding", "identity").strip().lower()
+    if encoding != "identity" or packing_of(body[:BEGINNING_BYTES]):
+        more = {"cause": "INVALID_MSG_FORMAT"}
+        raise HttpProblem(415, "unsupported_encoding", "send plain JSON, not packed", more=more)
+    return body
+
+
+_TOO_LARGE = f"a charging request has at most {BODY_BYTES_MAX} bytes: report more often, and less at once"
+
+
 async def _authorised(engine: Engine, tenant: Any, actor: str, command: AskUnits) -> Answer:
     try:
         return await engine.authorise(tenant, command, actor)
     except Refused as refusal:
         status, code, cause = REFUSED.get(refusal.code, (400, refusal.code, "CHARGING_FAILED"))
-        raise HttpProblem(status, code, problem_of(refusal).message, more={"cause": cause}) from None
+        detail = _USED_TWICE if code == "idempotency_mismatch" else problem_of(refusal).message
+        usage_type = refusal.facts.get("usage_type", "")
+        invalid = invalid_params(refusal.code, detail, command.groups, usage_type)
+        raise HttpProblem(status, code, detail, more={"cause": cause, **invalid}) from None
+
+
+_USED_TWICE = (
+    "this invocationSequenceNumber was used in this session for another body: "
+    "count on, or send the same body again"
+)
 
 
 _NOT_APPLICABLE = (403, "charging_not_applicable", "CHARGING_NOT_APPLICABLE")

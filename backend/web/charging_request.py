@@ -183,9 +183,9 @@ def record_of(asked: ChargingData, told: GroupReport, quantity: int) -> UsageRec
             tuple(asked.attributes.items()),
         )
     )
-    if isinstance(record, UnreadableRecord):
+    if isinstance(record, UnreadableRecord) and record.field != "record_id":
         raise bad(_FIELDS.get(record.field, record.field), record.detail)
-    if len(record.record_id) > SESSION_MAX:
+    if isinstance(record, UnreadableRecord) or len(record.record_id) > SESSION_MAX:
         raise bad("chargingId", f"must be 1 to {SESSION_MAX} printable characters")
     return record
 
@@ -197,6 +197,7 @@ _FIELDS = {
     "record_id": "chargingId",
     "line": "subscriberIdentifier",
     "started_at": "invocationTimeStamp",
+    "usage_type": "multipleUnitUsage",
     "quantity": "multipleUnitUsage",
 }
 

@@ -85,7 +85,11 @@ class SharingFigures(Collector):
             ("allotment_takeovers", "Tenants taken over from workers that were gone", placement.takeovers),
             ("allotment_leases_lost", "Tenants taken over from this worker", placement.lost),
             ("allotment_handovers", "Tenants handed to another worker", sharing.handed_over),
-            ("allotment_forwarded_requests", "Asked of another worker", sharing.forwarded),
-            ("allotment_answered_requests", "Asked by another worker", sharing.answered),
+            (
+                "allotment_forwarded_requests",
+                "Requests passed on to another worker",
+                sharing.forwarded,
+            ),
+            ("allotment_answered_requests", "Requests answered for another worker", sharing.answered),
         ):
             yield CounterMetricFamily(name, told, figure)

@@ -32,6 +32,9 @@ RECORD_TOPICS = {
 BEHIND_TOLD_MAX = 10
 """Tenants whose lag is told, by rank: labels stay few, and none of them names a tenant."""
 BEHIND_COUNTED_MAX = 10_000
+_FURTHEST = "ten tenants furthest behind"
+TEXT_FORMAT = CONTENT_TYPE_LATEST.removesuffix("; charset=utf-8")
+"""The framework adds the charset: told twice, it makes the type unreadable for who scrapes."""
 
 log = structlog.get_logger()
 
@@ -59,7 +62,7 @@ def operations_routes(engine: Engine) -> list[Any]:
     @get("/metrics")
     async def metrics() -> Response[bytes]:
         await queues.look()
-        return Response(await all_figures(registry, engine.sharing), media_type=CONTENT_TYPE_LATEST)
+        return Response(await all_figures(registry, engine.sharing), media_type=TEXT_FORMAT)
 
     return [healthz, readyz, metrics]
 
@@ -146,10 +149,12 @@ class _Queues(Collector):
             "allotment_projection_tenants_behind", "Tenants whose views are behind", self._tenants_behind
         )
         by_rank = GaugeMetricFamily(
-            "allotment_projection_rank_lag_events", "Of the tenants furthest behind, each", labels=["rank"]
+            "allotment_projection_rank_lag_events",
+            f"The same in events, of each of the {_FURTHEST}",
+            labels=["rank"],
         )
         waits = GaugeMetricFamily(
-            "allotment_projection_rank_lag_ms", "Of the tenants furthest behind, each", labels=["rank"]
+            "allotment_projection_rank_lag_ms", f"The same wait, of each of the {_FURTHEST}", labels=["rank"]
         )
         for rank, (behind, waited) in enumerate(self._behind, 1):
             by_rank.add_metric([str(rank)], behind)

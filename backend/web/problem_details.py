@@ -125,6 +125,12 @@ def not_authenticated(request: AnyRequest, code: str, remedy: str) -> HttpProble
     return HttpProblem(401, code, remedy, {"WWW-Authenticate": ", ".join(challenge)})
 
 
+def busy(error: Busy, remedy: str = "") -> HttpProblem:
+    """429, saying in its sentence what its header says."""
+    seconds = max(1, -(-error.retry_after_ms // 1_000))
+    return _later(429, "busy", f"too much at once: try again in {seconds} s{remedy}", seconds)
+
+
 def _problem_of(request: AnyRequest, error: Exception) -> HttpProblem:
     match error:
         case HttpProblem():
@@ -134,7 +140,7 @@ def _problem_of(request: AnyRequest, error: Exception) -> HttpProblem:
         case NotPermitted():
             return HttpProblem(403, error.code, str(error))
         case Busy():
-            return _later(429, "busy", str(error), -(-error.retry_after_ms // 1_000))
+            return busy(error)
         case Unavailable() | LogUnavailable():
             return _later(
                 503, "unavailable", "the log cannot be reached: send the same again, nothing is done twice"

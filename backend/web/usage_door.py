@@ -19,17 +19,20 @@ from ..engine import Engine
 from ..intake.declaration import Format
 from ..intake.door import IntakeReport, charge_stream
 from ..intake.formats import FormatError, shipped_format
-from ..intake.unpacking import UnreadableFile
+from ..intake.unpacking import BEGINNING_BYTES, UnreadableFile, packing_of
+from ..writer import Busy
 from .answer_headers import finish
 from .bearer import Callers
-from .problem_details import AnyRequest, HttpProblem, cut_off, handle
+from .problem_details import AnyRequest, HttpProblem, busy, cut_off, handle
 
 PATH = "/v1/usage"
 MEDIA_TYPE = "application/json"
 BODY_BYTES_MAX = 8 * 1024 * 1024
 UNPACKED_BYTES_MAX = 64 * 1024 * 1024
 """Of a compressed body: a few kilobytes can unpack to anything."""
+PARAMETERS = ("format", "source", "name")
 NAME_MAX = 100
+AGAIN = "; part of the body may be charged already: send the same body again, each record is charged once"
 _HOST = re.compile(rb"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
 _GZIP = b"\x1f\x8b"
 
@@ -49,6 +52,7 @@ class UsageDoor:
         return orjson.dumps(_told(report))
 
     async def _charged(self, tenant: TenantEntry, request: AnyRequest, actor: str) -> IntakeReport:
+        _check_known(request)
         declared = _format(_parameter(request, "format") or "allotment")
         source, name = _parameter(request, "source"), _parameter(request, "name")
         body = await _body(self._engine, request)
@@ -66,6 +70,8 @@ class UsageDoor:
                 packed=False,
                 door="http",
             )
+        except Busy as error:
+            raise busy(error, AGAIN) from error
         except (UnreadableFile, FormatError) as error:
             raise HttpProblem(400, "unreadable", str(error)) from error
 
@@ -122,6 +128,14 @@ class ShortWay:
         await answer(request.scope, request.receive, finishing)
 
 
+def _check_known(request: AnyRequest) -> None:
+    """A parameter that is misspelt must not be taken for one that was left out."""
+    for name in request.query_params if request.scope["query_string"] else ():
+        if name not in PARAMETERS:
+            known = ", ".join(PARAMETERS)
+            raise HttpProblem(400, "unknown_parameter", f"{name[:NAME_MAX]!r} is not one of {known}")
+
+
 def _parameter(request: AnyRequest, name: str) -> str:
     given = request.query_params.getall(name, []) if request.scope["query_string"] else []
     text = str(given[0]) if given else ""
@@ -146,6 +160,10 @@ async def _body(engine: Engine, request: AnyRequest) -> io.BytesIO:
     body = await _received(request)
     if encoding != "identity" or body[:2] == _GZIP:
         return await engine.in_thread(lambda: _unpacked(body))
+    if packing := packing_of(body[:BEGINNING_BYTES]):
+        raise HttpProblem(
+            415, "unsupported_encoding", f"the body is packed with {packing}: send gzip, or plain"
+        )
     return io.BytesIO(body)
 
 
@@ -174,8 +192,8 @@ def _unpacked(body: bytes) -> io.BytesIO:
         raise HttpProblem(400, "unreadable", "the body is not whole gzip: send it again") from None
     if len(plain) > UNPACKED_BYTES_MAX:
         raise _too_large(UNPACKED_BYTES_MAX)
-    if plain[:2] == _GZIP:
-        raise HttpProblem(400, "unreadable", "the body is packed twice: pack it once")
+    if packing_of(plain[:BEGINNING_BYTES]):
+        raise HttpProblem(400, "unreadable", "the body is packed twice: pack it once, with gzip")
     return io.BytesIO(plain)
 
 
@@ -201,6 +219,7 @@ def _told(report: IntakeReport) -> dict[str, Any]:
                 "reason": problem.reason,
                 "position": problem.position,
                 "detail": problem.detail,
+                "field": problem.field,
             }
             for problem in report.problems
         ],

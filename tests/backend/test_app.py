@@ -1,12 +1,16 @@
 """The HTTP doors from outside: who gets in, what they say, what they refuse, and how."""
 
+import bz2
 import gzip
 import json
+import lzma
 import time
+from contextlib import nullcontext
 from uuid import uuid4
 
 import pytest
 
+from allotment.backend.native import using
 from allotment.backend.web.graphql_door import BODY_BYTES_MAX
 from allotment.backend.writer import Busy, Halted, Unavailable
 
@@ -292,6 +296,34 @@ def test_every_record_gets_its_outcome_and_bad_lines_stop_nothing(company, send,
     assert "442071838750" not in answer.text
 
 
+@pytest.mark.parametrize(
+    ("wrong", "field", "remedy"),
+    [
+        ({"quantity": 2**44 + 1}, "quantity", "quantity: must be a whole number from 0 to 17592186044416"),
+        ({"quantity": -1}, "quantity", "quantity is negative"),
+        ({"start": "1970-06-01T10:00:00Z"}, "start", "start: must be between 1971 and 2100"),
+        ({"id": "a\tb"}, "id", "id: must be 1 to 200 printable characters"),
+        ({"line": "a\tb"}, "line", "line: must be 1 to 200 printable characters"),
+        ({"counterpart": "a\tb"}, "counterpart", "counterpart: must be 1 to 200 printable characters"),
+        ({"type": "Fax"}, "type", "type is not one of data, voice, messaging, video"),
+        ({"type": "fax"}, "type", "type: the tenant has no such usage type: define it, or correct this"),
+        ({"direction": "up"}, "direction", "direction is not one of outbound, inbound"),
+        ({"attributes": {"a\tb": "c"}}, "attributes", "attributes: must be at most 32 pairs of printable"),
+        ({"colour": "red"}, "colour", "colour: a key is not one of attributes, counterpart, "),
+        ({"a\tb": "c"}, "a\tb", "a key is not one of attributes, counterpart, "),
+        ({"line": "+4420000"}, "line", "line: nobody has this line: add the resource"),
+        ({"start": "2026-12-15T10:00:00Z"}, "start", "start: the record lies in the future: check its"),
+    ],
+)
+@pytest.mark.parametrize("natively", [True, False])
+def test_a_problem_names_the_field_and_what_to_do(send, call, natively, wrong, field, remedy):
+    with nullcontext() if natively else using.python_only():
+        told = send(ndjson({**call("c1", 60), **wrong}, call("c2", 60))).json()
+    assert told["charged"] == 1
+    [problem] = told["problems"]
+    assert (problem["field"], problem["detail"][: len(remedy)]) == (field, remedy)
+
+
 def test_sent_again_nothing_is_charged_again(send, call):
     body = ndjson(call("c1", 60), call("c2", 60))
     assert send(body).json()["charged"] == 2
@@ -306,6 +338,17 @@ def test_a_denied_record_is_told_as_rejected(company, send, call):
     company.ask(limit)
     told = send(ndjson(call("c1", 60))).json()
     assert (told["rejected"], told["problems"][0]["reason"]) == (1, "limit_exceeded")
+
+
+def test_what_is_left_of_a_limit_on_money_is_told_as_money(company, send, call):
+    limit = (
+        'mutation { setLimit(input: {idempotencyKey: "k", node: "emea", usageType: "money", '
+        'quantity: "500000"}) { __typename } }'
+    )
+    assert send(ndjson(call("c1", 720))).json()["charged"] == 1
+    company.ask(limit)
+    told = send(ndjson(call("c2", 6_000))).json()
+    assert told["problems"][0]["detail"] == "the limit of emea: 0.10 of 0.50 EUR used"
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -333,6 +376,13 @@ def test_formats_are_chosen_by_name(send):
         (b"\x1f\x8bbroken", {}, {}, 400, "unreadable"),
         (gzip.compress(b"{}\n" * 9, mtime=0)[:-9], {"Content-Encoding": "gzip"}, {}, 400, "unreadable"),
         (b"x", {"Content-Encoding": "br"}, {}, 415, "unsupported_encoding"),
+        (bz2.compress(b"{}"), {}, {}, 415, "unsupported_encoding"),
+        (bz2.compress(b""), {}, {}, 415, "unsupported_encoding"),
+        (lzma.compress(b"{}"), {}, {}, 415, "unsupported_encoding"),
+        (b"PK\x03\x04" + bytes(26), {}, {}, 415, "unsupported_encoding"),
+        (gzip.compress(bz2.compress(b"{}"), mtime=0), {}, {}, 400, "unreadable"),
+        (b"BZh, a text\n", {}, {}, 400, "unreadable"),
+        (b"", {}, {"sorce": "a"}, 400, "unknown_parameter"),
         (b"", {}, {"source": "x" * 101}, 400, "bad_parameter"),
         (b"", {}, {"source": ["a", "b"]}, 400, "bad_parameter"),
         (b"", {}, {"name": "a\nb"}, 400, "bad_parameter"),
@@ -342,6 +392,25 @@ def test_what_cannot_be_read_is_told_with_a_remedy(send, body, headers, paramete
     answer = send(body, headers=headers, **parameters)
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+def test_a_parameter_that_is_misspelt_is_named_with_those_that_there_are(send, call):
+    told = send(ndjson(call("c1", 60)), sorce="a").json()
+    assert told["detail"] == "'sorce' is not one of format, source, name"
+    assert send(ndjson(call("c1", 60))).json()["charged"] == 1
+
+
+def test_who_sends_too_much_is_told_to_send_the_same_again_in_as_many_seconds_as_the_header_says(
+    send, call, monkeypatch
+):
+    async def fails(*_, **__):
+        raise Busy(200)
+
+    monkeypatch.setattr("allotment.backend.web.usage_door.charge_stream", fails)
+    answer = send(ndjson(call("c1", 60)))
+    assert answer.headers["retry-after"] == "1"
+    assert "try again in 1 s; part of the body may be charged already" in answer.json()["detail"]
+    assert "send the same body again" in answer.json()["detail"]
 
 
 def test_too_much_at_once_is_413_compressed_or_not(send):
@@ -367,6 +436,8 @@ ODD_HOST = {"Host": "a b"}
         (b"x", {"Content-Length": "99999999"}, {}),
         (b"x", {"Content-Length": "many"}, {}),
         (b"", {}, {"format": "unknown"}),
+        (b"", {}, {"formats": "allotment"}),
+        (b"", {}, {"x": ""}),
         (b"", {"Authorization": "Basic dTpw"}, {}),
         (b"", ODD_HOST, {}),
     ],

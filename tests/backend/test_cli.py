@@ -215,6 +215,10 @@ def test_limits_and_policies_are_set_tried_and_listed(allotment, tmp_path, tmp_p
     allotment.json("policy", "set", str(policy), "-t", acme)
     listed = allotment.json("limit", "list", "-t", acme, "--node", "london")
     assert ("voice", "day", 100) in {(one["usage_type"], one["window"], one["quantity"]) for one in listed}
+    allotment.json("limit", "set", "london", "money", "500000000", "-t", acme)
+    rows = [row.split() for row in allotment("limit", "list", "-t", acme).stdout.splitlines()]
+    (row,) = [row for row in rows if row[:2] == ["london", "money"]]
+    assert row[3:7] == ["hard", "0.00", "500.00", "GBP"]
     (version,) = allotment.json("policy", "list", "-t", acme)
     assert (version["policy"], version["version"]) == ("p", 1)
     ended = allotment("limit", "raise", "london", "voice", "--to", "90", "--until", "soon", "-t", acme)
@@ -454,6 +458,13 @@ def test_every_record_received_is_accounted_for(allotment, acme, tmp_path):
     assert "recycled" in allotment("usage", "accuracy", *of).stdout
 
 
+def test_an_import_says_which_field_is_wrong(allotment, acme, tmp_path):
+    path = tmp_path / "overrun.ndjson"
+    path.write_text(call("overrun", quantity=2**44 + 1), encoding="utf-8")
+    told = allotment("usage", "import", str(path), "--tenant", acme, "--dry-run").stdout
+    assert "overrun suspended: bad_value: quantity: must be a whole number from 0 to 17592186044416" in told
+
+
 def test_files_in_a_watched_folder_are_charged_and_put_away(allotment, acme, tmp_path):
     columns = "Ref,From,To,When,Secs\n"
     good = "w-1,+447700900123,+442079460000,2026-10-05 10:00:00,61\n"
@@ -472,7 +483,7 @@ def test_files_in_a_watched_folder_are_charged_and_put_away(allotment, acme, tmp
         "received": 2, "charged": 1, "duplicate": 0, "suspended": 1, "rejected": 0,
     }  # fmt: skip
     [problem] = second["problems"]
-    assert (problem["position"], problem["reason"]) == ("b.csv:3", "bad_value")
+    assert (problem["position"], problem["reason"], problem["field"]) == ("b.csv:3", "bad_value", "When")
     assert json.loads((tmp_path / "done" / "b.csv.report.json").read_bytes())["charged"] == 1
     assert [path.name for path in tmp_path.glob("*.csv*")] == ["c.csv.part"]
     [refused] = allotment.json("usage", "imports", "-t", acme, "--refused")["imports"]

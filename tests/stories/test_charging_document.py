@@ -40,3 +40,15 @@ def test_the_call_on_a_trunk_is_answered_as_shown_and_charged_once(company):
 def test_the_document_tells_of_every_address_of_the_door(portal):
     served = {route.path.replace("{ref:str}", "{ChargingDataRef}") for route in portal.client.app.routes}
     assert {path for path in served if path.startswith(PATH)} == set(OPENAPI["paths"])
+
+
+def test_without_a_requested_unit_an_opening_request_is_granted_what_is_usual_and_an_update_nothing(company):
+    client, headers = company.portal.client, {"Authorization": f"Bearer {company.token('mediation')}"}
+    (commands,) = blocks("sh")
+    first = json.loads(re.search(r"-d '(\{.*?\})'$", commands, re.MULTILINE | re.DOTALL)[1])
+    opened = client.post(PATH, json={**first, "multipleUnitUsage": [{"ratingGroup": 1}]}, headers=headers)
+    assert opened.json()["multipleUnitInformation"][0]["grantedUnit"] == {"time": 120}
+    report = {"ratingGroup": 1, "usedUnitContainer": [{"time": 60}]}
+    update = {"invocationSequenceNumber": 1, "multipleUnitUsage": [report]}
+    updated = client.post(f"{opened.headers['location']}/update", json=update, headers=headers)
+    assert "grantedUnit" not in updated.json()["multipleUnitInformation"][0]

@@ -3,13 +3,16 @@
 Acme has 600 seconds of voice: 240 its own, 240 with EMEA and 60 of those handed on to Sales.
 """
 
+import gzip
 from itertools import count
 
 import pytest
 from openapi_shape import check_answer
 
 from allotment.backend.verifying import verify
+from allotment.backend.web.charging_door import BODY_BYTES_MAX
 from allotment.backend.web.charging_openapi import charging_openapi
+from allotment.backend.web.charging_request import SESSION_MAX
 
 OPENAPI = charging_openapi()
 PATH = "/v1/charging/chargingdata"
@@ -23,6 +26,7 @@ SESSIONS = """query($under: ID, $status: SessionStatus) { sessions(under: $under
 } }"""
 LIMIT = """mutation($input: SetLimitInput!) { setLimit(input: $input) { __typename } }"""
 USAGES = "{ usages { nodes { id recordId status billed } } }"
+UNKNOWN_TYPE = {"ratingGroup": 50, "usageType": "fax", "requestedUnit": {"serviceSpecificUnits": 1}}
 EXPLAIN = "query($id: ID!) { explain(usageId: $id) { line counterpart quantity } }"
 
 
@@ -165,8 +169,9 @@ def test_an_immediate_event_is_charged_at_once_and_once(company, switch):
     assert voice(company)[1] == {"used": 120, "reserved": 0}
     company.ask(LIMIT, input={"idempotencyKey": "l", "node": "emea", "usageType": "voice", "quantity": "130"})
     denied = switch.opening("e-2", 61, oneTimeEvent=True)
-    codes = [switch.post(PATH, **denied).json()["code"] for _ in range(2)]
-    assert codes == ["quota_limit_reached"] * 2
+    told = [switch.post(PATH, **denied).json() for _ in range(2)]
+    assert [one["code"] for one in told] == ["quota_limit_reached"] * 2
+    assert [one["detail"] for one in told] == ["the limit of emea: 120 of 130 voice used"] * 2
 
 
 def test_an_event_that_contradicts_another_is_never_leave_however_often_it_is_sent(company, switch):
@@ -240,6 +245,72 @@ def test_what_cannot_be_authorised_is_told_with_its_remedy(company, switch, chan
     assert (answer.status_code, answer.json()["code"]) == (status, code)
     assert word in answer.json()["detail"]
     assert answer.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("once", [False, True])
+@pytest.mark.parametrize(
+    ("changes", "code", "param"),
+    [
+        ({"invocationTimeStamp": "2027-11-15T10:00:00Z"}, "in_the_future", "invocationTimeStamp"),
+        ({"subscriberIdentifier": "+442071830000"}, "user_unknown", "subscriberIdentifier"),
+        (
+            {"multipleUnitUsage": [UNKNOWN_TYPE]},
+            "unknown_usage_type",
+            "multipleUnitUsage[0].usageType",
+        ),
+        ({"multipleUnitUsage": [{**UNKNOWN_TYPE, "usageType": "money"}]}, "bad_value", "multipleUnitUsage"),
+    ],
+)
+def test_what_is_refused_for_a_member_names_it(company, switch, once, changes, code, param):
+    more = {"oneTimeEvent": True} if once else {}
+    told = switch.post(PATH, **(switch.opening(unit=60) | changes | more)).json()
+    (invalid,) = told["invalidParams"]
+    assert (told["code"], invalid["param"], invalid["reason"] in told["detail"]) == (code, param, True)
+
+
+def test_a_session_id_that_is_too_long_is_told_how_long_it_may_be(switch):
+    for length in (SESSION_MAX + 1, 300):
+        told = switch.open("x" * length).json()
+        assert told["detail"] == f"chargingId: must be 1 to {SESSION_MAX} printable characters"
+    assert switch.open("x" * SESSION_MAX).status_code == 201
+
+
+def test_a_number_that_was_used_for_another_body_is_named(switch):
+    first = switch.opening(unit=60)
+    assert switch.post(PATH, **first).status_code == 201
+    answer = switch.post(PATH, **(first | {"counterpart": "+442079460001"}))
+    assert (answer.status_code, answer.json()["code"]) == (409, "idempotency_mismatch")
+    assert "this invocationSequenceNumber was used in this session" in answer.json()["detail"]
+    assert answer.json()["invalidParams"][0]["param"] == "invocationSequenceNumber"
+
+
+@pytest.mark.parametrize(
+    ("content", "encoding", "status", "code"),
+    [
+        (gzip.compress(b"{}", mtime=0), "gzip", 415, "unsupported_encoding"),
+        (gzip.compress(b"{}", mtime=0), "", 415, "unsupported_encoding"),
+        (b"{}", "br", 415, "unsupported_encoding"),
+        (b" " * (BODY_BYTES_MAX + 1), "", 413, "too_large"),
+        (b"{}", "identity", 400, "bad_request"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["", "/update", "/release"])
+def test_a_body_that_is_packed_or_too_large_is_told_so(company, verb, content, encoding, status, code):
+    headers = {"Authorization": f"Bearer {company.token('mediation')}"}
+    headers |= {"Content-Encoding": encoding} if encoding else {}
+    path = f"{PATH}/c3cfYw{verb}" if verb else PATH
+    answer = company.portal.client.post(path, content=content, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert "in parts" not in answer.json()["detail"]
+
+
+def test_a_limit_on_money_that_denies_a_session_is_told_as_money(company, switch, call):
+    company.use(call("c-0", 720))
+    company.ask(
+        LIMIT, input={"idempotencyKey": "l", "node": "emea", "usageType": "money", "quantity": "120000"}
+    )
+    denied = switch.open(unit=60)
+    assert denied.json()["detail"] == "a limit on money per period: 0.10 of 0.12 is reached"
 
 
 def test_reports_that_count_nothing_or_nobody_are_refused(company, switch):

@@ -5,7 +5,7 @@ under a claim that ends by itself. So whoever is killed at any point has neither
 from others: what was not settled is delivered again, under the same id.
 
 Rows are locked in one order, so that nobody waits in a circle: a place in `outlets` before what is delivered
-there, and of `deliveries` the earliest event first.
+there, and of `deliveries` the earliest event first. Who forgets waits for nobody.
 """
 
 from collections.abc import Iterable, Sequence
@@ -269,10 +269,13 @@ FROM tried
 WHERE held.channel = %(channel)s AND held.endpoint = %(endpoint)s AND held.seq = tried.seq
 """
 _FORGET = """
-DELETE FROM deliveries WHERE (channel, endpoint, seq) IN (
+WITH old AS MATERIALIZED (
     SELECT channel, endpoint, seq FROM deliveries
-    WHERE status <> 'waiting' AND coalesce(tried_at, created_at) < %(before)s LIMIT %(limit)s
+    WHERE status <> 'waiting' AND coalesce(tried_at, created_at) < %(before)s
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
 )
+DELETE FROM deliveries AS held USING old
+WHERE held.channel = old.channel AND held.endpoint = old.endpoint AND held.seq = old.seq
 """
 _RESTING = """
 SELECT failures FROM outlets

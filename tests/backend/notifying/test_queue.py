@@ -1,4 +1,4 @@
-"""The queue: whoever settles or replays, nobody waits for another in a circle."""
+"""The queue: whoever settles, replays or forgets, nobody waits for another in a circle."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -87,3 +87,14 @@ def test_several_are_given_up_at_once_while_they_are_replayed(isolation, told, p
         queue.add_again(db, waiting[1:], told.now)
     giving_up.result()
     assert statuses(isolation, told.tenant) == ["failed"] * 3
+
+
+def test_what_is_replayed_just_now_is_not_forgotten_and_nobody_waits(isolation, told, place, waiting, beside):
+    with isolation.transaction(told.tenant) as db:
+        queue.delivered(db, place, [1, 2, 3], told.now, 1, "200")
+    with isolation.transaction(told.tenant) as db:
+        queue.add_again(db, waiting[:1], told.now)
+        forgetting = beside(lambda db: queue.forget_old(db, told.now + 40 * 86_400_000_000))
+        queue.add_again(db, waiting[1:], told.now)
+    assert forgetting.result() == 2
+    assert statuses(isolation, told.tenant) == ["waiting"] * 3

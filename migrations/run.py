@@ -17,7 +17,13 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from psycopg.errors import DeadlockDetected, LockNotAvailable
+from psycopg.errors import (
+    DeadlockDetected,
+    DuplicateObject,
+    InternalError_,
+    LockNotAvailable,
+    UniqueViolation,
+)
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import NullPool
@@ -44,6 +50,8 @@ PAUSE_SECONDS = 1.0
 PATIENCE_SECONDS = 300.0
 """For so long it is tried again."""
 STATEMENT_MAX = 200
+ROLES_ATTEMPTS_MAX = 10
+"""Each time somebody else has made what we were about to make."""
 _ROLES_LOCK = 0x616C6C6F
 _AT_WORK = """
 SELECT application_name || ' (process ' || pid || ', ' || state || ')' FROM pg_stat_activity
@@ -65,7 +73,7 @@ def migrate(database_url: str, revision: str = "head") -> tuple[str | None, str 
     try:
         with engine.connect() as connection:
             _check_version(connection)
-            _prepare(connection)
+            _prepare_beside_others(connection)
             connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _ROLES_LOCK})
             connection.execute(text(f"SET ROLE {OWNER}"))
             connection.execute(text(f"SET lock_timeout = {int(LOCK_SECONDS * 1_000)}"))
@@ -129,6 +137,19 @@ def _check_version(connection: Connection) -> None:
     version = int(connection.execute(text("SHOW server_version_num")).scalar_one())
     if version < POSTGRES_MIN:
         raise ValueError(f"PostgreSQL 16 or later is needed, this is {version // 10_000}")
+
+
+def _prepare_beside_others(connection: Connection) -> None:
+    """Another database may be prepared too: advisory locks are each database's own, roles the server's."""
+    for left in reversed(range(ROLES_ATTEMPTS_MAX)):
+        try:
+            _prepare(connection)
+            break
+        except DBAPIError as error:
+            # Internal is how PostgreSQL says that a role or a membership was "concurrently updated".
+            if not left or not isinstance(error.orig, UniqueViolation | DuplicateObject | InternalError_):
+                raise
+            connection.rollback()
 
 
 def _prepare(connection: Connection) -> None:

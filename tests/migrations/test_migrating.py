@@ -7,6 +7,8 @@ import psycopg
 import pytest
 from lending import drop
 from patience import until
+from sqlalchemy import create_engine
+from sqlalchemy.pool import NullPool
 
 from allotment.backend.log import Group, PostgresLog
 from allotment.migrations import run
@@ -54,6 +56,19 @@ def reading(address):
         yield db
 
 
+@pytest.fixture
+def new_roles(servers, monkeypatch):
+    """As on a server that has none of ours; gone afterwards."""
+    names = tuple(f"role_{uuid4().hex}" for _ in run.ROLES)
+    monkeypatch.setattr(run, "ROLES", names)
+    monkeypatch.setattr(run, "OWNER", names[0])
+    monkeypatch.setattr(run, "APPENDER", names[-1])
+    yield names
+    with psycopg.connect(servers.database_url, autocommit=True) as db:
+        for name in names:
+            db.execute(f"DROP ROLE IF EXISTS {name}")
+
+
 def revision(address):
     with psycopg.connect(address) as db:
         return db.execute("SELECT version_num FROM allotment.alembic_version").fetchone()[0]
@@ -88,3 +103,27 @@ def test_a_version_that_never_gets_its_table_says_so_and_those_before_it_stay(
             migrate(address, "0036")
     assert revision(address) == CHANGES_EVENTS
     assert migrate(address) == (CHANGES_EVENTS, run.head_revision())
+
+
+def test_two_databases_of_a_new_server_are_prepared_at_once(address, servers, new_roles):
+    engine = create_engine(run.sqlalchemy_url(address), poolclass=NullPool)
+    with (
+        ThreadPoolExecutor(1) as thread,
+        psycopg.connect(servers.database_url) as other,
+        engine.connect() as connection,
+    ):
+        other.execute(f"CREATE ROLE {new_roles[1]}")
+        preparing = thread.submit(run._prepare_beside_others, connection)
+        until(lambda: preparing.done() or is_waiting(address))
+        other.commit()
+        preparing.result()
+        found = other.execute("SELECT rolname FROM pg_roles WHERE rolname = ANY(%s)", (list(new_roles),))
+        assert len(found.fetchall()) == len(new_roles)
+
+
+def is_waiting(address):
+    with psycopg.connect(address) as db:
+        return db.execute(
+            "SELECT count(*) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        ).fetchone()[0]

@@ -66,7 +66,7 @@ _UNUSABLE = {
 _REFUSED = {
     "Refused", "Unavailable", "Halted", "Busy", "LogUnavailable", "Fenced", "DidNotStart", "NewerView",
     "NotServing", "NotPermitted", "TooLong", "InvariantBroken", "UnknownEvent",
-    "TransferError",
+    "TransferError", "TablesInUse",
 }  # fmt: skip
 """By name: what a command does not use need not be imported to know its errors."""
 

@@ -57,6 +57,8 @@ from .timekeeping import Timekeeping
 from .writer import Clock, Moved, Writer
 
 THREADS_MAX = 16
+COMMITS_MAX = 8
+"""Large groups that are stored at once: as many as there are connections to copy them on."""
 STEPS_AT_ONCE = 500
 EXTENSION_DIGITS_MAX = 6
 IDLE_SECONDS = 600.0
@@ -98,6 +100,8 @@ class Engine:
         self._following = following
         self._projected_elsewhere = projected_elsewhere
         self._executor = ThreadPoolExecutor(THREADS_MAX, thread_name_prefix="allotment")
+        self._committing = ThreadPoolExecutor(COMMITS_MAX, thread_name_prefix="committing")
+        """For commits alone: much else waits in threads, and snapshots do for commits."""
         self._writers: dict[UUID, asyncio.Task[Writer]] = {}
         self._followers: dict[UUID, Keeper] = {}
         self._starting: dict[UUID, asyncio.Future[None]] = {}
@@ -146,6 +150,7 @@ class Engine:
         for follower in self._followers.values():
             await follower.close()
         self._executor.shutdown()
+        self._committing.shutdown()
 
     # --- changing ---------------------------------------------------------------------------
 
@@ -377,6 +382,7 @@ class Engine:
             self._executor,
             self._committed,
             self.sharing.placement.is_safe if self.sharing is not None else None,
+            self._committing,
         )
         try:
             await writer.start()

@@ -2,13 +2,17 @@
 
 A chunk is one transaction: the views' positions are locked, the events after them are folded, and
 rows and positions are committed together. So it does not matter who follows, how many do, or
-when one of them is killed. Who calls it when is decided in `keeping_up.py` and `projecting.py`.
+when one of them is killed. Who follows waits for nobody within a lock: threads are few, and other tenants'
+views wait for them. Who calls it when is decided in `keeping_up.py` and `projecting.py`.
 """
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from uuid import UUID
 from zoneinfo import ZoneInfo
+
+from psycopg.errors import LockNotAvailable
 
 from ..projections import members
 from ..projections.chunk import FOLLOWED, Chunk, Ordinals, Ways
@@ -26,6 +30,9 @@ CHUNK = 5_000
 """Events folded in one transaction: more would keep readers waiting longer for the newest."""
 CHUNK_MAX = 40_000
 """As many while there is more than that to do: then each counter is touched less often."""
+HELD_SECONDS_MAX = 10.0
+"""Who catches up waits so long for somebody else who has the views in hand."""
+HELD_PAUSE_SECONDS_MIN, HELD_PAUSE_SECONDS_MAX = 0.01, 0.25
 _reading = ThreadPoolExecutor(4, thread_name_prefix="read-ahead")
 """As many as a projector writes for at once."""
 
@@ -60,13 +67,28 @@ class Projector:
         """Whether the last step found something: then there is mostly more, and it is not asked first."""
 
     def catch_up(self, upto: int | None = None) -> int:
-        reached, more = self.step(upto)
+        reached, more = self._step_in_turn(upto)
         while more:
-            reached, more = self.step(upto)
+            reached, more = self._step_in_turn(upto)
         return reached
 
+    def _step_in_turn(self, upto: int | None) -> tuple[int, bool]:
+        """Whoever else has the views in hand comes first, and may well do what there is to do."""
+        latest, pause = time.monotonic() + HELD_SECONDS_MAX, HELD_PAUSE_SECONDS_MIN
+        while True:
+            try:
+                return self.step(upto)
+            except LockNotAvailable:
+                if time.monotonic() >= latest:
+                    raise
+            time.sleep(pause)
+            pause = min(2 * pause, HELD_PAUSE_SECONDS_MAX)
+
     def step(self, upto: int | None = None) -> tuple[int, bool]:
-        """Project one chunk; the seq that all views have reached, and whether to go on."""
+        """Project one chunk; the seq that all views have reached, and whether to go on.
+
+        Raises LockNotAvailable at once where somebody else has the views in hand.
+        """
         ordinals, self._ordinals = self._ordinals, None
         ahead, self._ahead = self._ahead, None
         # Both before: with our connection in hand we might wait for one that never comes free.
@@ -78,7 +100,7 @@ class Projector:
             if standing is not None:
                 self._ordinals = ordinals
                 return standing, False
-            held = lock(db, self._views)
+            held = lock(db, self._views, wait=False)
             start = min(held.values())
             due = [view for view in self._views if held[view.name] == start]
             end = self._end(start, held, upto)
@@ -201,12 +223,12 @@ def _standing(db: Connection, views: Sequence[View], upto: int | None) -> int | 
     return min((held[view.name][1] for view in views if view.name in held), default=0)
 
 
-def lock(db: Connection, views: Sequence[View]) -> dict[str, int]:
+def lock(db: Connection, views: Sequence[View], *, wait: bool = True) -> dict[str, int]:
     """The views' positions, ours alone until the transaction ends; a changed view starts at 0."""
     names = [view.name for view in views]
     locking = (
         "SELECT projection, version, seq FROM projection_positions WHERE projection = ANY(%s) "
-        "ORDER BY projection FOR UPDATE"
+        f"ORDER BY projection FOR UPDATE{'' if wait else ' NOWAIT'}"
     )
     found = db.execute(locking, (names,), prepare=True).fetchall()
     if len(found) < len(views):

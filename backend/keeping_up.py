@@ -14,6 +14,7 @@ from uuid import UUID
 
 import psycopg
 import structlog
+from psycopg.errors import LockNotAvailable
 
 from ..tenants.isolation import Isolation
 from .following import Projector, position
@@ -154,7 +155,9 @@ class Follower:
                 if not more:
                     await woken(self._wake, self._poll_seconds)
             except (psycopg.Error, OSError) as error:
-                self._stumbled(error)
+                # Where somebody else has the views in hand, they do follow.
+                if not isinstance(error, LockNotAvailable):
+                    self._stumbled(error)
                 self._wake.clear()
                 await woken(self._wake, pause)
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)

@@ -83,7 +83,9 @@ class Placement:
         self.lost = 0
         """Tenants another worker took from this one."""
         self._leases = Leases(isolation, self.me, self.timing.lease)
-        self._threads = ThreadPoolExecutor(4, thread_name_prefix="placement")
+        self._threads = ThreadPoolExecutor(3, thread_name_prefix="placement")
+        self._heart = ThreadPoolExecutor(1, thread_name_prefix="heartbeat")
+        """For heartbeats alone: behind a thousand callers one would come when the lease has run out."""
         self._held: set[UUID] = set()
         self._going: set[UUID] = set()
         """On their way to another worker."""
@@ -117,6 +119,7 @@ class Placement:
             # Our heartbeat ends with us: whoever looks finds the leases free in a moment.
             log.warning("leases not given back", error=str(error))
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._heart.shutdown(wait=False, cancel_futures=True)
 
     # --- looking ----------------------------------------------------------------------------
 
@@ -265,12 +268,12 @@ class Placement:
 
     async def _beat(self) -> None:
         sent = steady_clock()
-        seen = await self._in_thread(lambda: self._leases.beat(takes_tenants=self.takes_tenants))
+        seen = await self._by_heart(lambda: self._leases.beat(takes_tenants=self.takes_tenants))
         self._workers = {one.worker_id: one for one in seen}
         before = self._workers.get(self.me)
         if self._held and (before is None or not before.alive):
             # We were as good as dead: what another has taken meanwhile is no longer ours.
-            kept = await self._in_thread(lambda: self._leases.of([self.me]))
+            kept = await self._by_heart(lambda: self._leases.of([self.me]))
             self._abandon(self._held - kept)
         self._safe_until = sent + self.timing.lease - self.timing.margin
 
@@ -334,6 +337,9 @@ class Placement:
 
     def _in_thread(self, work: Callable[[], R]) -> Awaitable[R]:
         return asyncio.get_running_loop().run_in_executor(self._threads, work)
+
+    def _by_heart(self, work: Callable[[], R]) -> Awaitable[R]:
+        return asyncio.get_running_loop().run_in_executor(self._heart, work)
 
 
 def _weight(worker: UUID, tenant: UUID) -> bytes:

@@ -22,6 +22,7 @@ import psycopg
 import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from psycopg.errors import LockNotAvailable
 from psycopg_pool import PoolTimeout
 
 from ..tenants.isolation import Connection, Isolation
@@ -174,7 +175,10 @@ class Projecting:
         while time.monotonic() - moved < (REST_SECONDS if len(self._at_work) < TENANTS_MAX else 0.1):
             wake.clear()
             began = time.monotonic()
-            before, (shown, more) = shown, await self._in_thread(projector.step)
+            before, more = shown, False
+            # Somebody else who has the views in hand is looked at again like one that has nothing to do.
+            with contextlib.suppress(LockNotAvailable):
+                shown, more = await self._in_thread(projector.step)
             if more:
                 self._tell(tenant, shown)
                 moved, pause = time.monotonic(), POLL_SECONDS_MIN

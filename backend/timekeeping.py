@@ -30,6 +30,8 @@ LOOK_SECONDS = 1.0
 """How often what is due is looked for; so much later than its time it may be done."""
 DUE_AT_ONCE = 1_000
 """Of one tenant in one look; the next look goes on."""
+TENANTS_AT_ONCE = 64
+"""Tenants in which something is done at once; the others take turns."""
 WAKE_EVERY_LOOKS = 5
 WAKEN_AT_ONCE = 100
 TIMEKEEPER = "allotment:time"
@@ -44,39 +46,60 @@ class Timekeeping:
         self._engine = engine
         self._written: dict[UUID, int] = {}
         """When the tenants in memory would be woken, as stored."""
+        self._turns = asyncio.Semaphore(TENANTS_AT_ONCE)
+        self._at_work: dict[UUID, asyncio.Task[int]] = {}
         self._keeping: asyncio.Task[None] | None = None
+        self._waking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         self._keeping = asyncio.create_task(self._keep(), name="timekeeping")
 
     async def stop(self) -> None:
-        if self._keeping is not None:
-            await cancelled([self._keeping])
+        tasks = (self._keeping, self._waking, *self._at_work.values())
+        await cancelled(task for task in tasks if task is not None)
 
     async def _keep(self) -> None:
         looks = 0
         while True:
             await asyncio.sleep(LOOK_SECONDS)
             looks += 1
-            await self.carry_out()
-            if looks % WAKE_EVERY_LOOKS == 0:
-                try:
-                    await self.wake()
-                except Exception:
-                    log.exception("who is asleep was not looked for")
+            self._look()
+            if looks % WAKE_EVERY_LOOKS == 0 and (self._waking is None or self._waking.done()):
+                self._waking = asyncio.create_task(self._wake(), name="waking")
 
     async def carry_out(self) -> int:
         """Do what is due in the tenants in memory; how much that was."""
-        done = 0
+        self._look()
+        return sum(await asyncio.gather(*self._at_work.values()))
+
+    def _look(self) -> None:
+        """Begin what is due. A tenant that still does what was due before is left alone, and stops nobody."""
         for tenant, writer in self._engine.open_writers().items():
-            try:
-                if not writer.halted:
-                    done += await self._carry_out(tenant, writer)
-                    await self._note(tenant, writer)
-            except Exception:
-                # One tenant's trouble must not stop everybody's clock.
-                log.exception("what is due was not looked for", tenant=str(tenant))
-        return done
+            if tenant not in self._at_work and not writer.halted and self._is_asked(tenant, writer):
+                task = asyncio.create_task(self._at_its_turn(tenant, writer), name=f"time-{tenant}")
+                self._at_work[tenant] = task
+
+    def _is_asked(self, tenant: UUID, writer: Writer) -> bool:
+        """Whether anything is due, or is to be noted."""
+        try:
+            due = writer.state.next_due()
+        except Exception:
+            log.exception("when something is due is not known", tenant=str(tenant))
+            return False
+        return due is not None and (due <= self._engine.clock() or self._is_unnoted(tenant, due))
+
+    async def _at_its_turn(self, tenant: UUID, writer: Writer) -> int:
+        try:
+            async with self._turns:
+                done = await self._carry_out(tenant, writer)
+                await self._note(tenant, writer)
+                return done
+        except Exception:
+            # One tenant's trouble must not stop everybody's clock.
+            log.exception("what is due was not looked for", tenant=str(tenant))
+            return 0
+        finally:
+            del self._at_work[tenant]
 
     async def _carry_out(self, tenant: UUID, writer: Writer) -> int:
         done, now = 0, self._engine.clock()
@@ -92,9 +115,13 @@ class Timekeeping:
 
     async def _note(self, tenant: UUID, writer: Writer) -> None:
         """Let the tenant be woken in time, whatever becomes of us."""
-        due, written = writer.state.next_due(), self._written.get(tenant)
-        if due is not None and (written is None or due < written or written <= self._engine.clock()):
+        due = writer.state.next_due()
+        if due is not None and self._is_unnoted(tenant, due):
             await self.note(tenant, due)
+
+    def _is_unnoted(self, tenant: UUID, due: int) -> bool:
+        written = self._written.get(tenant)
+        return written is None or due < written or written <= self._engine.clock()
 
     async def note(self, tenant: UUID, due: int) -> None:
         if self._written.get(tenant) != due:
@@ -114,6 +141,12 @@ class Timekeeping:
         """The same; if the database is away, what was noted before holds."""
         with contextlib.suppress(LogUnavailable, psycopg.Error):
             await self.leave(tenant, writer)
+
+    async def _wake(self) -> None:
+        try:
+            await self.wake()
+        except Exception:
+            log.exception("who is asleep was not looked for")
 
     async def wake(self) -> int:
         """Take into memory those whose time has come, if they are ours; how many that were."""

@@ -104,6 +104,7 @@ class Writer:
         executor: Executor | None = None,
         on_commit: Callable[[Group], None] | None = None,
         may_decide: Callable[[], bool] | None = None,
+        committing: Executor | None = None,
     ) -> None:
         self.tenant_id = tenant_id
         self.store = store
@@ -111,6 +112,8 @@ class Writer:
         self._load_sealer = load_sealer
         self._clock = clock
         self._executor = executor
+        self._committing = committing or executor
+        """Where large groups are stored, in their order: one may wait there for the one it follows."""
         self._on_commit = on_commit
         self._may_decide = may_decide
         """Whether the lease holds: while it does not, nothing is decided, and all wait."""
@@ -433,7 +436,8 @@ class Writer:
         group.follows = self._flying[-1].stored if self._flying else None
         stored: Future[bool] = Future()
         sent = self._send(group, stored)
-        commit = sent or self._in_thread(lambda: _append(store, group, stored))
+        loop = asyncio.get_running_loop()
+        commit = sent or loop.run_in_executor(self._committing, lambda: _append(store, group, stored))
         commit.add_done_callback(self._hear)
         self._flying.append(_Flight(opened, commit, stored, by_loop=sent is not None))
 

@@ -6,6 +6,11 @@ connection = context.config.attributes.get("connection")
 if connection is None:
     raise SystemExit("Run migrations with: allotment migrate")
 
-context.configure(connection=connection, transactional_ddl=True, version_table_schema="allotment")
+context.configure(
+    connection=connection,
+    transactional_ddl=True,
+    transaction_per_migration=True,
+    version_table_schema="allotment",
+)
 with context.begin_transaction():
     context.run_migrations()

@@ -2,7 +2,8 @@
 
 What is charged, rejected or suspended tells of itself. Duplicates, folded legs and ignored rows are
 added up here, by tenant and door, and told once a minute, and when the engine closes. Whoever is
-killed before that has forgotten the duplicates of the last minute, and nothing else.
+killed before that has forgotten the duplicates of the last minute, and nothing else; so has who stops while
+a tenant cannot be reached.
 """
 
 import asyncio
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
     from .door import IntakeReport
 
 TELL_SECONDS = 60.0
+STOP_SECONDS_MAX = 5.0
+"""Who stops does not wait longer for tenants that cannot be told."""
+TOLD_AT_ONCE = 64
+"""Tenants; the others take turns."""
 ACTOR = "mediation:doors"
 
 log = structlog.get_logger()
@@ -52,8 +57,8 @@ class Tallies:
     def __init__(self, engine: "Engine") -> None:
         self._engine = engine
         self._open: dict[tuple[UUID, str], AtDoor] = {}
-        self._telling: list[tuple[UUID, Order]] = []
-        """Commands made and not stored yet: told again under the same key."""
+        self._telling: dict[bytes, tuple[UUID, Order]] = {}
+        """Commands made and not stored yet, by key: told again under the same."""
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -62,7 +67,11 @@ class Tallies:
     async def stop(self) -> None:
         if self._task is not None:
             await cancelled([self._task])
-        await self.flush()
+        try:
+            async with asyncio.timeout(STOP_SECONDS_MAX):
+                await self.flush()
+        except TimeoutError:
+            log.warning("duplicates are forgotten", tenants=len({one for one, _ in self._telling.values()}))
 
     def add(self, tenant: UUID, door: str, report: "IntakeReport") -> None:
         if not (report.duplicate or report.merged or report.ignored):
@@ -77,22 +86,26 @@ class Tallies:
     async def flush(self) -> None:
         """Tell what there is to tell."""
         tallies, self._open = self._open, {}
-        self._telling += [
-            (tenant, Order(tally.command(door), tally.key)) for (tenant, door), tally in tallies.items()
-        ]
-        telling, self._telling = self._telling, []
-        for tenant, order in telling:
-            try:
+        for (tenant, door), tally in tallies.items():
+            self._telling[tally.key] = tenant, Order(tally.command(door), tally.key)
+        turns = asyncio.Semaphore(TOLD_AT_ONCE)
+        telling = self._telling.values()
+        await asyncio.gather(*(self._tell_one(tenant, order, turns) for tenant, order in telling))
+
+    async def _tell_one(self, tenant: UUID, order: Order, turns: asyncio.Semaphore) -> None:
+        try:
+            async with turns:
                 await self._engine.carry_out(tenant, order, ACTOR)
-            except (Busy, Unavailable, LogUnavailable):
-                self._telling.append((tenant, order))
-            except (Refused, Halted) as error:
-                log.warning("duplicates cannot be told", tenant=str(tenant), error=str(error))
+        except (Busy, Unavailable, LogUnavailable):
+            return
+        except (Refused, Halted) as error:
+            log.warning("duplicates cannot be told", tenant=str(tenant), error=str(error))
+        except Exception:
+            log.exception("duplicates were not told", tenant=str(tenant))
+            return
+        self._telling.pop(order.key, None)
 
     async def _tell(self) -> None:
         while True:
             await asyncio.sleep(TELL_SECONDS)
-            try:
-                await self.flush()
-            except Exception:
-                log.exception("duplicates were not told")
+            await self.flush()

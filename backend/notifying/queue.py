@@ -3,6 +3,9 @@
 Rows are made from the log, in the transaction that says how far the log has been looked at, and worked off
 under a claim that ends by itself. So whoever is killed at any point has neither lost a delivery nor kept it
 from others: what was not settled is delivered again, under the same id.
+
+Rows are locked in one order, so that nobody waits in a circle: a place in `outlets` before what is delivered
+there, and of `deliveries` the earliest event first. Who forgets waits for nobody.
 """
 
 from collections.abc import Iterable, Sequence
@@ -147,12 +150,12 @@ def claim(
 
 
 def delivered(db: Connection, place: Place, seqs: Iterable[int], now: int, took_ms: int, detail: str) -> None:
-    _settle(db, place, seqs, "delivered", 0, now, took_ms, detail)
     db.execute(
         "UPDATE outlets SET failures = 0, resting_until = 0 "
         "WHERE channel = %s AND endpoint = %s AND (failures > 0 OR resting_until > 0)",
         (place.channel, place.endpoint),
     )
+    _settle(db, place, seqs, "delivered", 0, now, took_ms, detail)
 
 
 def given_up(db: Connection, place: Place, seqs: Iterable[int], now: int, took_ms: int, detail: str) -> None:
@@ -173,12 +176,12 @@ def put_off(
 ) -> int:
     """The place rests until then, and this is tried again unless it was the last time; how often it has
     failed in a row."""
-    _settle(db, place, seqs, "failed" if last else "waiting", until, now, took_ms, detail)
     found = db.execute(
         "UPDATE outlets SET failures = failures + 1, resting_until = greatest(resting_until, %s) "
         "WHERE channel = %s AND endpoint = %s RETURNING failures",
         (until, place.channel, place.endpoint),
     ).fetchone()
+    _settle(db, place, seqs, "failed" if last else "waiting", until, now, took_ms, detail)
     return int(found[0]) if found else 0
 
 
@@ -206,15 +209,17 @@ def _settle(
     took_ms: int,
     detail: str,
 ) -> None:
-    db.execute(
-        "UPDATE deliveries SET status = %s, due_at = CASE WHEN %s > 0 THEN %s ELSE due_at END, "
-        "claimed_until = 0, attempts = attempts + 1, tried_at = %s, took_ms = %s, detail = %s "
-        "WHERE channel = %s AND endpoint = %s AND seq = ANY(%s)",
-        (
-            *(status, due_at, due_at, now, took_ms, detail[:200]),
-            *(place.channel, place.endpoint, list(seqs)),
-        ),
-    )
+    settled = {
+        "channel": place.channel,
+        "endpoint": place.endpoint,
+        "seqs": list(seqs),
+        "status": status,
+        "due_at": due_at,
+        "now": now,
+        "took_ms": took_ms,
+        "detail": detail[:200],
+    }
+    db.execute(_SETTLE, settled)
 
 
 # --- the delivery log --------------------------------------------------------------------------------
@@ -250,11 +255,27 @@ WHERE o.resting_until <= %(now)s AND o.channel = ANY(%(channels)s)
   )
 LIMIT %(limit)s
 """
-_FORGET = """
-DELETE FROM deliveries WHERE (channel, endpoint, seq) IN (
-    SELECT channel, endpoint, seq FROM deliveries
-    WHERE status <> 'waiting' AND coalesce(tried_at, created_at) < %(before)s LIMIT %(limit)s
+_SETTLE = """
+WITH tried AS MATERIALIZED (
+    SELECT seq FROM deliveries
+    WHERE channel = %(channel)s AND endpoint = %(endpoint)s AND seq = ANY(%(seqs)s)
+    ORDER BY seq FOR UPDATE
 )
+UPDATE deliveries AS held SET
+    status = %(status)s, due_at = CASE WHEN %(due_at)s > 0 THEN %(due_at)s ELSE held.due_at END,
+    claimed_until = 0, attempts = held.attempts + 1,
+    tried_at = %(now)s, took_ms = %(took_ms)s, detail = %(detail)s
+FROM tried
+WHERE held.channel = %(channel)s AND held.endpoint = %(endpoint)s AND held.seq = tried.seq
+"""
+_FORGET = """
+WITH old AS MATERIALIZED (
+    SELECT channel, endpoint, seq FROM deliveries
+    WHERE status <> 'waiting' AND coalesce(tried_at, created_at) < %(before)s
+    LIMIT %(limit)s FOR UPDATE SKIP LOCKED
+)
+DELETE FROM deliveries AS held USING old
+WHERE held.channel = old.channel AND held.endpoint = old.endpoint AND held.seq = old.seq
 """
 _RESTING = """
 SELECT failures FROM outlets

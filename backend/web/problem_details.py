@@ -10,6 +10,7 @@ from typing import Any
 from uuid import uuid4
 
 import orjson
+import psycopg
 import structlog
 from litestar import Request, Response
 from litestar.exceptions import HTTPException
@@ -141,7 +142,7 @@ def _problem_of(request: AnyRequest, error: Exception) -> HttpProblem:
             return HttpProblem(403, error.code, str(error))
         case Busy():
             return busy(error)
-        case Unavailable() | LogUnavailable():
+        case Unavailable() | LogUnavailable() | psycopg.OperationalError():
             return _later(
                 503, "unavailable", "the log cannot be reached: send the same again, nothing is done twice"
             )

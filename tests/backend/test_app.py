@@ -9,6 +9,8 @@ from contextlib import nullcontext
 from uuid import uuid4
 
 import pytest
+from psycopg.errors import DeadlockDetected, LockNotAvailable
+from psycopg_pool import PoolTimeout
 
 from allotment.backend.native import using
 from allotment.backend.web.graphql_door import BODY_BYTES_MAX
@@ -509,6 +511,9 @@ def test_what_a_client_did_not_finish_is_not_charged(company, send, call):
         (Busy(1_500), 429, "busy"),
         (Unavailable("host=10.0.0.1 password=x"), 503, "unavailable"),
         (Halted("seq 7: tenant globex"), 503, "halted"),
+        (PoolTimeout("no connection to host=10.0.0.1 password=x"), 503, "unavailable"),
+        (LockNotAvailable("canceling statement due to lock timeout"), 503, "unavailable"),
+        (DeadlockDetected("process 7 waits for process 8 of globex"), 503, "unavailable"),
         (RuntimeError("host=10.0.0.1 password=x"), 500, "internal"),
     ],
 )

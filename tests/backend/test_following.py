@@ -2,13 +2,16 @@
 
 import asyncio
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 
 import psycopg
 import pytest
 from members_listed import members_under
 from msgspec.structs import replace
 from patience import PATIENCE_SECONDS
+from psycopg.errors import LockNotAvailable
 
 from allotment.backend import following, keeping_up, looking_back, reading_log
 from allotment.backend.following import NewerView, Projector, catch_up
@@ -23,6 +26,7 @@ from allotment.domain.limit import SetAnyLimit
 from allotment.domain.tenant import OpenTenant
 from allotment.projections import balances, members, usages
 from allotment.projections.views import VIEWS
+from allotment.tenants.isolation import LOCK_TIMEOUT_MS
 
 PERIOD = "2026-11"
 
@@ -82,6 +86,40 @@ def test_who_is_far_behind_reads_ahead_and_still_stops_where_it_is_told_to(made,
     for upto in (20, 21, end):
         assert catch_up(made.isolation, made.tenant, upto=upto, chunk=8) == upto
         assert rebuild_and_compare(made.isolation, made.tenant) == []
+
+
+@contextmanager
+def in_hand(made):
+    """Somebody else has its views in hand, as who rebuilds them does."""
+    with made.isolation.transaction(made.tenant, "projector") as db:
+        following.lock(db, VIEWS)
+        yield
+
+
+def test_views_that_somebody_has_in_hand_keep_no_thread_waiting(made):
+    projector = Projector(made.isolation, made.tenant, chunk=20)
+    projector.step()
+    with in_hand(made):
+        began = time.monotonic()
+        with pytest.raises(LockNotAvailable):
+            projector.step()
+        assert time.monotonic() - began < LOCK_TIMEOUT_MS / 2_000
+    assert projector.catch_up() == made.log.head().seq
+    assert rebuild_and_compare(made.isolation, made.tenant) == []
+
+
+def test_who_catches_up_waits_for_who_has_the_views_in_hand_but_not_for_ever(made, monkeypatch):
+    with ThreadPoolExecutor(1) as thread:
+        with in_hand(made):
+            catching_up = thread.submit(catch_up, made.isolation, made.tenant)
+            time.sleep(0.3)
+            assert not catching_up.done()
+        assert catching_up.result() == made.log.head().seq
+        made.use("r1", "voice", 60)
+        made.commit()
+        monkeypatch.setattr(following, "HELD_SECONDS_MAX", 0.1)
+        with in_hand(made), pytest.raises(LockNotAvailable):
+            catch_up(made.isolation, made.tenant)
 
 
 @pytest.mark.parametrize("breaks_at", ["fold", "advance"])
@@ -342,6 +380,20 @@ def test_a_follower_finds_what_nobody_told_it_of(made, isolation):
         await follower.start()
         made.use("r1", "voice", 60)
         await follower.wait_for(made.commit(), PATIENCE_SECONDS)
+        await follower.close()
+
+    asyncio.run(story())
+
+
+def test_a_follower_goes_on_where_somebody_had_the_views_in_hand_and_says_nothing(made, isolation):
+    async def story():
+        follower = Follower(isolation, made.tenant, poll_seconds=0.05)
+        with in_hand(made):
+            await follower.start()
+            with pytest.raises(TimeoutError):
+                await follower.wait_for(1, 0.5)
+            assert follower.error is None
+        await follower.wait_for(made.log.head().seq, PATIENCE_SECONDS)
         await follower.close()
 
     asyncio.run(story())

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 
 import psycopg
 import pytest
@@ -14,15 +14,16 @@ from patience import PATIENCE_SECONDS, until
 from allotment.backend import projecting as projecting_module
 from allotment.backend.commands.projecting import NICENESS
 from allotment.backend.engine import Engine
-from allotment.backend.following import catch_up
+from allotment.backend.following import catch_up, lock
 from allotment.backend.keeping_up import Watcher
 from allotment.backend.lagging import oldest_waits_ms, tenants_behind
 from allotment.backend.log import Group
 from allotment.backend.looking_back import rebuild_and_compare
 from allotment.backend.offspring import projector_process
-from allotment.backend.projecting import Claims, Projecting
+from allotment.backend.projecting import THREADS_MAX, Claims, Projecting
 from allotment.backend.web.operations import _Queues
-from allotment.tenants.isolation import Isolation
+from allotment.projections.views import VIEWS
+from allotment.tenants.isolation import LOCK_TIMEOUT_MS, Isolation
 
 
 @pytest.fixture
@@ -125,6 +126,32 @@ def test_who_is_told_of_a_commit_does_not_wait_for_the_next_look(acme):
             return end
 
     assert (acme.tenant, asyncio.run(story())) in told
+
+
+def test_views_that_somebody_has_in_hand_keep_nobody_elses_waiting(enterprise, isolation, monkeypatch):
+    held, other = [enterprise().opened() for _ in range(THREADS_MAX)], enterprise().opened()
+    for made in (*held, other):
+        made.commit()
+        catch_up(isolation, made.tenant)
+        made.use("r1", "voice", 60)
+        made.commit()
+    stumbles = []
+    monkeypatch.setattr(Projecting, "_stumbled", lambda _, *about: stumbles.append(about))
+
+    async def story():
+        async with Projecting(isolation, look_seconds=0.05) as keeping:
+            with ExitStack() as hands:
+                for made in held:
+                    db = hands.enter_context(isolation.transaction(made.tenant, "projector"))
+                    lock(db, VIEWS)
+                    keeping.heard(made.tenant)
+                await asyncio.sleep(0.2)
+                other.use("r1", "voice", 60)
+                await shown(other, other.commit(), LOCK_TIMEOUT_MS / 2_000)
+            await asyncio.gather(*(shown(made, made.log.head().seq) for made in held))
+
+    asyncio.run(story())
+    assert stumbles == []
 
 
 def test_two_projectors_share_the_tenants_and_one_takes_over_from_the_other(enterprise, elsewhere):

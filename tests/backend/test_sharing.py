@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 from collections import Counter
 from contextlib import asynccontextmanager
 from uuid import uuid4
@@ -420,3 +421,18 @@ def test_tenants_are_spread_and_only_a_lost_workers_own_move():
     assert all(400 < counts[worker] < 600 for worker in workers_)
     after = {tenant: preferred(None, tenant, workers_[1:]) for tenant in tenants}
     assert all(before[tenant] in (after[tenant], workers_[0]) for tenant in tenants)
+
+
+@in_a_loop
+async def test_a_heartbeat_does_not_wait_behind_callers(isolation, monkeypatch):
+    placement = Placement(isolation, takes_tenants=True)
+    answers = threading.Event()
+    monkeypatch.setattr(placement._leases, "holder", lambda tenant: answers.wait() and uuid4())
+    callers = [asyncio.create_task(placement.place_of(uuid4())) for _ in range(20)]
+    try:
+        await asyncio.wait_for(placement._beat(), 10)
+        assert placement.is_safe()
+    finally:
+        answers.set()
+        await asyncio.gather(*callers)
+        await placement.stop()

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
@@ -20,7 +21,7 @@ from allotment.backend.log import Head
 from allotment.backend.reading_log import Chunk, chunk_of, fetch, unfold
 from allotment.backend.seen import SeenKeys
 from allotment.backend.snapshots import Folded, SnapshottedLog, fold
-from allotment.backend.writer import Writer
+from allotment.backend.writer import SEND_MAX, Writer
 from allotment.domain import canonical
 from allotment.domain.brief import ChargeInBrief
 from allotment.domain.hierarchy import MoveResource
@@ -346,6 +347,25 @@ def test_many_keys_at_once_are_known_as_one_by_one(snapshotted):
             assert held == key[:TIME_BYTES] + digest + b"\x01" or seen.sort_out([ident]) == ([], [key[2:]])
             assert key in seen.candidates(key[2:])
         assert len(seen.sort_out([chance.randbytes(12) for _ in range(1_000)])[1]) < 20
+
+
+def test_a_large_group_is_stored_while_every_thread_has_a_snapshot_that_waits(isolation):
+    async def run() -> None:
+        store, goes = Store(isolation), threading.Event()
+        async with store.opened() as writer:
+            await furnish(writer)
+        async with Engine(isolation, ROOT, clock=lambda: NOON, following=False) as engine:
+            await engine.writer(store.tenant)
+            snapshots_that_wait = [asyncio.create_task(engine.in_thread(goes.wait)) for _ in range(40)]
+            try:
+                calls = [call(i) for i in range(SEND_MAX + 1)]
+                told = await asyncio.wait_for(engine.charge(store.tenant, calls, "m"), 10)
+            finally:
+                goes.set()
+                await asyncio.gather(*snapshots_that_wait)
+            assert statuses(told) == ["charged"] * len(calls)
+
+    asyncio.run(run())
 
 
 # --- idle tenants --------------------------------------------------------------------------------

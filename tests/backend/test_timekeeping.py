@@ -6,10 +6,14 @@ import pytest
 from fellow_workers import Workers
 from fixtures_loop import in_a_loop
 from fixtures_writer import NOON, call, in_time
+from patience import until_there
 
+from allotment.backend import timekeeping
 from allotment.backend.authorising import StartSession
 from allotment.backend.log import PostgresLog
+from allotment.backend.timekeeping import Timekeeping
 from allotment.backend.verifying import verify
+from allotment.backend.writer import Writer
 from allotment.domain.bucket import Allocate
 from allotment.domain.life import RenameNode
 from allotment.domain.session import VALIDITY_SECONDS
@@ -99,6 +103,54 @@ async def test_one_tenants_trouble_stops_nobody_elses_clock(workers, monkeypatch
         await in_time(second.time.carry_out())
         ended = [topics(workers, tenant).count("session.expired") for tenant in tenants]
         assert sorted(ended) == [0, 1, 1]
+
+
+@in_a_loop
+async def test_a_tenant_that_waits_stops_nobody_elses_clock_and_is_not_asked_again(workers, monkeypatch):
+    monkeypatch.setattr(timekeeping, "LOOK_SECONDS", 0.05)
+    usual, asked = Writer.submit, []
+
+    async def submit(writer, *how):
+        if writer.tenant_id == held:
+            asked.append(True)
+            await asyncio.Event().wait()
+        return await usual(writer, *how)
+
+    monkeypatch.setattr(Writer, "submit", submit)
+    async with workers.stack:
+        held = None
+        async with workers.made() as first:
+            held, *others = [await with_a_call(first, workers) for _ in range(3)]
+        second = await workers.worker()
+        second.clock = lambda: LATER
+        await second.writer(held)
+        await until_there(lambda: asked)
+        assert await in_time(second.time.wake()) == 2
+        await until_there(lambda: all("session.expired" in topics(workers, tenant) for tenant in others))
+        assert asked == [True]
+
+
+@in_a_loop
+async def test_only_so_many_tenants_do_at_once_what_is_due_and_the_others_take_turns(workers, monkeypatch):
+    monkeypatch.setattr(timekeeping, "TENANTS_AT_ONCE", 2)
+    usual, running = Timekeeping._carry_out, [0]
+
+    async def counted(self, tenant, writer):
+        running.append(running[-1] + 1)
+        done = await usual(self, tenant, writer)
+        running.append(running[-1] - 1)
+        return done
+
+    async with workers.stack:
+        async with workers.made() as first:
+            tenants = [await with_a_call(first, workers) for _ in range(5)]
+        second = await workers.worker()
+        monkeypatch.setattr(Timekeeping, "_carry_out", counted)
+        second.clock = lambda: LATER
+        assert await in_time(second.time.wake()) == 5
+        await in_time(second.time.carry_out())
+        assert all("session.expired" in topics(workers, tenant) for tenant in tenants)
+        assert max(running) == 2
 
 
 @in_a_loop

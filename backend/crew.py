@@ -3,11 +3,10 @@
 The parent serves nothing itself. It owns what must outlive each of them: the embedded servers and the
 socket they all listen on, so that no connection is lost with the one that ends. Whoever ends by itself is
 started again, later each time; whoever never got ready ends the whole. Members end with their parent,
-however that ends.
+however that ends (orphans.py).
 """
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
@@ -53,6 +52,8 @@ async def serve_together(
     with _listening(settings.host, settings.port) as listening:
         descriptor = listening.fileno()
         arguments = ["worker", "--parent", str(os.getpid()), "--listen-fd", str(descriptor)]
+        if settings.database_url is None:
+            arguments.append("--servers-of-parent")
         if projected_elsewhere:
             arguments.append("--projected-elsewhere")
         workers = [Member(f"worker {number}", tuple(arguments)) for number in range(1, count + 1)]
@@ -65,10 +66,14 @@ async def serve_together(
         }
         async with crew([workers], environment, descriptors=(descriptor,)) as members:
             ready()
-            tasks = [members.watching]
+            watching = []
             if settings.database_url is None:
-                tasks.append(asyncio.create_task(watch_database(product.database_url), name="PostgreSQL"))
-            await serve_until(until_told(), *tasks)
+                watching = [asyncio.create_task(watch_database(product.database_url), name="PostgreSQL")]
+            try:
+                await serve_until(until_told(), members.watching, *watching)
+            finally:
+                for task in watching:
+                    task.cancel()
 
 
 @asynccontextmanager
@@ -251,12 +256,3 @@ def _listening(host: str, port: int) -> socket.socket:
         )
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     return socket.create_server((host, port), family=family, backlog=BACKLOG)
-
-
-def end_with(parent: int) -> None:
-    """Ask the kernel to tell us when the parent has gone, even if it was killed."""
-    if sys.platform == "linux":
-        pr_set_pdeathsig = 1
-        ctypes.CDLL(None).prctl(pr_set_pdeathsig, int(signal.SIGTERM))
-    if os.getppid() != parent:
-        sys.exit("the process that wanted this worker has gone")

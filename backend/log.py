@@ -19,6 +19,7 @@ from eventsourcing.persistence import StoredEvent
 from eventsourcing.postgres import PostgresApplicationRecorder, PostgresDatastore
 from psycopg import Connection
 from psycopg.rows import DictRow, dict_row
+from psycopg_pool import PoolClosed
 
 from ..domain import proof
 from ..domain.charging import UsageCharged, UsageRejected, UsageSuspended
@@ -68,6 +69,10 @@ class NotHeld(Exception):
 
 class LogUnavailable(Exception):
     """The database did not answer: the group may be stored or not. Read before trying again."""
+
+
+class LogClosed(LogUnavailable):
+    """This process has let go of the database: it is not worth trying again."""
 
 
 class KeyStored(LogUnavailable):
@@ -445,6 +450,8 @@ def reachable() -> Iterator[None]:
         yield
     except psycopg.errors.UniqueViolation as error:
         raise KeyStored(str(error)) from error
+    except PoolClosed as error:
+        raise LogClosed(str(error)) from error
     except (psycopg.OperationalError, psycopg.InterfaceError, psycopg.InternalError, TimeoutError) as error:
         raise LogUnavailable(str(error)) from error
 

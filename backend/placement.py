@@ -19,7 +19,7 @@ import structlog
 
 from ..tenants.isolation import Isolation
 from .leases import NAME, Leases, NotAlive, WorkerSeen
-from .log import LogUnavailable
+from .log import LogClosed, LogUnavailable
 from .stopping import cancelled
 from .writer import Moved
 
@@ -262,13 +262,20 @@ class Placement:
             try:
                 await self._beat()
                 await self._look_after()
+            except LogClosed:
+                return
             except Exception as error:  # noqa: BLE001  (whatever it was, the next beat may do)
                 log.warning("no heartbeat", error=str(error))
             await asyncio.sleep(max(0.1, self.timing.beat - (steady_clock() - began)))
 
     async def _beat(self) -> None:
         sent = steady_clock()
-        seen = await self._by_heart(lambda: self._leases.beat(takes_tenants=self.takes_tenants))
+        try:
+            seen = await self._by_heart(lambda: self._leases.beat(takes_tenants=self.takes_tenants))
+        except LogClosed:
+            # Nobody is known to be alive any more: who waits for another worker's answer need not.
+            self._workers = {}
+            raise
         self._workers = {one.worker_id: one for one in seen}
         before = self._workers.get(self.me)
         if self._held and (before is None or not before.alive):

@@ -92,11 +92,11 @@ async def watch_database(database_url: str) -> None:
     missed = 0
     while missed < DATABASE_MISSED_MAX:
         await asyncio.sleep(DATABASE_LOOK_SECONDS)
-        missed = missed + 1 if await asyncio.to_thread(_is_gone, database_url) else 0
+        missed = missed + 1 if await asyncio.to_thread(is_gone, database_url) else 0
     raise NotServing("the embedded PostgreSQL has ended; what was acknowledged is kept: start again")
 
 
-def _is_gone(database_url: str) -> bool:
+def is_gone(database_url: str) -> bool:
     try:
         with psycopg.connect(database_url, connect_timeout=2):
             return False

@@ -16,7 +16,7 @@ import structlog
 
 from ..domain.usage import Usage
 from .asking import Answer, Order, UsageOutcome
-from .log import LogUnavailable
+from .log import LogClosed, LogUnavailable
 from .peers import Peers, TooLarge
 from .placement import Placement
 from .wire import (
@@ -147,7 +147,7 @@ class Sharing:
             except (Moved, LogUnavailable, psycopg.OperationalError) as error:
                 known = error.place if isinstance(error, Elsewhere) else None
                 self.placement.forget(tenant, known)
-                if time.monotonic() > until:
+                if isinstance(error, LogClosed) or time.monotonic() > until:
                     raise Unavailable(f"the tenant's worker cannot be found: {error}") from error
             await asyncio.sleep(pause)
             pause = min(2 * pause, PAUSE_SECONDS_MAX)

@@ -32,7 +32,7 @@ from .authorising import AskUnits, StartSession
 from .deciding import Decider
 from .intake.gate import checked
 from .lanes import Answered, Lane, Share
-from .log import Fenced, Group, Head, KeyStored, Log, LogUnavailable, NotHeld, Sends, answer_of
+from .log import Fenced, Group, Head, KeyStored, Log, LogClosed, LogUnavailable, NotHeld, Sends, answer_of
 from .native import using
 from .suspending import pseudonymous
 
@@ -530,12 +530,13 @@ class Writer:
                 self._decider = await self._in_thread(lambda: Decider.load(self.store, self._load_sealer))
                 return
             except (Fenced, LogUnavailable) as error:
-                if time.monotonic() - began > RECOVERY_SECONDS_MAX:
+                closed = isinstance(error, LogClosed)
+                if closed or time.monotonic() - began > RECOVERY_SECONDS_MAX:
                     self._fail_all(Unavailable(f"the log cannot be reached: {error}"))
                     began = time.monotonic()
                     if self._task is None:
                         raise Unavailable(str(error)) from error
-                if pause > LOUD_PAUSE_SECONDS:
+                if pause > LOUD_PAUSE_SECONDS and not closed:
                     log.warning("the log is not reached", tenant=str(self.tenant_id), error=str(error))
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, PAUSE_SECONDS_MAX)

@@ -58,6 +58,8 @@ NETWORK: dict[str, Any] = {
 }
 """How soon TCP tells us that the server's machine is gone; what the address itself says counts more."""
 SMALL_POOLS: dict[Pool, int] = {"placement": 4, "appending": 8}
+GIVEN_UP_SECONDS_MAX = 0.2
+"""How long each thread of a pool that is given up is waited for: it may be about to open a connection."""
 AT_HAND_SECONDS = 0.001
 """Waited at most for a connection that was at rest just now."""
 
@@ -80,6 +82,7 @@ class Isolation:
         self._pool_max = pool_max
         self._pools: dict[Pool, ConnectionPool[BoundedConnection]] = {}
         self._opening = Lock()
+        self._given_up = False
         self._distrusted_at = 0.0
         """Connections opened before are not asked any more: one of them was silent."""
         self._asking = Asking(database_url, _settings_to_ask(database_url))
@@ -162,6 +165,8 @@ class Isolation:
     def _pool(self, role: Pool) -> ConnectionPool[BoundedConnection]:
         with self._opening:
             pool = self._pools.get(role)
+            if pool is None and self._given_up:
+                raise PoolClosed("the database is not waited for any more")
             if pool is None:
                 pool = self._pools[role] = ConnectionPool(
                     self.database_url,
@@ -198,6 +203,17 @@ class Isolation:
             pools = list(self._pools.values())
         for pool in pools:
             pool.drain()
+
+    def give_up(self) -> None:
+        """Tell all who wait for a connection, and all who will, that there is none. From any thread.
+
+        What is under way on a connection in hand comes to its own end.
+        """
+        with self._opening:
+            self._given_up = True
+            pools = list(self._pools.values())
+        for pool in pools:
+            pool.close(GIVEN_UP_SECONDS_MAX)
 
     def close(self) -> None:
         for pool in self._pools.values():

@@ -97,17 +97,21 @@ def _say_where(product: Product) -> None:
 @click.option("--parent", type=int, required=True, help="The process that started it, and outlives it.")
 @click.option("--listen-fd", type=int, required=True, help="The socket that listens.")
 @click.option("--ready-fd", type=int, required=True, help="Where it says that it serves.")
+@click.option("--servers-of-parent", is_flag=True, help="PostgreSQL ends with the parent.")
 @click.option("--projected-elsewhere", is_flag=True, help="It keeps no views up itself.")
-def worker(parent: int, listen_fd: int, ready_fd: int, projected_elsewhere: bool) -> None:
+def worker(
+    parent: int, listen_fd: int, ready_fd: int, servers_of_parent: bool, projected_elsewhere: bool
+) -> None:
     """One of the processes of `allotment serve --workers`, which starts them.
 
     \b
     allotment serve --workers 2
     """
-    from ..crew import end_with  # noqa: PLC0415
+    from ..orphans import Parent  # noqa: PLC0415
     from ..working import work  # noqa: PLC0415
 
-    end_with(parent)
+    watched = Parent(parent, listen_fd, has_servers=servers_of_parent)
+    watched.watch()
     settings = settings_for_command(quiet=False)
 
     def ready() -> None:
@@ -115,7 +119,7 @@ def worker(parent: int, listen_fd: int, ready_fd: int, projected_elsewhere: bool
         os.close(ready_fd)
 
     with suppress(KeyboardInterrupt), running(settings, nats=True) as product, tuned():
-        complete(work(product, ready=ready, listening=listen_fd, projected_elsewhere=projected_elsewhere))
+        complete(work(product, ready=ready, parent=watched, projected_elsewhere=projected_elsewhere))
 
 
 @click.command(name="migrate")

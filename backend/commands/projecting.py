@@ -6,6 +6,7 @@ import sys
 
 import rich_click as click
 
+from ..letting_go import LettingGo
 from ..notifying.notifying import notifying
 from ..projecting import projecting
 from ..running import Product, running
@@ -38,10 +39,12 @@ def project(child: bool) -> None:
 
 
 async def _project(product: Product, child: bool) -> None:
-    async with projecting(product.isolation, product.nats_url), notifying(product):
-        if not child:
-            note("Projecting.")
-        await (_until_left_alone() if child else until_told())
+    with LettingGo(product.isolation) as letting_go:
+        async with projecting(product.isolation, product.nats_url), notifying(product):
+            if not child:
+                note("Projecting.")
+            await (_until_left_alone() if child else until_told())
+            letting_go.begin()
 
 
 async def _until_left_alone() -> None:

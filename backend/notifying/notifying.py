@@ -27,6 +27,7 @@ from ...domain.refusals import Refused
 from ...tenants.address_book import open_book
 from ...tenants.isolation import Isolation
 from ...tenants.sealing import RootKey
+from .. import wires
 from ..engine import Engine, wall_clock
 from ..running import Product
 from ..settings import Settings
@@ -176,11 +177,11 @@ async def notifying(product: Product, engine: Engine | None = None) -> AsyncIter
     disable = partial(_disable, product, engine)
     made = Notifying(product.isolation, root, product.settings, disable, nats=client)
     async with made as notices:
-        wires = asyncio.create_task(_listen(notices, client, product.nats_url), name="notices heard of")
+        listening = asyncio.create_task(_listen(notices, client, product.nats_url), name="notices heard of")
         try:
             yield notices
         finally:
-            await cancelled([wires])
+            await cancelled([listening])
             with contextlib.suppress(Exception):
                 await client.close()
 
@@ -198,9 +199,7 @@ async def _listen(notices: Notifying, client: Client, nats_url: str) -> None:
 
     while True:
         try:
-            await client.connect(
-                nats_url, max_reconnect_attempts=-1, reconnect_time_wait=1, error_cb=_log_error
-            )
+            await wires.connect(client, nats_url)
             await stream.prepare(client)
             for topic in sorted(set(TOPICS) - BULK):
                 await client.subscribe(f"evt.*.{topic}", cb=heard)
@@ -221,7 +220,3 @@ async def _disable(
             return
         async with product.engine(following=False) as opened:
             await opened.submit(tenant, command, key, ACTOR)
-
-
-async def _log_error(error: Exception) -> None:
-    log.warning("nats", error=str(error) or type(error).__name__)

@@ -24,6 +24,7 @@ from patience import free_port
 from allotment.backend.believing import development_issuer
 from allotment.backend.crew import PROGRAM
 from allotment.backend.engine import Engine
+from allotment.backend.orphans import SECONDS_MAX
 from allotment.backend.settings import Settings
 from allotment.backend.verifying import verify
 from allotment.tenants.isolation import Isolation
@@ -37,6 +38,8 @@ PATIENCE_SECONDS = 2.0
 PAUSE_SECONDS = 0.02
 LOOK_SECONDS = 0.02
 TAKEN_OVER_SECONDS_MAX = 5.0
+GRACE_SECONDS = 3.0
+"""What the end of a process takes where cores are scarce."""
 
 
 class Served:
@@ -338,3 +341,41 @@ def test_told_to_stop_it_leaves_nothing_behind(served):
         assert db.execute("SELECT count(*) FROM allotment.leases").fetchone() == (0,)
         alive = "SELECT count(*) FROM allotment.workers WHERE until > clock_timestamp()"
         assert db.execute(alive).fetchone() == (0,)
+
+
+def test_workers_whose_parent_was_killed_hand_over_to_those_of_another_machine(servers, migrated):
+    from fixtures_database import _create
+
+    with tempfile.TemporaryDirectory(prefix="allotment-crew-", dir="/tmp") as home:
+        database = _create(servers.database_url, f"crew_{uuid4().hex}", "migrated")
+        orphaned, other = (
+            Served(servers, database, Path(home) / "a"),
+            Served(servers, database, Path(home) / "b"),
+        )
+        try:
+            issuer = development_issuer(other.settings)
+            tokens = {t: issuer.mint("u-1", t, ["mediation"], ()) for t in orphaned.tenants}
+            with Callers(orphaned) as callers:
+                orphans = _workers_of(orphaned)
+                others = _workers_of(other)
+                orphaned.process.kill()
+                orphaned.process.wait()
+                began = time.monotonic()
+                other.until(lambda: not [pid for pid in orphans if Path(f"/proc/{pid}").exists()], 20)
+                gone = time.monotonic() - began
+                other.until(lambda: set(other.places().values()) <= others, TAKEN_OVER_SECONDS_MAX)
+                orphaned.process, orphaned.port, orphaned.tokens = other.process, other.port, tokens
+                callers.more(100)
+            print(f"gone in {gone:.1f} s; slowest {max(callers.slowest.values()):.1f} s")
+            assert gone < SECONDS_MAX + GRACE_SECONDS
+            judge(orphaned, callers)
+        finally:
+            for one in (orphaned, other):
+                one.stop()
+                one.isolation.close()
+                one.said.close()
+
+
+def _workers_of(served):
+    children = Path(f"/proc/{served.process.pid}/task/{served.process.pid}/children").read_text().split()
+    return {int(pid) for pid in children if b"--listen-fd" in Path(f"/proc/{pid}/cmdline").read_bytes()}

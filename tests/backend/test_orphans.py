@@ -150,7 +150,6 @@ def test_after_its_parent_was_killed_the_next_one_serves_at_once_and_nothing_ack
     assert gone < SECONDS_MAX + GRACE_SECONDS
     assert len(told) < LINES_MAX, told
     for _, answer in others:
-        # Whether an answer that is called off has the product's form is for who calls it off.
         assert answer is None or answer[0] == 503, answer
         assert answer is None or answer[0] != 503 or answer[1]["Retry-After"]
     own.start()

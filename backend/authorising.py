@@ -96,8 +96,7 @@ class AskUnits(Struct, frozen=True):
         running = next((group for group in groups if group.expires_at > now), None)
         starting: list[StartSession] = []
         if running is not None and new:
-            record = _beginning(running, sealer, keys_of, self.at or now)
-            record = replace(record, attributes=self.attributes)
+            record = _beginning(running, sealer, keys_of, self.at or now, self.attributes)
             starting = [self._starting(told, record, 1) for told in new]
         steps = [*steps_of_update(groups, self.number, self.groups, now), *starting]
         return steps or [self._keeping(groups, state)]
@@ -115,10 +114,7 @@ class AskUnits(Struct, frozen=True):
         told = [one for one in self.groups if one.used > 0 and group_of(one, groups) is None]
         if not told:
             return []
-        record = self.record
-        if record is None:
-            record = _beginning(groups[0], sealer, keys_of, self.at or now)
-            record = replace(record, attributes=self.attributes)
+        record = self.record or _beginning(groups[0], sealer, keys_of, self.at or now, self.attributes)
         return [
             replace(
                 record,
@@ -145,14 +141,15 @@ def _as_told_first(told: GroupReport) -> dict[str, Any]:
     return about
 
 
-def _beginning(session: Session, sealer: Sealer, keys_of: KeysOf, at: int) -> UsageRecord:
+def _beginning(
+    session: Session, sealer: Sealer, keys_of: KeysOf, at: int, attributes: tuple[tuple[str, str], ...]
+) -> UsageRecord:
     """The record of a group that begins while its session runs: the same line, and the same other party."""
     keys = keys_of(session.source, session.session, session.started_at)
     plain = _opened(sealer, session, keys)
     line, counterpart = unpack_personal(plain) if plain else ("", "")
-    return UsageRecord(
-        session.source, session.of or session.session, line, "", 0, at, session.direction, counterpart
-    )
+    about = (session.source, session.of or session.session, line, "", 0, at, session.direction)
+    return UsageRecord(*about, counterpart, attributes)
 
 
 def charged_later(command: object, state: Tenant) -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ answered: answers are given by the writer, after the commit.
 
 import functools
 from collections.abc import Callable, Sequence
-from itertools import chain, repeat
 from typing import Any, get_args
 
 import msgspec
@@ -224,7 +223,7 @@ class Decider:
             if type(item) is UsageRecord and ident not in repeated and recall(ident) is None
         ]
         records = [items[place] for place in places]
-        digests = [sealer.digest(_pack(record)) for record in records]
+        digests = [sealer.digest(content_of(record)) for record in records]
         keys = [
             time_of(record.started_at) + hashes[place] for place, record in zip(places, records, strict=True)
         ]
@@ -503,9 +502,9 @@ class Decider:
         The digest is of what the first rests on; `following` of what the others do, where that differs. What
         cannot be written changes nothing; what cannot be applied leaves no state to go on with.
         """
-        first, digests = self._first_seq + len(self._fresh), chain((digest,), repeat(following or digest))
-        told = [(event, key, one) for (event, key), one in zip(keyed, digests, strict=False)]
-        states = [encode(event, actor, one) for event, _, one in told]
+        first = self._first_seq + len(self._fresh)
+        digests = [digest] + [following or digest] * (len(keyed) - 1)
+        states = [encode(event, actor, one) for (event, _), one in zip(keyed, digests, strict=True)]
         try:
             for event, _ in keyed:
                 self.state.apply(event)
@@ -513,7 +512,7 @@ class Decider:
             raise
         except Exception as error:
             raise half_applied(error) from error
-        for (event, key, one), state in zip(told, states, strict=True):
+        for (event, key), one, state in zip(keyed, digests, states, strict=True):
             if key is not None:
                 self.seen.add(key, one, status_of(event.topic))
             self._fresh.add(event.topic, state, key)
@@ -551,7 +550,6 @@ def _check_gate(record: UsageRecord) -> None:
 _NO_KEY = b""
 _CHARGED = status_of(UsageCharged.topic)
 _SUSPENDED = status_of(UsageSuspended.topic)
-_pack = msgspec.msgpack.Encoder().encode
 
 
 def _digest(known: bytes) -> bytes:

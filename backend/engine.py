@@ -33,7 +33,7 @@ from ..domain.tenant import Command, OpenTenant, Tenant
 from ..domain.usage import Usage, UsageRecord
 from ..projections.trees import Trees
 from ..tenants.definition import DefinitionError
-from ..tenants.isolation import Isolation
+from ..tenants.isolation import SMALL_POOLS, Isolation
 from ..tenants.lines import Unsealed
 from ..tenants.onboarding import Definition, Step, TenantEntry, check_slug, enter, make_key, steps
 from ..tenants.sealing import RootKey, Sealer, load_sealer
@@ -57,7 +57,7 @@ from .timekeeping import Timekeeping
 from .writer import Clock, Moved, Writer
 
 THREADS_MAX = 16
-COMMITS_MAX = 8
+COMMITS_MAX = SMALL_POOLS["appending"]
 """Large groups that are stored at once: as many as there are connections to copy them on."""
 STEPS_AT_ONCE = 500
 EXTENSION_DIGITS_MAX = 6

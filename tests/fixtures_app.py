@@ -238,6 +238,14 @@ def call(
     }
 
 
+def callers_known() -> dict[str, Any]:
+    """What an app knows callers by: an issuer of its own, who verifies what it mints, and settings."""
+    issuer = DevelopmentIssuer(ISSUER, environment="development")
+    verifier = TokenVerifier(ISSUER, issuer.audience, IssuerKeys(issuer.jwks))
+    settings = Settings.from_env({"ALLOTMENT_HOME": "/tmp/allotment-unused"})
+    return {"issuer": issuer, "verifier": verifier, "settings": settings}
+
+
 @pytest.fixture(scope="session")
 def portal(servers, migrated) -> Iterator[Portal]:
     from fixtures_database import _create
@@ -246,12 +254,10 @@ def portal(servers, migrated) -> Iterator[Portal]:
     isolation = Isolation(address)
     clock = [NOON]
     engine = Engine(isolation, RootKey(b"r" * 32), clock=lambda: clock[0])
-    issuer = DevelopmentIssuer(ISSUER, environment="development")
-    verifier = TokenVerifier(ISSUER, issuer.audience, IssuerKeys(issuer.jwks))
-    settings = Settings.from_env({"ALLOTMENT_HOME": "/tmp/allotment-unused"})
-    app = create_app(engine, verifier=verifier, issuer=issuer, settings=settings, lifespan=[lambda _: engine])
+    known = callers_known()
+    app = create_app(engine, **known, lifespan=[lambda _: engine])
     with TestClient(app, raise_server_exceptions=False) as client:
-        opened = Portal(client, engine, issuer, verifier, clock)
+        opened = Portal(client, engine, known["issuer"], known["verifier"], clock)
         PORTALS.append(opened)
         yield opened
         PORTALS.remove(opened)

@@ -33,7 +33,7 @@ from allotment.domain.tariff import PublishTariff, Rate
 from allotment.domain.tenant import OpenTenant
 from allotment.domain.usage import UnreadableRecord, Usage, UsageRecord
 from allotment.tenants.isolation import Isolation
-from allotment.tenants.onboarding import Enrol
+from allotment.tenants.onboarding import Enrol, TenantEntry, register
 from allotment.tenants.sealing import RootKey, Sealer, create_tenant_key, load_sealer
 
 NOON = 1_794_744_000_000_000
@@ -173,6 +173,13 @@ async def submit(writer: Writer, command: Any, key: str, actor: str = "carrier:t
 
 async def charge(writer: Writer, *records: Usage) -> list[UsageOutcome]:
     return await in_time(writer.submit_usage(records, "mediation:test"))
+
+
+def entered(isolation: Isolation) -> Store:
+    """The log of a tenant that the directory has."""
+    store = Store(isolation)
+    register(isolation, ROOT, TenantEntry(store.tenant, "acme", "Acme", "carrier", "Europe/Berlin", "EUR"))
+    return store
 
 
 async def furnish(

@@ -36,6 +36,19 @@ async def until_there(found: Callable[[], Any], seconds: float = PATIENCE_SECOND
     return there
 
 
+async def until_open(port: int) -> None:
+    """Until somebody listens there."""
+    await until_there(lambda: _is_open(port))
+
+
+def _is_open(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS).close()
+    except OSError:
+        return False
+    return True
+
+
 def free_port() -> int:
     """For a server that is started in a moment: none of those that others are given meanwhile."""
     lowest = int(EPHEMERAL.read_text().split()[0]) if EPHEMERAL.exists() else 32_768

@@ -8,10 +8,10 @@ import rich_click as click
 
 from ...domain.channels import SetChannels
 from ...domain.one_off import ChargeFee, UndoFee
+from ...domain.rating.language import MICRO
 from ...tenants.onboarding import MONEY_TEXT
 from .changing import carry_out, changing
 from .input import InputError
-from .output import MICRO
 
 
 @click.group()

@@ -17,7 +17,6 @@ import structlog
 from ..money import money
 from ..settings import Settings
 
-MICRO = 1_000_000
 PROGRESS_SECONDS = 0.5
 _LEVELS = {"DEBUG": 10, "INFO": 20, "WARNING": 30, "ERROR": 40, "CRITICAL": 50}
 

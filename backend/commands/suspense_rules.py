@@ -6,6 +6,7 @@ import msgspec
 import rich_click as click
 
 from ...domain.lateness import EVERY_SOURCE, LateRuleSet, SetLateRule
+from ...domain.rating.language import MICRO
 from ...domain.writing_off import DismissalRuleSet, SetDismissalRule
 from ...projections.rules import suspense_rules as rules_of
 from ...tenants.onboarding import find_tenant
@@ -15,7 +16,7 @@ from ..running import running
 from .changing import carry_out, changing
 from .input import InputError
 from .options import JSON, TENANT
-from .output import MICRO, note, say, settings_for_command, table, tell_json
+from .output import note, say, settings_for_command, table, tell_json
 
 
 @click.group(name="rules")

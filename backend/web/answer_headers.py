@@ -1,6 +1,8 @@
 """What the head of every answer says: not to keep, frame or guess at it; and the id of its request."""
 
-from litestar.types import Message, Scope
+from typing import Any
+
+from litestar.types import Message, Scope, Send
 
 from .problem_details import request_id
 
@@ -27,3 +29,14 @@ async def finish(message: Message, scope: Scope) -> None:
         headers.append((b"content-security-policy", CONTENT_POLICY))
     headers.append((b"x-request-id", request_id(scope).encode()))
     message["headers"] = headers
+
+
+async def answer(
+    scope: Scope, send: Send, status: int, headers: list[tuple[bytes, bytes]], body: bytes
+) -> None:
+    """Send a whole answer, past the framework."""
+    length = (b"content-length", str(len(body)).encode())
+    head: Any = {"type": "http.response.start", "status": status, "headers": [*headers, length]}
+    await finish(head, scope)
+    await send(head)
+    await send({"type": "http.response.body", "body": body, "more_body": False})

@@ -11,8 +11,8 @@ from typing import Any
 
 from litestar.types import ASGIApp, Message, Receive, Send
 
-from .answer_headers import finish
-from .problem_details import HttpProblem, cut_off, told
+from .answer_headers import answer
+from .problem_details import MEDIA_TYPE, HttpProblem, body_of, cut_off, later, too_slow
 
 SILENT_SECONDS_MAX = 30.0
 """How long a client may send nothing in the midst of a body."""
@@ -40,7 +40,8 @@ class Exchanges:
         except asyncio.CancelledError:
             if not exchange.is_told_to_end or exchange.is_answering:
                 raise
-            await exchange.refuse(_LATER)
+            told = "this server stops: send the same again, nothing is done twice"
+            await exchange.refuse(later(503, "unavailable", told))
         finally:
             del self._open[task]
 
@@ -83,7 +84,7 @@ class _Exchange:
             async with asyncio.timeout(SILENT_SECONDS_MAX):
                 message = await self._receive()
         except TimeoutError:
-            raise _TOO_SLOW from None
+            raise too_slow() from None
         if message["type"] == "http.disconnect":
             raise cut_off()
         self._whole = not message.get("more_body", False)
@@ -94,18 +95,6 @@ class _Exchange:
         await self._send(message)
 
     async def refuse(self, problem: HttpProblem) -> None:
-        body, headers = told(self._scope, problem)
+        headers = {"content-type": MEDIA_TYPE, **problem.headers}
         pairs = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-        head: Any = {"type": "http.response.start", "status": problem.status, "headers": pairs}
-        await finish(head, self._scope)
-        await self._send(head)
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
-
-
-_LATER = HttpProblem(
-    503,
-    "unavailable",
-    "this server stops: send the same again, nothing is done twice",
-    {"Retry-After": "2"},
-)
-_TOO_SLOW = HttpProblem(408, "too_slow", "the rest of the body did not come: send all of it again")
+        await answer(self._scope, self._send, problem.status, pairs, body_of(problem, self._scope))

@@ -90,13 +90,12 @@ def handle(request: AnyRequest, error: Exception) -> Response[bytes]:
             code=problem.code,
             exc_info=error if problem.status == 500 else None,
         )
-    body, headers = told(request.scope, problem)
-    return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=headers)
+    body = body_of(problem, request.scope)
+    return Response(body, status_code=problem.status, media_type=MEDIA_TYPE, headers=problem.headers)
 
 
-def told(scope: Scope, problem: HttpProblem) -> tuple[bytes, dict[str, str]]:
-    """Body and headers of its answer."""
-    body = {
+def body_of(problem: HttpProblem, scope: Scope) -> bytes:
+    told = {
         "type": "about:blank",
         "title": _TITLES.get(problem.status, "Error"),
         "status": problem.status,
@@ -105,12 +104,17 @@ def told(scope: Scope, problem: HttpProblem) -> tuple[bytes, dict[str, str]]:
         "request_id": request_id(scope),
         **problem.more,
     }
-    return orjson.dumps(body), {"content-type": MEDIA_TYPE, **problem.headers}
+    return orjson.dumps(told)
 
 
 def cut_off() -> HttpProblem:
     """The client left before all of its body was here: mostly nobody is there to be told."""
     return HttpProblem(400, "body_cut_off", "the body ended before all of it was here: send it again")
+
+
+def too_slow() -> HttpProblem:
+    """The client has sent nothing for long, in the midst of its body."""
+    return HttpProblem(408, "too_slow", "the rest of the body did not come: send all of it again")
 
 
 def not_authenticated(request: AnyRequest, code: str, remedy: str) -> HttpProblem:
@@ -129,7 +133,7 @@ def not_authenticated(request: AnyRequest, code: str, remedy: str) -> HttpProble
 def busy(error: Busy, remedy: str = "") -> HttpProblem:
     """429, saying in its sentence what its header says."""
     seconds = max(1, -(-error.retry_after_ms // 1_000))
-    return _later(429, "busy", f"too much at once: try again in {seconds} s{remedy}", seconds)
+    return later(429, "busy", f"too much at once: try again in {seconds} s{remedy}", seconds)
 
 
 def _problem_of(request: AnyRequest, error: Exception) -> HttpProblem:
@@ -143,19 +147,19 @@ def _problem_of(request: AnyRequest, error: Exception) -> HttpProblem:
         case Busy():
             return busy(error)
         case Unavailable() | LogUnavailable() | psycopg.OperationalError():
-            return _later(
+            return later(
                 503, "unavailable", "the log cannot be reached: send the same again, nothing is done twice"
             )
         case Halted():
-            return _later(503, "halted", "the tenant takes no changes until its operator has looked", 60)
+            return later(503, "halted", "the tenant takes no changes until its operator has looked", 60)
         case KeysUnavailable():
-            return _later(503, "keys_unavailable", "tokens cannot be checked now: try again")
+            return later(503, "keys_unavailable", "tokens cannot be checked now: try again")
         case HTTPException():
             return _of_framework(error)
     return HttpProblem(500, "internal", "something went wrong here: send the request id to your carrier")
 
 
-def _later(status: int, code: str, detail: str, seconds: int = RETRY_AFTER_SECONDS) -> HttpProblem:
+def later(status: int, code: str, detail: str, seconds: int = RETRY_AFTER_SECONDS) -> HttpProblem:
     return HttpProblem(status, code, detail, {"Retry-After": str(max(1, seconds))})
 
 

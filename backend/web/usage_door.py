@@ -21,7 +21,7 @@ from ..intake.door import IntakeReport, charge_stream
 from ..intake.formats import FormatError, shipped_format
 from ..intake.unpacking import BEGINNING_BYTES, UnreadableFile, packing_of
 from ..writer import Busy
-from .answer_headers import finish
+from .answer_headers import answer, finish
 from .bearer import Callers
 from .problem_details import AnyRequest, HttpProblem, busy, cut_off, handle
 
@@ -34,7 +34,6 @@ PARAMETERS = ("format", "source", "name")
 NAME_MAX = 100
 AGAIN = "; part of the body may be charged already: send the same body again, each record is charged once"
 _HOST = re.compile(rb"[A-Za-z0-9.-]+(:[0-9]{1,5})?")
-_GZIP = b"\x1f\x8b"
 
 
 class UsageDoor:
@@ -112,20 +111,15 @@ class ShortWay:
         except Exception as error:  # noqa: BLE001  (told in the same words as every other door's)
             await self._refuse(request, error, send)
             return
-        length = str(len(body)).encode()
-        headers = [(b"content-type", MEDIA_TYPE.encode()), (b"content-length", length)]
-        head: Any = {"type": "http.response.start", "status": 200, "headers": headers}
-        await finish(head, scope)
-        await send(head)
-        await send({"type": "http.response.body", "body": body, "more_body": False})
+        await answer(scope, send, 200, [(b"content-type", MEDIA_TYPE.encode())], body)
 
     async def _refuse(self, request: AnyRequest, error: Exception, send: Any) -> None:
         async def finishing(message: Any) -> None:
             await finish(message, request.scope)
             await send(message)
 
-        answer = handle(request, error).to_asgi_response(None, request)
-        await answer(request.scope, request.receive, finishing)
+        refusal = handle(request, error).to_asgi_response(None, request)
+        await refusal(request.scope, request.receive, finishing)
 
 
 def _check_known(request: AnyRequest) -> None:
@@ -158,9 +152,10 @@ async def _body(engine: Engine, request: AnyRequest) -> io.BytesIO:
     if encoding not in ("identity", "gzip", "x-gzip"):
         raise HttpProblem(415, "unsupported_encoding", "Content-Encoding: send gzip, or nothing")
     body = await _received(request)
-    if encoding != "identity" or body[:2] == _GZIP:
+    packing = packing_of(body[:BEGINNING_BYTES])
+    if encoding != "identity" or packing == "gzip":
         return await engine.in_thread(lambda: _unpacked(body))
-    if packing := packing_of(body[:BEGINNING_BYTES]):
+    if packing:
         raise HttpProblem(
             415, "unsupported_encoding", f"the body is packed with {packing}: send gzip, or plain"
         )

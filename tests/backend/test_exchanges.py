@@ -5,35 +5,19 @@ import json
 
 import httpx2
 import pytest
+from fixtures_app import callers_known
 from fixtures_loop import in_a_loop
-from fixtures_writer import ROOT, Store, furnish, line
-from patience import PATIENCE_SECONDS, free_port, until_there
+from fixtures_writer import ROOT, entered, furnish, line
+from patience import PATIENCE_SECONDS, free_port, until_open, until_there
 
 from allotment.backend import serving as stopping
 from allotment.backend.app import create_app
 from allotment.backend.engine import Engine
 from allotment.backend.serving import serving
-from allotment.backend.settings import Settings
 from allotment.backend.web import exchanges
-from allotment.tenants.identity import IssuerKeys, TokenVerifier
-from allotment.tenants.issuer import DevelopmentIssuer
-from allotment.tenants.onboarding import TenantEntry, register
+from allotment.backend.web.problem_details import HttpProblem
 
-ISSUER = "http://issuer.test"
 BEGUN = json.dumps({"source": "s", "id": "1", "line": line(0)}).encode()
-
-
-async def up(port):
-    """Until somebody listens there."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while True:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", port)
-            except OSError:
-                await asyncio.sleep(0.02)
-            else:
-                writer.close()
-                return
 
 
 async def sent(port, path, token, length, close=True):
@@ -56,18 +40,13 @@ async def sent(port, path, token, length, close=True):
 
 @in_a_loop
 async def test_who_leaves_in_a_body_or_falls_silent_is_told_so_unlogged(isolation, monkeypatch, capsys):
-    store = Store(isolation)
-    register(isolation, ROOT, TenantEntry(store.tenant, "acme", "Acme", "carrier", "Europe/Berlin", "EUR"))
-    issuer = DevelopmentIssuer(ISSUER, environment="development")
-    verifier = TokenVerifier(ISSUER, issuer.audience, IssuerKeys(issuer.jwks))
-    settings = Settings.from_env({"ALLOTMENT_HOME": "/tmp/allotment-unused"})
-    port = free_port()
+    store, known, port = entered(isolation), callers_known(), free_port()
     async with Engine(isolation, ROOT, following=False) as engine:
         await furnish(await engine.writer(store.tenant))
-        app = create_app(engine, verifier=verifier, issuer=issuer, settings=settings)
-        token = issuer.mint("m-1", store.tenant, ["mediation"], ())
+        app = create_app(engine, **known)
+        token = known["issuer"].mint("m-1", store.tenant, ["mediation"], ())
         async with serving(app, "127.0.0.1", port):
-            await up(port)
+            await until_open(port)
             for path in ("/v1/usage", "/v1/charging/chargingdata", "/graphql", "/oauth/token"):
                 answer = await sent(port, path, token, 5_000)
                 assert not answer or (b" 400 " in answer and b"body_cut_off" in answer), path
@@ -104,7 +83,7 @@ async def test_when_it_stops_what_is_worked_on_may_finish_and_the_rest_is_told_t
     port = free_port()
     async with httpx2.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
         async with serving(app, "127.0.0.1", port):
-            await up(port)
+            await until_open(port)
             asked = {path: asyncio.create_task(client.get(path)) for path in ("/slow", "/never", "/endless")}
             await until_there(lambda: len(UNDER_WAY) == len(asked))
         slow, never = await asked["/slow"], await asked["/never"]
@@ -114,3 +93,22 @@ async def test_when_it_stops_what_is_worked_on_may_finish_and_the_rest_is_told_t
         assert never.json()["code"] == "unavailable"
         with pytest.raises(httpx2.TransportError):
             await asked["/endless"]
+
+
+@in_a_loop
+async def test_nothing_is_kept_of_one_silent_client_when_the_next_is_told(monkeypatch):
+    """An error that is raised again remembers where it was raised before, with all that was there."""
+    monkeypatch.setattr(exchanges, "SILENT_SECONDS_MAX", 0.01)
+    raised = []
+
+    async def silent():
+        await asyncio.Event().wait()
+
+    async def reads(scope, receive, send):
+        with pytest.raises(HttpProblem, match="too_slow") as found:
+            await receive()
+        raised.append(found.value)
+
+    for _ in range(2):
+        await exchanges.Exchanges(reads)({"type": "http"}, silent, silent)
+    assert raised[0] is not raised[1]

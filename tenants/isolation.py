@@ -7,7 +7,9 @@ Every wait has a bound: PostgreSQL's own for statements, locks and transactions 
 that are gone, and ours for connections on which nobody answers (silence.py).
 """
 
+import os
 import select
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from threading import Lock
@@ -62,6 +64,9 @@ GIVEN_UP_SECONDS_MAX = 0.2
 """How long each thread of a pool that is given up is waited for: it may be about to open a connection."""
 AT_HAND_SECONDS = 0.001
 """Waited at most for a connection that was at rest just now."""
+SEND_BUFFER_BYTES = 2_000_000
+"""Asked for of a Unix socket: room for all of a group. With the usual 200 kB the server waits again and again
+until a thread of ours has its turn with the interpreter (decision 0057)."""
 
 
 class AtHand(NamedTuple):
@@ -187,6 +192,7 @@ class Isolation:
 
     def _prepare(self, role: Pool) -> Callable[[BoundedConnection], None]:
         def prepare(connection: BoundedConnection) -> None:
+            _make_room(connection)
             connection.patience = PATIENCE.get(role, USUAL_PATIENCE)
             connection.asking = self._asking
             connection.on_silence = self._distrust
@@ -264,6 +270,13 @@ def bind(connection: Connection, tenant: UUID, setting: str = "") -> None:
     """Begin a transaction bound to a tenant, in one round trip."""
     bound = f"BEGIN; SELECT set_config('app.tenant', '{UUID(str(tenant))}', true)"
     connection.execute(f"{bound}; {setting}" if setting else bound, prepare=False)
+
+
+def _make_room(connection: Connection) -> None:
+    """Let the kernel take much at once. It gives what the system allows; TCP finds its own measure."""
+    with socket.socket(fileno=os.dup(connection.fileno())) as line:
+        if line.family == socket.AF_UNIX:
+            line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
 
 
 def _says_something(connection: Connection) -> bool:

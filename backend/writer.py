@@ -36,8 +36,12 @@ from .log import Fenced, Group, Head, KeyStored, Log, LogClosed, LogUnavailable,
 from .native import using
 from .suspending import pseudonymous
 
-GROUP_MAX = 2_500
+GROUP_MAX = 5_000
 """Events in one commit, about; more would make the ones who wait, wait longer."""
+GROUP_USUAL = 2_500
+"""The same while no more wait than four groups have: what a commit costs beside its rows is little then."""
+GROUPS_AT_ONCE = 4
+"""Of all who wait, in equal parts: two on their way, one to follow, one that those who were answered begin."""
 SLICE_MAX = 500
 """Records decided before the writer looks up: others get their turn in between."""
 SLICE_BESIDE = 100
@@ -361,8 +365,13 @@ class Writer:
             await self._recover()
 
     def _is_full(self) -> bool:
-        most = GROUP_BESIDE if self._first_waiting else GROUP_MAX
-        return self._open is not None and len(self._open.group.states) >= most
+        return self._open is not None and len(self._open.group.states) >= self._group_size()
+
+    def _group_size(self) -> int:
+        """Events that are enough for one commit: the more wait, the more, for commits and COPYs cost by the piece."""
+        if self._first_waiting:
+            return GROUP_BESIDE
+        return max(GROUP_USUAL, min(GROUP_MAX, self._waiting // GROUPS_AT_ONCE))
 
     async def _decide_slice(self) -> None:
         decider = self._deciding()

@@ -27,10 +27,11 @@ from ..engine import Engine, wall_clock
 from ..snapshots import SnapshottedLog
 from ..stopping import complete
 from ..tuning import tuned
-from .charge import IN_FLIGHT, Progress, charge_all
+from .charge import Progress, charge_all
 from .folders import embedded_home
 from .workload import CLOCK_SECONDS, Shape, onboard, records, rss_bytes
 
+IN_FLIGHT = 10_000
 HISTORY_AT_ONCE = 50_000
 HISTORY_US = 28 * 86_400_000_000
 """Over so long the usage of a history is spread."""

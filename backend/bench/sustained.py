@@ -49,7 +49,7 @@ class Endurance(Struct, frozen=True):
 
     records: int = 3_000_000
     batch: int = 500
-    in_flight: int = 10_000
+    in_flight: int = 20_000
     devices: int = 10_000
     depth: int = 5
     views: bool = False

@@ -1,4 +1,5 @@
-"""`allotment bench workers`: two tenants on one worker, and on two; and what asking another worker costs.
+"""`allotment bench workers`: two tenants on one worker, and on two, in batches and record by record; and what
+asking another worker costs.
 
 Each worker is a process that charges its own tenants as fast as it goes, on one PostgreSQL. Rounds are
 interleaved, and ratios taken round by round. The processors' time tells what was full.
@@ -16,6 +17,7 @@ from typing import Any
 from uuid import UUID
 
 from msgspec import Struct
+from msgspec.structs import asdict
 
 from ...migrations.run import migrate
 from ...tenants.isolation import Isolation
@@ -27,7 +29,7 @@ from ..placement import Placement
 from ..sharing import Sharing
 from ..stopping import complete
 from ..tuning import tuned
-from .charge import Figure, Progress, charge_all, figure
+from .charge import IN_FLIGHT, Figure, Progress, charge_all, figure
 from .folders import embedded_home
 from .workload import CLOCK_SECONDS, Shape, onboard, records
 
@@ -35,6 +37,8 @@ PROGRAM = "from allotment.backend.bench.workers import worker; worker()"
 ROOT = RootKey(bytes(32))
 FULL = 0.9
 """Of what there is: nobody gets the last of it."""
+SINGLES_IN_FLIGHT = 1_024
+"""Of each tenant, where records come one by one; a fourth of the records are charged so."""
 
 
 class Plan(Struct, frozen=True):
@@ -46,6 +50,14 @@ class Plan(Struct, frozen=True):
     batch: int = 500
     devices: int = 10_000
     depth: int = 5
+
+
+class Load(Struct, frozen=True):
+    """What each tenant is charged with in a turn."""
+
+    records: int
+    batch: int
+    in_flight: int
 
 
 def run(plan: Plan, progress: Progress) -> dict[str, Any]:
@@ -77,17 +89,22 @@ def _rounds(
     one, two = workers
     first, second, third = tenants
     # Where a tenant is used first it stays: nobody here takes any from the others.
+    both, each = [(one, [first, second])], [(one, [first]), (two, [third])]
+    batches = Load(plan.records, plan.batch, IN_FLIGHT)
+    singles = Load(max(1, plan.records // 4), 1, SINGLES_IN_FLIGHT)
     cases = {
-        "one_worker_per_s": [(one, [first, second])],
-        "two_workers_per_s": [(one, [first]), (two, [third])],
-        "one_tenant_per_s": [(one, [first])],
-        "forwarded_per_s": [(two, [first])],
+        "one_worker_per_s": (both, batches),
+        "two_workers_per_s": (each, batches),
+        "one_worker_single_per_s": (both, singles),
+        "two_workers_single_per_s": (each, singles),
+        "one_tenant_per_s": ([(one, [first])], batches),
+        "forwarded_per_s": ([(two, [first])], batches),
     }
     measured: dict[str, list[float]] = {}
     for number in range(plan.rounds + 1):
         progress(f"round {number} of {plan.rounds}" if number else "warming up")
-        for name, given in cases.items():
-            rate, used = _case(plan, given, postgres, number)
+        for name, (given, load) in cases.items():
+            rate, used = _case(plan, load, given, postgres, number)
             if number:
                 measured.setdefault(name, []).append(rate)
                 for what, figured in used.items():
@@ -96,11 +113,17 @@ def _rounds(
 
 
 def _case(
-    plan: Plan, given: "Sequence[tuple[_Process, list[UUID]]]", postgres: int, number: int
+    plan: Plan, load: Load, given: "Sequence[tuple[_Process, list[UUID]]]", postgres: int, number: int
 ) -> tuple[float, dict[str, float]]:
     """Charges per second, all together, and the time of processors that each part took."""
     for process, tenants in given:
-        process.tell(tenants=[str(tenant) for tenant in tenants], seed=number, **_told(plan))
+        process.tell(
+            tenants=[str(tenant) for tenant in tenants],
+            seed=number,
+            devices=plan.devices,
+            depth=plan.depth,
+            **asdict(load),
+        )
     for process, _ in given:
         process.hear()
     began, database = time.perf_counter(), _cpu_seconds(postgres)
@@ -108,19 +131,16 @@ def _case(
         process.tell(go=True)
     cpu = sum(process.hear()["cpu_s"] for process, _ in given)
     took = time.perf_counter() - began
-    charged = plan.records * sum(len(tenants) for _, tenants in given)
+    charged = load.records * sum(len(tenants) for _, tenants in given)
     parts = {"python": cpu, "postgres": _cpu_seconds(postgres) - database}
     cores = {f"{part}_cores": seconds / took for part, seconds in parts.items()}
     return charged / took, cores | {f"{part}_us": 1e6 * s / charged for part, s in parts.items()}
 
 
-def _told(plan: Plan) -> dict[str, Any]:
-    return {"records": plan.records, "batch": plan.batch, "devices": plan.devices, "depth": plan.depth}
-
-
 def _report(plan: Plan, measured: dict[str, list[float]]) -> dict[str, Any]:
     for name, (ours, theirs) in {
         "ratio_two_workers": ("two_workers_per_s", "one_worker_per_s"),
+        "ratio_two_workers_single": ("two_workers_single_per_s", "one_worker_single_per_s"),
         "ratio_forwarded": ("forwarded_per_s", "one_tenant_per_s"),
     }.items():
         measured[name] = [a / b for a, b in zip(measured[ours], measured[theirs], strict=True)]
@@ -215,7 +235,9 @@ async def _charge(engine: Engine, told: dict[str, Any]) -> None:
     _say({"ready": True})
     await asyncio.to_thread(sys.stdin.readline)
     began = time.process_time()
-    await asyncio.gather(*(charge_all(engine, tenant, some, told["batch"], []) for tenant, some in given))
+    await asyncio.gather(
+        *(charge_all(engine, tenant, some, told["batch"], [], told["in_flight"]) for tenant, some in given)
+    )
     _say({"cpu_s": time.process_time() - began})
 
 

@@ -32,7 +32,7 @@ from .plain_lines import PlainLines, read_plainly
 from .reading import Reader, ReadingCounts
 
 BATCH_RECORDS = 500
-BATCHES_IN_FLIGHT = 4
+BATCHES_IN_FLIGHT = 10
 PROBLEMS_TOLD_MAX = 100
 FIELD_NAMES = {"record_id": "id", "usage_type": "type", "started_at": "start"}
 """What a sender calls a field of a record, where it is not called the same: as formats do."""

@@ -32,7 +32,16 @@ from allotment.backend import writer as writing
 from allotment.backend.keys import command_key
 from allotment.backend.log import LogUnavailable, PostgresLog, recorded
 from allotment.backend.native import using
-from allotment.backend.writer import GROUP_MAX, INBOX_MAX, SLICE_MAX, Busy, Halted, Unavailable, Writer
+from allotment.backend.writer import (
+    GROUP_MAX,
+    GROUP_USUAL,
+    INBOX_MAX,
+    SLICE_MAX,
+    Busy,
+    Halted,
+    Unavailable,
+    Writer,
+)
 from allotment.domain import canonical
 from allotment.domain.bucket import Allocate
 from allotment.domain.charging import UsageSuspended
@@ -852,7 +861,25 @@ async def test_who_comes_to_a_full_inbox_is_told_to_try_again(memory, monkeypatc
 
 
 def test_the_inbox_takes_more_than_one_group():
-    assert INBOX_MAX >= 2 * GROUP_MAX >= 2 * SLICE_MAX
+    assert INBOX_MAX >= 2 * GROUP_MAX >= 2 * GROUP_USUAL >= 2 * SLICE_MAX
+
+
+@pytest.mark.parametrize(("waiting", "together"), [(120, 40), (400, 100), (1_000, 200)])
+@in_a_loop
+async def test_the_more_wait_the_more_are_stored_at_once(memory, monkeypatch, waiting, together):
+    monkeypatch.setattr(writing, "SLICE_MAX", 10)
+    monkeypatch.setattr(writing, "GROUP_USUAL", 40)
+    monkeypatch.setattr(writing, "GROUP_MAX", 200)
+    log = Through(memory.log)
+    async with memory.opened(log) as writer:
+        await furnish(writer, lines=10)
+        log.open.clear()
+        log.commits.clear()
+        asked = await waits(charge(writer, *(call(i, i % 10) for i in range(waiting))))
+        await until_there(lambda: writer.seq - memory.log.head().seq >= 10 + together)
+        log.open.set()
+        assert set(statuses(await asked)) == {"charged"}
+    assert max(log.commits) == together
 
 
 @in_a_loop

@@ -1,6 +1,8 @@
 """Isolation: the catalog says so for every table there is, and the database refuses for real."""
 
 import contextlib
+import os
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from uuid import uuid4
@@ -11,7 +13,7 @@ from fixtures_writer import ROOT, Store
 
 from allotment.backend.log import Group
 from allotment.projections.usages import USAGES
-from allotment.tenants.isolation import Isolation, connection_settings
+from allotment.tenants.isolation import SEND_BUFFER_BYTES, Isolation, connection_settings
 from allotment.tenants.onboarding import TenantEntry, register
 
 ROLES = ("app", "projector", "auditor", "directory", "placement")
@@ -497,6 +499,22 @@ def test_what_is_committed_is_on_disk_whatever_the_databases_own_setting(databas
         connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
     with isolation.transaction(uuid4()) as connection:
         assert connection.execute("SHOW synchronous_commit").fetchone() == ("on",)
+
+
+def test_on_a_unix_socket_the_kernel_takes_a_whole_group_at_once(isolation):
+    with isolation.connection("appending") as connection, _line_of(connection) as line:
+        if line.family != socket.AF_UNIX:
+            pytest.skip("the database is asked over TCP, which finds its own measure")
+        given = line.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+    usual, allowed = socket.socketpair()
+    with usual, allowed:
+        allowed.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        assert given == allowed.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+        assert given > usual.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)
+
+
+def _line_of(connection):
+    return socket.socket(fileno=os.dup(connection.fileno()))
 
 
 def test_threads_that_come_first_together_share_one_pool(database, monkeypatch):

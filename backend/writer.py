@@ -41,7 +41,7 @@ GROUP_MAX = 5_000
 GROUP_USUAL = 2_500
 """The same while no more wait than four groups have: what a commit costs beside its rows is little then."""
 GROUPS_AT_ONCE = 4
-"""Of all who wait, in equal parts: two on their way, one to follow, one that those who were answered begin."""
+"""Of all who wait, in equal parts: two on their way, one to follow, one by those who were answered last."""
 SLICE_MAX = 500
 """Records decided before the writer looks up: others get their turn in between."""
 SLICE_BESIDE = 100
@@ -368,7 +368,7 @@ class Writer:
         return self._open is not None and len(self._open.group.states) >= self._group_size()
 
     def _group_size(self) -> int:
-        """Events that are enough for one commit: the more wait, the more, for commits and COPYs cost by the piece."""
+        """Events that fill a group: the more wait, the more, for a commit costs something by itself."""
         if self._first_waiting:
             return GROUP_BESIDE
         return max(GROUP_USUAL, min(GROUP_MAX, self._waiting // GROUPS_AT_ONCE))

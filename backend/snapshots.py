@@ -642,7 +642,8 @@ def _compressed(shelves: bytes | bytearray) -> bytes:
     What was entered before is found in it, for the shelves before it were taken then; what is
     entered meanwhile may be found in it or not.
     """
-    packer, size = zlib.compressobj(1), COPIED_SHELVES * SHELF_BYTES
+    # What there is to save are places where nothing stands: marks and moments repeat nothing.
+    packer, size = zlib.compressobj(1, strategy=zlib.Z_RLE), COPIED_SHELVES * SHELF_BYTES
     packed = [packer.compress(bytes(shelves[at : at + size])) for at in range(0, len(shelves), size)]
     return b"".join([*packed, packer.flush()])
 

@@ -35,6 +35,10 @@ IN_FLIGHT = 10_000
 HISTORY_AT_ONCE = 50_000
 HISTORY_US = 28 * 86_400_000_000
 """Over so long the usage of a history is spread."""
+REST_SECONDS, REST_SECONDS_MAX = 0.5, 300.0
+"""How long the process is watched for work beside, and at most waited for."""
+REST_SHARE = 0.1
+"""Of a core: less is rest."""
 GOALS = {"depth": 1.5, "devices": 1.6, "history": 1.1, "duplicates": 1.2}
 """At most so many times the cost of the smallest."""
 
@@ -176,6 +180,9 @@ class _Turns:
 
     async def take(self) -> None:
         """By turns, each time beginning with another: none is always the first."""
+        for size in self.sizes:
+            await self._charge(size, self.plan.records)
+        await self._at_rest()
         gc.collect()
         gc.freeze()
         try:
@@ -185,6 +192,15 @@ class _Turns:
                     await self._turn(size)
         finally:
             gc.unfreeze()
+
+    async def _at_rest(self) -> None:
+        """Until nothing is done in the background: first snapshots of millions of members take a while."""
+        self._progress("waiting for what is done beside")
+        for _ in range(round(REST_SECONDS_MAX / REST_SECONDS)):
+            used = time.process_time()
+            await asyncio.sleep(REST_SECONDS)
+            if time.process_time() - used < REST_SHARE * REST_SECONDS:
+                return
 
     async def _turn(self, size: Size) -> None:
         given = self._given(size)

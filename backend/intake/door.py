@@ -30,6 +30,7 @@ from .declaration import Format
 from .elsewhere import WORTHWHILE_BYTES, Elsewhere, Task, reading_elsewhere
 from .plain_lines import PlainLines, read_plainly
 from .reading import Reader, ReadingCounts
+from .unpacking import UnreadableFile
 
 BATCH_RECORDS = 500
 BATCHES_IN_FLIGHT = 10
@@ -258,17 +259,24 @@ async def _charge(
 ) -> IntakeReport:
     report = IntakeReport(now=engine.clock())
     flying: deque[tuple[Records, asyncio.Task[list[UsageOutcome]]]] = deque()
+    damage: UnreadableFile | None = None
     try:
-        while batch := await source.next():
-            flying.append((batch, asyncio.create_task(_submit(charge, batch, patient=patient))))
-            if len(flying) >= BATCHES_IN_FLIGHT:
-                await _land(flying, report, progress)
+        try:
+            while batch := await source.next():
+                flying.append((batch, asyncio.create_task(_submit(charge, batch, patient=patient))))
+                if len(flying) >= BATCHES_IN_FLIGHT:
+                    await _land(flying, report, progress)
+        except UnreadableFile as error:
+            # What was read before it is charged, and told.
+            damage = error
         while flying:
             await _land(flying, report, progress)
     finally:
         for _, task in flying:
             task.cancel()
         await asyncio.gather(*(task for _, task in flying), return_exceptions=True)
+    if damage is not None:
+        raise damage
     counts = source.counts
     report.read, report.merged, report.ignored = counts.read, counts.merged, counts.ignored
     return report

@@ -1,6 +1,8 @@
 """Small groups, sent by the event loop itself; and the next one on its way before the last are answered."""
 
 import asyncio
+import os
+import socket
 from functools import partial
 from uuid import uuid4
 
@@ -83,6 +85,11 @@ async def test_one_group_after_another_goes_over_the_same_connection(postgres, a
 @in_a_loop
 async def test_more_than_the_socket_takes_at_once_is_written_as_it_has_room(postgres, at_hand):
     group = group_after(postgres, at_hand.claim(), *map(key, range(40)), state=bytes(200_000))
+    with (
+        at_hand.isolation.connection("appending") as connection,
+        socket.socket(fileno=os.dup(connection.fileno())) as line,
+    ):
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 200_000)
     sent = at_hand.send(group)
     assert not group.sent, "the loop goes on meanwhile"
     await sent

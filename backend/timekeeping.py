@@ -69,8 +69,10 @@ class Timekeeping:
 
     async def carry_out(self) -> int:
         """Do what is due in the tenants in memory; how much that was."""
+        # Who is at work already may have looked before its time came.
+        done = sum(await asyncio.gather(*self._at_work.values()))
         self._look()
-        return sum(await asyncio.gather(*self._at_work.values()))
+        return done + sum(await asyncio.gather(*self._at_work.values()))
 
     def _look(self) -> None:
         """Begin what is due. A tenant that still does what was due before is left alone, and stops nobody."""

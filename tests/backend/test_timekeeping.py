@@ -131,6 +131,32 @@ async def test_a_tenant_that_waits_stops_nobody_elses_clock_and_is_not_asked_aga
 
 
 @in_a_loop
+async def test_what_comes_due_while_its_tenant_was_just_looked_at_is_done_all_the_same(workers, monkeypatch):
+    usual, looked, may_go_on = Timekeeping._note, asyncio.Event(), asyncio.Event()
+
+    async def held(self, tenant, writer):
+        looked.set()
+        await may_go_on.wait()
+        await usual(self, tenant, writer)
+
+    async with workers.stack:
+        engine, clock = await workers.worker(), [NOON]
+        engine.clock = lambda: clock[0]
+        tenant = await with_a_call(engine, workers)
+        await engine.time.carry_out()
+        monkeypatch.setattr(Timekeeping, "_note", held)
+        engine.time._written.clear()
+        engine.time._look()
+        await in_time(looked.wait())
+        clock[0] = LATER
+        asked = asyncio.create_task(engine.time.carry_out())
+        await asyncio.sleep(0)
+        may_go_on.set()
+        assert await in_time(asked) == 1
+        assert topics(workers, tenant).count("session.expired") == 1
+
+
+@in_a_loop
 async def test_only_so_many_tenants_do_at_once_what_is_due_and_the_others_take_turns(workers, monkeypatch):
     monkeypatch.setattr(timekeeping, "TENANTS_AT_ONCE", 2)
     usual, running = Timekeeping._carry_out, [0]

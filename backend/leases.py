@@ -101,6 +101,8 @@ class Leases:
         """Serve nothing any more, and be gone."""
         with reachable(), self._isolation.connection("placement") as db:
             db.execute(_LEAVE, {"me": self._me})
+            # A lease that was being taken meanwhile: from now on nobody takes one for us.
+            db.execute("DELETE FROM leases WHERE worker_id = %s", (self._me,))
 
     def forget_the_dead(self) -> None:
         """Workers long gone that left nothing behind."""

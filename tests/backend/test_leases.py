@@ -59,6 +59,21 @@ def test_who_leaves_frees_all_and_who_is_long_gone_is_forgotten(worker, monkeypa
     assert {seen.worker_id for seen in another.beat(takes_tenants=True)} == {mine}
 
 
+def test_who_leaves_frees_also_what_was_being_taken_for_him_meanwhile(isolation, worker):
+    (mine, one), (_, another) = worker(), worker()
+    tenant = uuid4()
+    with ThreadPoolExecutor(1) as threads, isolation.connection("placement") as taking:
+        with taking.transaction():
+            taking.execute("SELECT take_lease(%s, %s)", (tenant, mine))
+            leaving = threads.submit(one.leave)
+            while not taking.execute("SELECT 1 FROM pg_locks WHERE NOT granted").fetchone():
+                time.sleep(0.01)
+        leaving.result()
+        left = taking.execute("SELECT count(*) FROM leases WHERE tenant_id = %s", (tenant,)).fetchone()
+    assert left == (0,)
+    assert another.holder(tenant) is None
+
+
 def test_workers_that_come_and_go_over_the_same_tenants_never_wait_for_each_other(isolation, monkeypatch):
     """Four workers of three threads each, in whatever order: a deadlock is an error of one that is in it."""
     monkeypatch.setattr(leases, "FORGOTTEN_AFTER_SECONDS", 0)
